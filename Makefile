@@ -1,0 +1,39 @@
+# What people type. Everything installs itself into .venv first.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+ENV ?= local
+BIN := .venv/bin
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: .venv/ready ## Create .venv with everything that is needed
+
+.venv/ready: requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+deploy: setup ## Deploy to ENV (default: local, the embedded AWS, with examples/)
+	$(BIN)/invoke deploy --env=$(ENV)
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint ## Lint, types, unit and end-to-end tests
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile
+
+lock: ## Make requirements*.txt anew from requirements*.in
+	$(PYTHON) -m venv .local/lock
+	.local/lock/bin/pip install --quiet uv
+	for name in requirements requirements-dev; do .local/lock/bin/uv pip compile --quiet --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $$name.in -o $$name.txt; done
+
+clean: ## Remove what these commands made
+	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
+	rm -rf .venv .local
+
+.PHONY: help setup deploy lint test lock clean

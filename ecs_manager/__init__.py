@@ -1,0 +1,1 @@
+"""The ecs-manager Lambda: deploys services and runs tasks in ECS."""

@@ -1,0 +1,185 @@
+"""The frame that every task runs in: which environment, may it go on, what is printed, what is returned.
+
+A task makes a plan, a frozen record with `describe()`, and hands it to `Command.run` with the function
+that acts on it. A dry run prints the plan and stops there, so it cannot differ from the run.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from scripts import console, environments
+from scripts.environments import Environment
+from scripts.errors import DeployError, Refused
+
+T = TypeVar("T")
+
+
+class Plan(Protocol):
+    """What a command is about to do, as plain data."""
+
+    def describe(self) -> list[str]:
+        """The plan in lines for a person."""
+        ...
+
+
+@dataclass
+class Step:
+    """One step of a command as it is reported: its plan and, once it has run, its result."""
+
+    name: str
+    plan: Any = None
+    result: Any = None
+    seconds: float = 0.0
+
+
+class Command:
+    """One task's run. Use it with `with`; the environment is chosen and checked on entering."""
+
+    def __init__(
+        self,
+        context: Any,
+        name: str,
+        env: str | None,
+        *,
+        dry_run: bool = False,
+        yes: bool = False,
+        json: bool = False,
+        changes: bool = True,
+    ) -> None:
+        """changes: whether the command changes anything, so that prod asks and local is started."""
+        self.name = name
+        self.dry_run = dry_run or bool(context.config.run.dry)
+        self.json = json
+        self.steps: list[Step] = []
+        self.unread: list[str] = []
+        self.last_line = ""
+        self._flag, self._yes, self._changes = env, yes, changes
+        self._started = time.monotonic()
+        self.environment: Environment
+
+    def __enter__(self) -> "Command":
+        try:
+            self.environment = environments.find(self._flag, dry_run=self.dry_run)
+            env = self.environment
+            mode = ", dry run: nothing will be changed" if self.dry_run else ""
+            console.say(f"{self.name}: {env.name} (from {env.origin}){mode}")
+            if not self.dry_run:
+                self._confirm()
+                self._start_embedded_aws()
+        except DeployError as error:
+            self._report(error)
+            raise
+        return self
+
+    def _confirm(self) -> None:
+        """In an environment that asks for it, a person types its name; CI's own gate counts as that."""
+        env = self.environment
+        if not (self._changes and env.confirm) or self._yes or os.environ.get("CI"):
+            return
+        if not console.interactive():
+            raise Refused(f"{env.name} needs a confirmation, and nobody can be asked here: give --yes.")
+        if not console.confirm(f"Type {env.name} to go on:", env.name):
+            raise Refused(f"Not confirmed: nothing was changed in {env.name}.")
+
+    def _start_embedded_aws(self) -> None:
+        if self.environment.endpoint_url:
+            from local_aws.process import ensure_running
+
+            ensure_running(self.environment.endpoint_url)
+
+    def read(self, what: str, look: Callable[[], T]) -> T | None:
+        """Read from the world. A dry run that cannot notes it in one line and goes on with None."""
+        try:
+            return look()
+        except DeployError as error:
+            if not self.dry_run:
+                raise
+            self.unread.append(f"could not read {what}: {error}")
+            return None
+
+    def run(self, plan: Plan, act: Callable[[Any], T], name: str = "") -> T | None:
+        """Print a plan, then act on it; in a dry run only print it.
+
+        act: gets the plan, returns a frozen record, whose last line may be given by `summary()`.
+        """
+        step = Step(name or self.name, plan)
+        self.steps.append(step)
+        if self.dry_run:
+            for line in plan.describe():
+                console.say(f"  would {line}" if not line.startswith(("{", " ")) else f"  {line}")
+            return None
+        started = time.monotonic()
+        try:
+            result = act(plan)
+        finally:
+            step.seconds = round(time.monotonic() - started, 3)
+        step.result = result
+        if hasattr(result, "summary"):
+            self.last_line = str(result.summary())
+        return result
+
+    def row(self, steps: Sequence[tuple[str, Callable[[], Any]]]) -> None:
+        """Run steps in order and stop at the first failure, saying what was done and what was not."""
+        for number, (name, step) in enumerate(steps):
+            try:
+                with console.group(f"== {name}"):
+                    step()
+            except DeployError as error:
+                done = ", ".join(n for n, _ in steps[:number]) or "nothing"
+                left = ", ".join(n for n, _ in steps[number + 1 :]) or "nothing"
+                message = f"{name} failed: {error}\nDone: {done}. Failed: {name}. Not done: {left}."
+                raise type(error)(message) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, DeployError):
+            self._report(error)
+
+    def _report(self, error: DeployError | None) -> None:
+        document = self._document(error)
+        unset = sorted(set(re.findall(r"<([A-Z][A-Z0-9_]+)>", json.dumps(document["steps"]))))
+        if self.dry_run:
+            self.unread += [f"{name} is not set here: a run would refuse" for name in unset]
+            document["unread"] = self.unread
+            for line in self.unread:
+                console.say(f"  {line}")
+        if error:
+            console.error(str(error), title=self.name)
+        elif self.dry_run:
+            console.say("dry run: nothing was changed")
+        elif self.last_line:
+            console.say(f"{self.last_line} ({time.monotonic() - self._started:.0f} s)")
+        if self.json:
+            console.result(json.dumps(document, indent=2, default=str))
+
+    def _document(self, error: DeployError | None) -> dict[str, Any]:
+        environment = getattr(self, "environment", None)
+        return {
+            "command": self.name,
+            "environment": environment.name if environment else None,
+            "dry_run": self.dry_run,
+            "steps": [
+                {"name": s.name, "plan": plain(s.plan), "result": plain(s.result), "seconds": s.seconds}
+                for s in self.steps
+            ],
+            "error": str(error) if error else None,
+            "exit_code": error.code if error else 0,
+        }
+
+
+def plain(value: Any) -> Any:
+    """A record as JSON can hold it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: plain(item) for key, item in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,44 @@
+"""What can go wrong, and the exit codes that callers may rely on.
+
+0 done
+1 failed: it was tried and did not work
+2 refused: nothing was changed (bad input, a guard, no credentials)
+3 unknown: timed out or the connection was lost; it may still be happening
+4 rolled back: the previous version runs
+
+Anything that is not a DeployError is a bug and keeps its traceback.
+"""
+
+from invoke.exceptions import Exit
+
+FAILED, REFUSED, UNKNOWN, ROLLED_BACK = 1, 2, 3, 4
+
+
+class DeployError(Exit):
+    """An expected failure. The message says what failed, where, and what to do next.
+
+    Invoke prints an Exit to stderr without traceback and ends with its code.
+    """
+
+    exit_code = FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=self.exit_code)
+
+
+class Refused(DeployError):
+    """Nothing was changed: the input, the machine or a guard does not allow it."""
+
+    exit_code = REFUSED
+
+
+class OutcomeUnknown(DeployError):
+    """The answer was lost or late: what was asked for may still be happening."""
+
+    exit_code = UNKNOWN
+
+
+class RolledBack(DeployError):
+    """The new version was taken back: the previous one runs."""
+
+    exit_code = ROLLED_BACK

@@ -1,0 +1,98 @@
+"""Calling a Lambda function exactly once, and reading what it answers.
+
+The ECS manager's wire contract: a reply has `data.response`, which on failure holds `title` and
+`message`; an unknown command answers with `level` and without `data.response`; anything unexpected is
+Lambda's own function error, which arrives with HTTP status 200.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scripts import aws
+from scripts.environments import Environment
+from scripts.errors import DeployError, OutcomeUnknown
+
+# Seconds beyond the function's own limit until the answer counts as lost.
+PATIENCE = 15
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One synchronous call of a Lambda function. qualifier: a version, an alias or $LATEST."""
+
+    function: str
+    qualifier: str
+    payload: Mapping[str, Any]
+
+    def describe(self) -> list[str]:
+        """What would be sent, to the byte."""
+        return [f"invoke {self.function} at {self.qualifier} with", json.dumps(self.payload)]
+
+
+def invoke(environment: Environment, invocation: Invocation) -> Any:
+    """Call the function once and return its reply, parsed from JSON.
+
+    The call is never repeated: each would be one more deployment. Raises OutcomeUnknown when the answer
+    is lost, late, or says that the function ran out of time; DeployError for any other failure.
+    """
+    doing = f"invoking {invocation.function} at {invocation.qualifier}"
+    client = aws.client(
+        "lambda", environment, once=True, read_timeout=environment.function_timeout + PATIENCE
+    )
+    with aws.errors(doing, environment, starts_something=True):
+        answer = client.invoke(
+            FunctionName=invocation.function,
+            Qualifier=invocation.qualifier,
+            InvocationType="RequestResponse",
+            Payload=json.dumps(invocation.payload).encode(),
+        )
+        body = answer["Payload"].read()
+    return parse(body, answer.get("FunctionError"), f"{invocation.function} ({environment.name})")
+
+
+def parse(body: bytes, function_error: str | None, function: str) -> Any:
+    """The reply in an answer of Lambda. Raises as `invoke` does."""
+    try:
+        reply = json.loads(body)
+    except ValueError:
+        reply = None
+    if function_error:
+        details = reply if isinstance(reply, dict) else {}
+        message = str(details.get("errorMessage", "no message"))
+        if "Task timed out" in message:
+            raise OutcomeUnknown(
+                f"{function} ran out of time: {message}. What it started may still be happening."
+            )
+        raise DeployError(f"{function} failed: {details.get('errorType', function_error)}: {message}")
+    if reply is None:
+        shown = body[:200].decode(errors="replace")
+        raise DeployError(
+            f"{function} answered with nothing."
+            if not body
+            else f"{function} did not answer in JSON: {shown}"
+        )
+    return reply
+
+
+def manager_response(reply: Any, manager: str) -> dict[str, Any]:
+    """What the ECS manager did: `data.response` of a reply that reports success.
+
+    Raises DeployError for each of the contract's ways to fail.
+    """
+    if not isinstance(reply, dict):
+        raise DeployError(
+            f"{manager} answered with {json.dumps(reply)[:200]}, which is no reply of an ECS manager."
+        )
+    data = reply.get("data")
+    response = data.get("response") if isinstance(data, dict) else None
+    if reply.get("level") or not isinstance(response, dict):
+        detail = data if isinstance(data, str) else reply.get("msg", "no message")
+        raise DeployError(f"{manager} did not understand the request: {detail}")
+    if "title" in response:
+        raise DeployError(f"{manager} failed: {response['title']}: {response.get('message', 'no message')}")
+    status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
+    if status != 200:
+        raise DeployError(f"{manager} reports HTTP status {status} instead of 200.")
+    return response

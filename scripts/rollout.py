@@ -1,0 +1,118 @@
+"""What ECS shows of a service: its deployments, and what became of the one that matters.
+
+"The service is stable" is also true after a rollback. So a rollout is judged by its deployment's id, or
+where that is not known by the image that its task definition runs.
+"""
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from scripts import aws
+from scripts.environments import Environment
+from scripts.errors import DeployError
+
+
+class Verdict(enum.Enum):
+    """What became of a rollout."""
+
+    RUNNING = "is rolling out"
+    SUCCEEDED = "is complete"
+    FAILED = "failed"
+    ROLLED_BACK = "was rolled back"
+    SUPERSEDED = "was superseded by another deployment"
+    ABSENT = "has not started"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One deployment of a service. status: PRIMARY or ACTIVE (draining). images: of its containers."""
+
+    id: str
+    status: str
+    task_definition: str
+    images: tuple[str, ...]
+    state: str
+    reason: str
+    desired: int
+    running: int
+    failed: int
+
+    def runs(self, version: str) -> bool:
+        """Whether one of its containers has an image with this tag."""
+        return any(image.rpartition(":")[2] == version for image in self.images)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service as ECS describes it. events: its newest messages, newest first."""
+
+    name: str
+    deployments: tuple[Deployment, ...]
+    events: tuple[str, ...]
+
+    @property
+    def primary(self) -> Deployment | None:
+        """The deployment that ECS works towards."""
+        return next((d for d in self.deployments if d.status == "PRIMARY"), None)
+
+
+def observe(environment: Environment, service: str) -> Service:
+    """Ask ECS for a service. Raises DeployError if there is none."""
+    client = aws.client("ecs", environment)
+    doing = f"reading the service {service} in {environment.cluster}"
+    with aws.errors(doing, environment):
+        answer = client.describe_services(cluster=environment.cluster, services=[service])
+        found = next((s for s in answer["services"] if s.get("status") != "INACTIVE"), None)
+        if found is None:
+            raise DeployError(f"There is no service {service} in the cluster {environment.cluster}.")
+        deployments = tuple(_deployment(client, item) for item in found.get("deployments", []))
+    events = tuple(event["message"] for event in found.get("events", [])[:5])
+    return Service(service, deployments, events)
+
+
+def _deployment(client: Any, item: dict[str, Any]) -> Deployment:
+    definition = client.describe_task_definition(taskDefinition=item["taskDefinition"])["taskDefinition"]
+    return Deployment(
+        id=item["id"],
+        status=item["status"],
+        task_definition=definition["taskDefinitionArn"],
+        images=tuple(container["image"] for container in definition["containerDefinitions"]),
+        state=item.get("rolloutState", ""),
+        reason=item.get("rolloutStateReason", ""),
+        desired=item.get("desiredCount", 0),
+        running=item.get("runningCount", 0),
+        failed=item.get("failedTasks", 0),
+    )
+
+
+def verdict(now: Service, version: str, mine: str | None = None, seen: bool = False) -> Verdict:
+    """What became of the rollout of a version.
+
+    mine: the id of the deployment that the caller started, where it is known; then only that one counts.
+    seen: whether a deployment of this version was there at an earlier look.
+    """
+    ours = [d for d in now.deployments if (d.id == mine if mine else d.runs(version))]
+    current = next((d for d in ours if d.status == "PRIMARY"), None)
+    if current is None:
+        if not (ours or mine or seen):
+            return Verdict.ABSENT
+        failed = any(d.state == "FAILED" for d in ours)
+        return Verdict.ROLLED_BACK if failed or _is_rollback(now) else Verdict.SUPERSEDED
+    if current.state == "FAILED":
+        return Verdict.FAILED
+    complete = current.state in ("COMPLETED", "") and current.running == current.desired
+    return Verdict.SUCCEEDED if complete and len(now.deployments) == 1 else Verdict.RUNNING
+
+
+def _is_rollback(now: Service) -> bool:
+    """ECS says so in the reason of the primary deployment or in an event."""
+    reason = now.primary.reason if now.primary else ""
+    return any(re.search(r"roll(ed|ing)[ -]?back", text) for text in (reason, *now.events))
+
+
+def explain(service: Service) -> str:
+    """Why, in ECS's own words: the reasons of the deployments and the newest events."""
+    reasons = [d.reason for d in service.deployments if d.reason]
+    return " · ".join(dict.fromkeys((*reasons, *service.events)))

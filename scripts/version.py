@@ -1,0 +1,42 @@
+"""Which version is meant: a commit's hash, which is also the tag of its images."""
+
+import os
+import re
+
+from scripts import shell
+from scripts.environments import ROOT
+from scripts.errors import DeployError, Refused
+
+# https://docs.docker.com/reference/cli/docker/image/tag/
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def wanted(flag: str | None) -> str:
+    """The version to work on: the flag, else $GITHUB_SHA, else the commit that is checked out.
+
+    Raises Refused for one that cannot be an image's tag, and where there is none.
+    """
+    if flag is not None:
+        return checked(flag, "the flag")
+    if "GITHUB_SHA" in os.environ:
+        return checked(os.environ["GITHUB_SHA"], "GITHUB_SHA")
+    try:
+        return shell.capture(["git", "rev-parse", "HEAD"], cwd=ROOT)
+    except DeployError as error:
+        raise Refused(
+            "No version: give it, set GITHUB_SHA, or work in a git repository with a commit."
+        ) from error
+
+
+def checked(version: str, origin: str) -> str:
+    """A version that can be an image's tag. Raises Refused."""
+    if not TAG.fullmatch(version):
+        what = f"{version!r} is not a version" if version else "The version is empty"
+        raise Refused(f"{what} (from {origin}): give a commit's hash or a tag of an image.")
+    return version
+
+
+def short(version: str) -> str:
+    """A commit's hash as people write it; any other version as it is."""
+    return version[:7] if COMMIT.fullmatch(version) else version

@@ -1,0 +1,109 @@
+"""The whole command line: one thin task per command, nothing else.
+
+`positional=[]`, because a parameter without default would swallow --help and --dry (pyinvoke/invoke#1084);
+no short flags of our own, because they would take -e and -h from Invoke.
+"""
+
+from functools import partial
+
+import invoke
+
+import scripts.deploy_service
+import scripts.healthcheck
+import scripts.run_task
+from scripts.command import Command
+
+task = partial(invoke.task, positional=[], auto_shortflags=False)
+
+
+def flags(**own):
+    """The help of a task's flags: its own, and those that every task has."""
+    return {
+        **own,
+        "env": "Environment: dev, impl, prod or local. Default: $APP_ENV, else local, but in CI none.",
+        "dry_run": "Print what would be done and change nothing; needs no credentials and no network.",
+        "yes": "Go on without asking, where the environment asks a person to confirm.",
+        "json": "Print one JSON document on stdout: the plan, and the result of a run.",
+    }
+
+
+@task(
+    help=flags(
+        service="ECS service. Default: the application's, from the settings.",
+        image="The image's repository in the environment's registry. Default: the service's own.",
+        tag="The image's tag. Default: $GITHUB_SHA, else the commit that is checked out.",
+        image_uri="The image's whole URI, instead of --image and --tag.",
+        no_image="Restart what runs: send no image.",
+        function_name="Name of the ecs-manager Lambda. Default: from the settings.",
+        qualifier="The Lambda's version or alias. Default: from the settings.",
+    )
+)
+def deploy_service(
+    c,
+    env=None,
+    service=None,
+    image=None,
+    tag=None,
+    image_uri=None,
+    no_image=False,
+    function_name=None,
+    qualifier=None,
+    dry_run=False,
+    yes=False,
+    json=False,
+):
+    """Deploy a service: the ECS manager gives it the image and starts its rollout."""
+    with Command(c, "deploy-service", env, dry_run=dry_run, yes=yes, json=json) as command:
+        plan = scripts.deploy_service.plan(
+            command.environment,
+            service=service,
+            image=image,
+            tag=tag,
+            image_uri=image_uri,
+            no_image=no_image,
+            function_name=function_name,
+            qualifier=qualifier,
+        )
+        command.run(plan, partial(scripts.deploy_service.deploy, command.environment))
+
+
+@task(
+    help=flags(
+        service="ECS service whose task runs. Default: the one that migrates the database.",
+        function_name="Name of the ecs-manager Lambda. Default: from the settings.",
+        qualifier="The Lambda's version or alias. Default: from the settings.",
+    )
+)
+def run_task(
+    c,
+    env=None,
+    service=None,
+    function_name=None,
+    qualifier=None,
+    dry_run=False,
+    yes=False,
+    json=False,
+):
+    """Run a service's task once and wait for its end; fails with its exit code and reason."""
+    with Command(c, "run-task", env, dry_run=dry_run, yes=yes, json=json) as command:
+        plan = scripts.run_task.plan(
+            command.environment, service=service, function_name=function_name, qualifier=qualifier
+        )
+        command.run(plan, partial(scripts.run_task.run, command.environment))
+
+
+@task(
+    help=flags(
+        version="Version to wait for. Default: $GITHUB_SHA, else the commit that is checked out.",
+        timeout="Seconds to wait. Default: 300.",
+        url="URL of the healthcheck. Default: the environment's.",
+    )
+)
+def healthcheck(c, env=None, version=None, timeout=None, url=None, dry_run=False, yes=False, json=False):
+    """Wait until the environment answers with the version."""
+    with Command(c, "healthcheck", env, dry_run=dry_run, yes=yes, json=json, changes=False) as command:
+        plan = scripts.healthcheck.plan(command.environment, wanted=version, timeout=timeout, url=url)
+        command.run(
+            plan,
+            lambda plan: scripts.healthcheck.wait(plan, scripts.healthcheck.watcher(command.environment)),
+        )

@@ -1,0 +1,26 @@
+"""What every test runs in: no credentials, no home, no CI of the machine that it runs on."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody's own settings, keys or CI change what a test sees."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "GITHUB_", "GIT_", "INVOKE_", "STATIC_", "STORYBOOK_", "OKTA_", "LD_")):
+            monkeypatch.delenv(name)
+    for name in ("APP_ENV", "CI", "ENVIRONMENTS_FILE", "SLACK_WEBHOOK_URL", "RUNNER_TEMP"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
