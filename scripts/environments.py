@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from scripts.errors import Refused
+
+R = TypeVar("R")
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -269,9 +271,9 @@ def _parse(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _record(kind: type, values: Mapping[str, Any], table: str, given: Mapping[str, Any]) -> Any:
+def _record(kind: type[R], values: Mapping[str, Any], table: str, given: Mapping[str, Any]) -> R:
     """A frozen record from a table: unknown keys, missing keys and wrong types are refused by name."""
-    expected = {item.name: item for item in fields(kind) if item.name not in given}
+    expected = {item.name: item for item in fields(cast(Any, kind)) if item.name not in given}
     for key in values.keys() - expected.keys():
         raise Refused(f"{settings_file()}: {table}.{key} is not a known setting.")
     checked: dict[str, Any] = {}

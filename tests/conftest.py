@@ -1,7 +1,10 @@
 """What every test runs in: no credentials, no home, no CI of the machine that it runs on."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -24,3 +27,27 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+class Invoke(Protocol):
+    """Runs the real command line in a process of its own."""
+
+    def __call__(self, *words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """`invoke("deploy-service", "--env=dev", APP_ENV="dev")`: exit code, stdout and stderr of a run."""
+
+    def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "invoke", *words],
+            cwd=cwd,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
