@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 from scripts.errors import DeployError, Refused
 
@@ -66,14 +67,14 @@ def _run(
     env: Mapping[str, str] | None,
     stdin: str | None,
     timeout: float | None,
-    redirect: Mapping[str, object],
+    redirect: Mapping[str, Any],
 ) -> object:
     import sh
 
     program = arguments[0]
     if not available(program):
         raise Refused(f"{program} is not installed: it is needed to run `{words(arguments)}`.")
-    options: dict[str, object] = {
+    options: dict[str, Any] = {
         "_tty_out": False,
         "_cwd": str(cwd) if cwd else None,
         "_env": {**os.environ, **(env or {})},
