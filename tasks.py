@@ -35,7 +35,7 @@ def flags(**own):
         image_uri="The image's whole URI, instead of --image and --tag.",
         no_image="Restart what runs: send no image.",
         function_name="Name of the ecs-manager Lambda. Default: from the settings.",
-        qualifier="The Lambda's version or alias. Default: from the settings.",
+        qualifier="The Lambda's version or alias. Default: from the settings; $LATEST for another function.",
     )
 )
 def deploy_service(
@@ -71,7 +71,7 @@ def deploy_service(
     help=flags(
         service="ECS service whose task runs. Default: the one that migrates the database.",
         function_name="Name of the ecs-manager Lambda. Default: from the settings.",
-        qualifier="The Lambda's version or alias. Default: from the settings.",
+        qualifier="The Lambda's version or alias. Default: from the settings; $LATEST for another function.",
     )
 )
 def run_task(

@@ -59,7 +59,7 @@ def client(
     )
     with errors(f"setting up {service}", environment):
         return boto3.Session(**_identity(environment)).client(
-            service, endpoint_url=environment.endpoint_url, config=config
+            service, endpoint_url=environment.endpoint_url or None, config=config
         )
 
 

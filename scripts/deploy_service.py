@@ -19,8 +19,6 @@ IMAGE_URI = re.compile(
 )
 REPOSITORY = re.compile(r"[a-z0-9]+([._/-][a-z0-9]+)*")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
-FUNCTION = re.compile(r"[A-Za-z0-9:_-]{1,170}")
-QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,7 @@ def plan(
         body["secrets"] = [environment.require("secrets")]
     if uri:
         body["image"] = uri
-    call = Invocation(
-        _checked(function_name, environment.function, FUNCTION, "a function's name"),
-        _checked(qualifier, environment.qualifier, QUALIFIER, "a version or an alias of a function"),
-        {"command": "deploy", "body": body},
-    )
+    call = invocation.planned(environment, function_name, qualifier, {"command": "deploy", "body": body})
     return ServiceDeployment(service, environment.cluster, uri, call)
 
 

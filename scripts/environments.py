@@ -79,7 +79,7 @@ class Environment:
     bucket: str = ""
     endpoint_url: str = ""
     install: tuple[str, ...] = ()
-    function_timeout: int = 900
+    function_timeout: int = 930
     migration_service: str = ""
     migration_image: str = ""
     migration_file: str = ""

@@ -6,16 +6,17 @@ Lambda's own function error, which arrives with HTTP status 200.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scripts import aws
 from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown
+from scripts.errors import DeployError, OutcomeUnknown, Refused
 
-# Seconds beyond the function's own limit until the answer counts as lost.
-PATIENCE = 15
+FUNCTION = re.compile(r"[A-Za-z0-9:_-]{1,170}")
+QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,27 @@ class Invocation:
         return [f"invoke {self.function} at {self.qualifier} with", json.dumps(self.payload)]
 
 
+def planned(
+    environment: Environment,
+    function: str | None,
+    qualifier: str | None,
+    payload: Mapping[str, Any],
+) -> Invocation:
+    """A call of the environment's ECS manager, or of the function that a flag names.
+
+    The settings' qualifier belongs to the settings' function: another one is called at $LATEST unless a
+    flag says otherwise, as the old scripts did. Raises Refused for a malformed name or qualifier.
+    """
+    if qualifier is None:
+        qualifier = environment.qualifier if function is None else "$LATEST"
+    function = environment.function if function is None else function
+    if not FUNCTION.fullmatch(function):
+        raise Refused(f"{function!r} is not the name of a Lambda function.")
+    if not QUALIFIER.fullmatch(qualifier):
+        raise Refused(f"{qualifier!r} is not a version or an alias of a Lambda function.")
+    return Invocation(function, qualifier, payload)
+
+
 def invoke(environment: Environment, invocation: Invocation) -> Any:
     """Call the function once and return its reply, parsed from JSON.
 
@@ -38,9 +60,7 @@ def invoke(environment: Environment, invocation: Invocation) -> Any:
     is lost, late, or says that the function ran out of time; DeployError for any other failure.
     """
     doing = f"invoking {invocation.function} at {invocation.qualifier}"
-    client = aws.client(
-        "lambda", environment, once=True, read_timeout=environment.function_timeout + PATIENCE
-    )
+    client = aws.client("lambda", environment, once=True, read_timeout=environment.function_timeout)
     with aws.errors(doing, environment, starts_something=True):
         answer = client.invoke(
             FunctionName=invocation.function,
@@ -54,10 +74,11 @@ def invoke(environment: Environment, invocation: Invocation) -> Any:
 
 def parse(body: bytes, function_error: str | None, function: str) -> Any:
     """The reply in an answer of Lambda. Raises as `invoke` does."""
+    reply, readable = None, True
     try:
         reply = json.loads(body)
     except ValueError:
-        reply = None
+        readable = False
     if function_error:
         details = reply if isinstance(reply, dict) else {}
         message = str(details.get("errorMessage", "no message"))
@@ -66,13 +87,10 @@ def parse(body: bytes, function_error: str | None, function: str) -> Any:
                 f"{function} ran out of time: {message}. What it started may still be happening."
             )
         raise DeployError(f"{function} failed: {details.get('errorType', function_error)}: {message}")
-    if reply is None:
-        shown = body[:200].decode(errors="replace")
-        raise DeployError(
-            f"{function} answered with nothing."
-            if not body
-            else f"{function} did not answer in JSON: {shown}"
-        )
+    if not body:
+        raise DeployError(f"{function} answered with nothing.")
+    if not readable:
+        raise DeployError(f"{function} did not answer in JSON: {body[:200].decode(errors='replace')}")
     return reply
 
 

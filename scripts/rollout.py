@@ -13,6 +13,9 @@ from scripts import aws
 from scripts.environments import Environment
 from scripts.errors import DeployError
 
+# How ECS words it, in reasons and in events.
+ROLLBACK = re.compile(r"\broll(ed|ing)[ -]?back\b")
+
 
 class Verdict(enum.Enum):
     """What became of a rollout."""
@@ -41,7 +44,18 @@ class Deployment:
 
     def runs(self, version: str) -> bool:
         """Whether one of its containers has an image with this tag."""
-        return any(image.rpartition(":")[2] == version for image in self.images)
+        return any(image.partition("@")[0].rpartition(":")[2] == version for image in self.images)
+
+    @property
+    def by_digest(self) -> bool:
+        """Whether one of its images is named by digest alone, so that its version cannot be read here."""
+        names = [image.partition("@")[0] for image in self.images if "@" in image]
+        return any(":" not in name.rpartition("/")[2] for name in names)
+
+    @property
+    def is_rollback(self) -> bool:
+        """Whether ECS started it to take another deployment back."""
+        return bool(ROLLBACK.search(self.reason))
 
 
 @dataclass(frozen=True)
@@ -93,23 +107,25 @@ def verdict(now: Service, version: str, mine: str | None = None, seen: bool = Fa
     mine: the id of the deployment that the caller started, where it is known; then only that one counts.
     seen: whether a deployment of this version was there at an earlier look.
     """
-    ours = [d for d in now.deployments if (d.id == mine if mine else d.runs(version))]
-    current = next((d for d in ours if d.status == "PRIMARY"), None)
-    if current is None:
+    primary = now.primary
+    ours = [d for d in now.deployments if (d.id == mine if mine else d.runs(version) or d.by_digest)]
+    if primary is None or primary not in ours:
         if not (ours or mine or seen):
             return Verdict.ABSENT
-        failed = any(d.state == "FAILED" for d in ours)
-        return Verdict.ROLLED_BACK if failed or _is_rollback(now) else Verdict.SUPERSEDED
-    if current.state == "FAILED":
+        lost = any(d.state == "FAILED" for d in ours) or _taken_back(now)
+        return Verdict.ROLLED_BACK if lost else Verdict.SUPERSEDED
+    if primary.is_rollback:
+        return Verdict.ROLLED_BACK
+    if primary.state == "FAILED":
         return Verdict.FAILED
-    complete = current.state in ("COMPLETED", "") and current.running == current.desired
+    complete = primary.state in ("COMPLETED", "") and primary.running == primary.desired
     return Verdict.SUCCEEDED if complete and len(now.deployments) == 1 else Verdict.RUNNING
 
 
-def _is_rollback(now: Service) -> bool:
+def _taken_back(now: Service) -> bool:
     """ECS says so in the reason of the primary deployment or in an event."""
-    reason = now.primary.reason if now.primary else ""
-    return any(re.search(r"roll(ed|ing)[ -]?back", text) for text in (reason, *now.events))
+    texts = (now.primary.reason if now.primary else "", *now.events)
+    return any(ROLLBACK.search(text) for text in texts)
 
 
 def explain(service: Service) -> str:

@@ -47,13 +47,10 @@ def plan(
 ) -> TaskRun:
     """Decide what to send to the ECS manager. Raises Refused for bad input, before any request."""
     service = environment.migration_service if service is None else service
-    function = environment.function if function_name is None else function_name
-    version = environment.qualifier if qualifier is None else qualifier
-    for value, name in ((service, "service"), (function, "function"), (version, "qualifier")):
-        if not value:
-            raise Refused(f"The {name} is empty: give it, or set it in the settings of {environment.name}.")
+    if not service:
+        raise Refused(f"The service is empty: give it, or set it in the settings of {environment.name}.")
     body = {"cluster_id": environment.cluster, "service_id": service}
-    call = Invocation(function, version, {"command": "runtask", "body": body})
+    call = invocation.planned(environment, function_name, qualifier, {"command": "runtask", "body": body})
     return TaskRun(service, environment.cluster, call)
 
 
