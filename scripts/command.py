@@ -20,6 +20,21 @@ from scripts.errors import DeployError, Refused
 T = TypeVar("T")
 
 
+class Result(Protocol):
+    """What a command has done, as plain data."""
+
+    def summary(self) -> str:
+        """What is true now, in one line."""
+        ...
+
+    def outputs(self) -> dict[str, str]:
+        """What later steps of a workflow may want to know."""
+        ...
+
+
+R = TypeVar("R", bound=Result)
+
+
 class Plan(Protocol):
     """What a command is about to do, as plain data."""
 
@@ -34,7 +49,7 @@ class Step:
 
     name: str
     plan: Any = None
-    result: Any = None
+    result: Result | None = None
     seconds: float = 0.0
 
 
@@ -103,11 +118,8 @@ class Command:
             self.unread.append(f"could not read {what}: {error}")
             return None
 
-    def run(self, plan: Plan, act: Callable[[Any], T], name: str = "") -> T | None:
-        """Print a plan, then act on it; in a dry run only print it.
-
-        act: gets the plan, returns a frozen record, whose last line may be given by `summary()`.
-        """
+    def run(self, plan: Plan, act: Callable[[Any], R], name: str = "") -> R | None:
+        """Print a plan, then act on it; in a dry run only print it. act: gets the plan."""
         step = Step(name or self.name, plan)
         self.steps.append(step)
         if self.dry_run:
@@ -120,8 +132,9 @@ class Command:
         finally:
             step.seconds = round(time.monotonic() - started, 3)
         step.result = result
-        if hasattr(result, "summary"):
-            self.last_line = str(result.summary())
+        self.last_line = result.summary()
+        for key, value in result.outputs().items():
+            console.output(key, value)
         return result
 
     def row(self, steps: Sequence[tuple[str, Callable[[], Any]]]) -> None:
@@ -156,8 +169,23 @@ class Command:
             console.say("dry run: nothing was changed")
         elif self.last_line:
             console.say(f"{self.last_line} ({time.monotonic() - self._started:.0f} s)")
+        console.summary(self._markdown(error))
         if self.json:
             console.result(json.dumps(document, indent=2, default=str))
+
+    def _markdown(self, error: DeployError | None) -> str:
+        """The step's page in Actions: what was done where, how long it took, and where to look."""
+        sign = "❌" if error else "📝" if self.dry_run else "✅"
+        where = f" · {self.environment.name}" if hasattr(self, "environment") else ""
+        lines = [f"### {sign} {self.name}{where}", "", "| step | now | seconds |", "|---|---|---|"]
+        for step in self.steps:
+            now = step.result.summary() if step.result else "planned" if self.dry_run else "failed"
+            lines.append(f"| {step.name} | {now} | {step.seconds:.1f} |")
+        if error:
+            lines += ["", "```", str(error), "```"]
+        if where:
+            lines += ["", f"[{self.environment.site}]({self.environment.site})"]
+        return "\n".join(lines)
 
     def _document(self, error: DeployError | None) -> dict[str, Any]:
         environment = getattr(self, "environment", None)

@@ -53,6 +53,10 @@ class Deployed:
         before = f" (was {self.before.rpartition('/')[2]})" if self.before else ""
         return f"{self.cluster}: {self.service} rolls out {self.task_definition.rpartition('/')[2]}{before}"
 
+    def outputs(self) -> dict[str, str]:
+        """What later steps of a workflow may want to know."""
+        return {"task-definition": self.task_definition}
+
 
 def plan(
     environment: Environment,

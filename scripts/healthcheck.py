@@ -49,7 +49,12 @@ class Healthy:
 
     def summary(self) -> str:
         """The last line."""
-        return f"{self.environment} runs {version.short(self.version)}"
+        change = f" (was {version.short(self.changed_from)})" if self.changed_from else ""
+        return f"{self.environment} runs {version.short(self.version)}{change}"
+
+    def outputs(self) -> dict[str, str]:
+        """What later steps of a workflow may want to know."""
+        return {"version": self.version}
 
 
 def plan(

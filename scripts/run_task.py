@@ -37,6 +37,10 @@ class TaskEnded:
         """The last line."""
         return f"{self.service} ended with exit code {self.exit_code}"
 
+    def outputs(self) -> dict[str, str]:
+        """What later steps of a workflow may want to know."""
+        return {"task": self.task}
+
 
 def plan(
     environment: Environment,

@@ -63,7 +63,7 @@ def test_one_match_while_old_and_new_alternate_proves_nothing(
 
     assert len(server.requests) == 9
     assert healthy == Healthy("dev", NEW, OLD_VERSION)
-    assert healthy.summary() == "dev runs bbbbbbb"
+    assert healthy.summary() == "dev runs bbbbbbb (was aaaaaaa)"
 
 
 def test_the_wait_is_bounded_by_the_clock(answers: tuple[StandIn, list[Reply]]) -> None:

@@ -1,0 +1,182 @@
+"""The frame of every task: steps in a row, GitHub's own lines, and what is reported at the end."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from scripts import console
+from scripts.command import Command
+from scripts.errors import DeployError, OutcomeUnknown, Refused, RolledBack
+from tests.conftest import Invoke
+from tests.stand_in import Reply, answering, stand_in
+from tests.test_cli import ACCOUNT, KEYS, OK
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Something to be done."""
+
+    what: str
+
+    def describe(self) -> list[str]:
+        return [f"do {self.what}"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """Something done."""
+
+    what: str
+
+    def summary(self) -> str:
+        return f"{self.what} is done"
+
+    def outputs(self) -> dict[str, str]:
+        return {"what": self.what}
+
+
+def command(dry_run: bool = False, json: bool = False) -> Command:
+    """A command in dev, outside Invoke."""
+    context = SimpleNamespace(config=SimpleNamespace(run=SimpleNamespace(dry=False)))
+    return Command(context, "test", "dev", dry_run=dry_run, json=json)
+
+
+def step(run: Command, what: str, error: DeployError | None = None) -> tuple[str, object]:
+    """A step that is done or fails."""
+
+    def act(plan: Plan) -> Done:
+        if error:
+            raise error
+        return Done(plan.what)
+
+    return what, lambda: run.run(Plan(what), act, what)
+
+
+@pytest.mark.parametrize("kind", [DeployError, Refused, OutcomeUnknown, RolledBack])
+def test_a_row_stops_at_the_first_failure_and_says_what_was_not_done(
+    kind: type[DeployError], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the exit code of the step that failed."""
+    with pytest.raises(kind) as error, command() as run:
+        run.row([step(run, "one"), step(run, "two", kind("it broke.")), step(run, "three")])
+
+    assert str(error.value) == "two failed: it broke.\nDone: one. Failed: two. Not done: three."
+    assert error.value.code == kind.exit_code
+    assert [s.name for s in run.steps] == ["one", "two"]
+
+
+def test_a_dry_run_plans_every_step_and_acts_on_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line says what would be done."""
+    with command(dry_run=True) as run:
+        run.row([step(run, "one"), step(run, "two", DeployError("never"))])
+
+    said = capsys.readouterr().err
+    assert "  would do one" in said
+    assert "  would do two" in said
+    assert said.endswith("dry run: nothing was changed\n")
+
+
+def test_a_read_that_fails_ends_a_run_and_is_one_line_of_a_dry_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What could not be read is named."""
+
+    def look() -> str:
+        raise DeployError("no network")
+
+    with pytest.raises(DeployError, match="no network"), command() as run:
+        run.read("the bucket", look)
+    with command(dry_run=True) as run:
+        assert run.read("the bucket", look) is None
+
+    assert "could not read the bucket: no network" in capsys.readouterr().err
+
+
+@pytest.fixture
+def actions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """GitHub Actions, with files for outputs and the summary."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
+def test_actions_gets_groups_outputs_and_a_summary(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One group per step, one line per output, a table of what was done."""
+    with command() as run:
+        run.row([step(run, "one"), step(run, "two")])
+
+    said = capsys.readouterr().err
+    assert said.count("::group::") == said.count("::endgroup::") == 2
+    assert (actions / "GITHUB_OUTPUT").read_text() == "what=one\nwhat=two\n"
+    page = (actions / "GITHUB_STEP_SUMMARY").read_text()
+    assert "| one | one is done | 0.0 |" in page
+    assert "https://dev.mint.cms.gov" in page
+
+
+def test_actions_gets_the_reason_of_a_failure(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As an annotation, with line ends and percent signs escaped."""
+    with pytest.raises(DeployError), command() as run:
+        run.row([step(run, "one", DeployError("100 % broken\nsays the manager"))])
+
+    assert "::error title=test::one failed: 100 %25 broken%0Asays the manager%0ADone: nothing." in (
+        capsys.readouterr().err
+    )
+    assert "❌ test · dev" in (actions / "GITHUB_STEP_SUMMARY").read_text()
+
+
+def test_nothing_of_github_is_printed_outside_actions(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not even when its variables are set."""
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+    with command() as run:
+        run.row([step(run, "one")])
+    console.mask("secret")
+    console.warn("careful")
+
+    assert "::" not in capsys.readouterr().err
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_secret_is_masked_before_it_can_be_printed(
+    actions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line of it."""
+    console.mask("two\nlines")
+
+    assert capsys.readouterr().err == "::add-mask::two\n::add-mask::lines\n"
+
+
+def test_the_commands_speak_to_actions(invoke: Invoke, actions: Path) -> None:
+    """Outputs and the error annotation of a real command."""
+    actions_env = {"CI": "true", "GITHUB_ACTIONS": "true", **ACCOUNT, **KEYS}
+    with stand_in(answering(OK)) as aws:
+        done = invoke("deploy-service", "--env=dev", "--no-image", AWS_ENDPOINT_URL=aws.url, **actions_env)
+    with stand_in(answering(Reply(b"<html>"))) as aws:
+        failed = invoke("deploy-service", "--env=dev", "--no-image", AWS_ENDPOINT_URL=aws.url, **actions_env)
+
+    assert done.returncode == 0, done.stderr
+    assert "task-definition=arn:aws:ecs:us-west-2:1:task-definition/mint-app:42\n" in (
+        (actions / "GITHUB_OUTPUT").read_text()
+    )
+    assert (
+        "::error title=deploy-service::dev-ecs-manager-docker (dev) did not answer in JSON" in failed.stderr
+    )
+
+
+def test_json_holds_every_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """The document of a row has plan and result of each step."""
+    with command(json=True) as run:
+        run.row([step(run, "one")])
+
+    document = json.loads(capsys.readouterr().out)
+    assert document["steps"][0] | {"seconds": 0} == {
+        "name": "one",
+        "plan": {"what": "one"},
+        "result": {"what": "one"},
+        "seconds": 0,
+    }
