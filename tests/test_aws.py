@@ -1,0 +1,146 @@
+"""AWS's errors in plain words, and what is sent twice and what is not."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts import aws, environments
+from scripts.environments import Environment
+from scripts.errors import DeployError, OutcomeUnknown, Refused
+from tests.stand_in import Reply, stand_in
+
+
+@pytest.fixture
+def dev(monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """dev, with credentials."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    return environments.find("dev")
+
+
+def listing(environment: Environment, *, starts_something: bool = False) -> None:
+    """Ask S3 for something."""
+    client = aws.client("s3", environment, once=starts_something)
+    with aws.errors("listing the bucket", environment, starts_something=starts_something):
+        client.list_objects_v2(Bucket="a-bucket")
+
+
+def error_of_s3(code: str, status: int) -> Reply:
+    """An error in S3's XML."""
+    return Reply(f"<Error><Code>{code}</Code><Message>said S3</Message></Error>".encode(), status)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "said"),
+    [
+        (
+            "AccessDenied",
+            403,
+            DeployError,
+            "AWS refused listing the bucket (dev, us-west-2): AccessDenied: said S3",
+        ),
+        ("NoSuchBucket", 404, DeployError, "NoSuchBucket"),
+        ("ExpiredToken", 400, Refused, "does not accept the credentials"),
+        ("InvalidAccessKeyId", 403, Refused, "does not accept the credentials"),
+        ("AuthorizationHeaderMalformed", 400, Refused, "Wrong region for listing the bucket"),
+    ],
+)
+def test_an_error_of_aws_is_said_with_its_code(
+    code: str,
+    status: int,
+    kind: type[DeployError],
+    said: str,
+    dev: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With what was tried, where, and what AWS called it."""
+    with stand_in(lambda *_: error_of_s3(code, status)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        with pytest.raises(kind, match=r".") as error:
+            listing(dev)
+
+    assert said in str(error.value)
+    assert type(error.value) is kind
+
+
+@pytest.mark.parametrize(("starts_something", "tries"), [(False, 4), (True, 1)])
+def test_a_read_is_tried_again_and_a_start_never(
+    starts_something: bool, tries: int, dev: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing server sees four reads, or one call that starts something."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+    kind = OutcomeUnknown if starts_something else DeployError
+    with stand_in(lambda *_: error_of_s3("InternalError", 500)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        with pytest.raises(kind):
+            listing(dev, starts_something=starts_something)
+
+    assert len(server.requests) == tries
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("AWS_PROFILE", "nobody", "The config profile (nobody) could not be found"),
+        ("AWS_ENDPOINT_URL", "nonsense", "Invalid endpoint: nonsense"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "AWS cannot be reached for listing the bucket"),
+    ],
+)
+def test_a_wrong_variable_is_said(
+    variable: str, value: str, said: str, dev: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is no traceback of botocore."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(DeployError) as error:
+        listing(dev)
+
+    assert said in str(error.value)
+
+
+def test_a_bug_keeps_its_own_error(dev: Environment) -> None:
+    """Only AWS's errors are translated."""
+    with pytest.raises(ZeroDivisionError), aws.errors("dividing", dev):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [
+        (None, False),
+        ("AWS_ACCESS_KEY_ID", True),
+        ("AWS_PROFILE", True),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", True),
+    ],
+)
+def test_credentials_are_looked_for_without_asking_anybody(
+    variable: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the variables that SDKs read first."""
+    if variable:
+        monkeypatch.setenv(variable, "x")
+
+    assert aws.has_credentials(environments.find("dev")) is expected
+
+
+def test_credentials_are_found_in_the_home_folder() -> None:
+    """In ~/.aws/credentials."""
+    folder = Path.home() / ".aws"
+    folder.mkdir()
+    (folder / "credentials").write_text("[default]\n")
+
+    assert aws.has_credentials(environments.find("dev"))
+
+
+def test_an_embedded_environment_never_gets_anybodys_keys(
+    dev: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has fixed ones of its own, and its own endpoint."""
+    with stand_in(lambda *_: error_of_s3("AccessDenied", 403)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        client = aws.client("s3", environments.find("local"))
+
+    credentials = client._request_signer._credentials
+    assert (credentials.access_key, credentials.token) == ("local", None)
+    assert client.meta.endpoint_url == server.url
