@@ -160,8 +160,7 @@ def _refusal(error: "ClientError", where: str, starts_something: bool) -> Deploy
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in CREDENTIALS:
         return Refused(
-            f"AWS does not accept the credentials for {where}: {code}: {message}"
-            " Log in again and run it again."
+            f"AWS does not accept the credentials for {where}: {code}: {message} Log in again and run it again."
         )
     if code in WRONG_REGION or status == 301:
         return Refused(f"Wrong region for {where}: {code}: {message} Check AWS_REGION and the settings.")

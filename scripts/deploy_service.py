@@ -76,9 +76,7 @@ def plan(
         raise Refused("--no-image restarts what runs: leave out --image, --tag and --image-uri.")
     uri = "" if no_image else _uri(environment, service, image, tag, image_uri)
     if uri and "<" not in uri and not IMAGE_URI.fullmatch(uri):
-        raise Refused(
-            f"{uri!r} is not an image's URI: it looks like {account}.dkr.ecr.…/{environment.image}:tag."
-        )
+        raise Refused(f"{uri!r} is not an image's URI: it looks like {account}.dkr.ecr.…/{environment.image}:tag.")
     body: dict[str, Any] = {"cluster_id": environment.cluster, "service_ids": [service]}
     if service == environment.service:
         body["secrets"] = [environment.require("secrets")]
@@ -88,9 +86,7 @@ def plan(
     return ServiceDeployment(service, environment.cluster, uri, call)
 
 
-def _uri(
-    environment: Environment, service: str, image: str | None, tag: str | None, image_uri: str | None
-) -> str:
+def _uri(environment: Environment, service: str, image: str | None, tag: str | None, image_uri: str | None) -> str:
     """The image's URI: given whole, else put together from registry, repository and tag."""
     if image_uri is not None:
         if not image_uri:

@@ -83,9 +83,7 @@ def parse(body: bytes, function_error: str | None, function: str) -> Any:
         details = reply if isinstance(reply, dict) else {}
         message = str(details.get("errorMessage", "no message"))
         if "Task timed out" in message:
-            raise OutcomeUnknown(
-                f"{function} ran out of time: {message}. What it started may still be happening."
-            )
+            raise OutcomeUnknown(f"{function} ran out of time: {message}. What it started may still be happening.")
         raise DeployError(f"{function} failed: {details.get('errorType', function_error)}: {message}")
     if not body:
         raise DeployError(f"{function} answered with nothing.")
@@ -100,9 +98,7 @@ def manager_response(reply: Any, manager: str) -> dict[str, Any]:
     Raises DeployError for each of the contract's ways to fail.
     """
     if not isinstance(reply, dict):
-        raise DeployError(
-            f"{manager} answered with {json.dumps(reply)[:200]}, which is no reply of an ECS manager."
-        )
+        raise DeployError(f"{manager} answered with {json.dumps(reply)[:200]}, which is no reply of an ECS manager.")
     data = reply.get("data")
     response = data.get("response") if isinstance(data, dict) else None
     if reply.get("level") or not isinstance(response, dict):

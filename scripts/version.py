@@ -24,9 +24,7 @@ def wanted(flag: str | None) -> str:
     try:
         return shell.capture(["git", "rev-parse", "HEAD"], cwd=ROOT)
     except DeployError as error:
-        raise Refused(
-            "No version: give it, set GITHUB_SHA, or work in a git repository with a commit."
-        ) from error
+        raise Refused("No version: give it, set GITHUB_SHA, or work in a git repository with a commit.") from error
 
 
 def checked(version: str, origin: str) -> str:

@@ -133,9 +133,7 @@ def test_credentials_are_found_in_the_home_folder() -> None:
     assert aws.has_credentials(environments.find("dev"))
 
 
-def test_an_embedded_environment_never_gets_anybodys_keys(
-    dev: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_embedded_environment_never_gets_anybodys_keys(dev: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has fixed ones of its own, and its own endpoint."""
     with stand_in(lambda *_: error_of_s3("AccessDenied", 403)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)

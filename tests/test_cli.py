@@ -129,9 +129,7 @@ def test_no_credentials_are_refused(invoke: Invoke) -> None:
 
 def denied(code: str, status: int = 403) -> Reply:
     """An error of AWS in its JSON form."""
-    return Reply(
-        json.dumps({"message": "said AWS"}).encode(), status, {"x-amzn-ErrorType": code + ":http://internal"}
-    )
+    return Reply(json.dumps({"message": "said AWS"}).encode(), status, {"x-amzn-ErrorType": code + ":http://internal"})
 
 
 @pytest.mark.parametrize(
@@ -178,9 +176,7 @@ def test_every_kind_of_failure_has_its_sentence_and_exit_code(
 ) -> None:
     """And the function is called once, whatever it answers."""
     with stand_in(answering(reply)) as aws:
-        done = invoke(
-            "deploy-service", "--env=dev", "--no-image", AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS
-        )
+        done = invoke("deploy-service", "--env=dev", "--no-image", AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS)
 
     assert done.returncode == code, done.stderr
     assert said in done.stderr.splitlines()[-1]
@@ -212,9 +208,7 @@ def test_a_slow_function_is_called_exactly_once(invoke: Invoke, tmp_path: Path) 
 
 def test_an_unreachable_endpoint_is_said(invoke: Invoke) -> None:
     """Nothing was started, so it is a plain failure."""
-    done = invoke(
-        "run-task", "--env=dev", "--service=x", AWS_ENDPOINT_URL="http://127.0.0.1:9", **ACCOUNT, **KEYS
-    )
+    done = invoke("run-task", "--env=dev", "--service=x", AWS_ENDPOINT_URL="http://127.0.0.1:9", **ACCOUNT, **KEYS)
 
     assert done.returncode == 1
     assert "AWS cannot be reached for invoking dev-ecs-manager-docker" in done.stderr
@@ -306,9 +300,7 @@ def test_a_person_types_the_name_of_prod(typed: str, code: int, calls: int) -> N
 
 
 @pytest.mark.parametrize(("words", "variables"), [(["--yes"], {}), ([], {"CI": "true"})])
-def test_prod_needs_no_person_with_yes_or_in_ci(
-    words: list[str], variables: dict[str, str], invoke: Invoke
-) -> None:
+def test_prod_needs_no_person_with_yes_or_in_ci(words: list[str], variables: dict[str, str], invoke: Invoke) -> None:
     """The workflow's approval is the confirmation there."""
     with stand_in(answering(OK)) as aws:
         done = invoke(

@@ -142,9 +142,7 @@ def test_nothing_of_github_is_printed_outside_actions(
     assert not (tmp_path / "output").exists()
 
 
-def test_a_secret_is_masked_before_it_can_be_printed(
-    actions: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_secret_is_masked_before_it_can_be_printed(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each line of it."""
     console.mask("two\nlines")
 
@@ -163,9 +161,7 @@ def test_the_commands_speak_to_actions(invoke: Invoke, actions: Path) -> None:
     assert "task-definition=arn:aws:ecs:us-west-2:1:task-definition/mint-app:42\n" in (
         (actions / "GITHUB_OUTPUT").read_text()
     )
-    assert (
-        "::error title=deploy-service::dev-ecs-manager-docker (dev) did not answer in JSON" in failed.stderr
-    )
+    assert "::error title=deploy-service::dev-ecs-manager-docker (dev) did not answer in JSON" in failed.stderr
 
 
 def test_json_holds_every_step(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,9 +154,7 @@ def test_an_environment_that_is_not_known_is_refused(
         ("[environments.dev]", "[environments]", "environments holds something that is not a table"),
     ],
 )
-def test_malformed_settings_are_refused_with_line_or_key(
-    settings: Path, old: str, new: str, said: str
-) -> None:
+def test_malformed_settings_are_refused_with_line_or_key(settings: Path, old: str, new: str, said: str) -> None:
     """Whatever is wrong in the file, the message names the file and the line or key."""
     settings.write_text(MINIMAL.replace(old, new, 1))
 
@@ -167,9 +165,7 @@ def test_malformed_settings_are_refused_with_line_or_key(
     assert str(settings) in str(error.value)
 
 
-def test_a_settings_file_that_is_not_there_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_settings_file_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """ENVIRONMENTS_FILE names the file that cannot be read."""
     monkeypatch.setenv("ENVIRONMENTS_FILE", str(tmp_path / "absent.toml"))
 

@@ -89,9 +89,7 @@ def test_the_wait_is_bounded_by_the_clock(answers: tuple[StandIn, list[Reply]]) 
         (Reply(b"", drop=True), "closed connection without response"),
     ],
 )
-def test_an_answer_without_a_version_is_no_match(
-    answers: tuple[StandIn, list[Reply]], reply: Reply, said: str
-) -> None:
+def test_an_answer_without_a_version_is_no_match(answers: tuple[StandIn, list[Reply]], reply: Reply, said: str) -> None:
     """It says why, and goes on."""
     server, replies = answers
     replies += [reply, health(NEW)]
@@ -164,9 +162,7 @@ def test_matching_answers_do_not_count_while_ecs_still_rolls_out(
         (service(deployment(NEW, state="FAILED", reason="no memory")), "failed: no memory"),
     ],
 )
-def test_a_rollout_that_failed_ends_the_wait(
-    answers: tuple[StandIn, list[Reply]], now: Service, said: str
-) -> None:
+def test_a_rollout_that_failed_ends_the_wait(answers: tuple[StandIn, list[Reply]], now: Service, said: str) -> None:
     """With ECS's own words."""
     server, replies = answers
     replies.append(health(OLD_VERSION))
@@ -214,9 +210,7 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
         healthcheck.plan(environments.find("dev"), wanted=NEW, url=url)
 
 
-def test_the_command_waits_and_says_what_runs_now(
-    answers: tuple[StandIn, list[Reply]], invoke: Invoke
-) -> None:
+def test_the_command_waits_and_says_what_runs_now(answers: tuple[StandIn, list[Reply]], invoke: Invoke) -> None:
     """The last line is the truth; --json gives it to programs."""
     server, replies = answers
     replies.append(health(NEW))

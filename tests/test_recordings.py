@@ -54,9 +54,7 @@ def answer(recording: dict[str, Any]) -> Callable[[str, str], Reply]:
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: recording["name"])
-def test_the_port_does_what_the_old_script_did(
-    recording: dict[str, Any], invoke: Invoke, tmp_path: Path
-) -> None:
+def test_the_port_does_what_the_old_script_did(recording: dict[str, Any], invoke: Invoke, tmp_path: Path) -> None:
     """Same requests in the same order, success where it was success and failure where it was failure."""
     # The recordings are of the days when the main branch was called master.
     settings = tmp_path / "settings.toml"

@@ -48,16 +48,10 @@ DIGEST = "registry/app@sha256:" + "a" * 64
             Verdict.RUNNING,
             id="complete, but the old one drains",
         ),
-        pytest.param(
-            service(deployment("v2", running=1)), None, True, Verdict.RUNNING, id="a task is still missing"
-        ),
+        pytest.param(service(deployment("v2", running=1)), None, True, Verdict.RUNNING, id="a task is still missing"),
         pytest.param(service(deployment("v2")), None, True, Verdict.SUCCEEDED, id="alone and complete"),
-        pytest.param(
-            service(deployment("v2", state="")), None, True, Verdict.SUCCEEDED, id="ECS gives no state"
-        ),
-        pytest.param(
-            service(deployment("v2", state="FAILED")), None, True, Verdict.FAILED, id="failed, no rollback"
-        ),
+        pytest.param(service(deployment("v2", state="")), None, True, Verdict.SUCCEEDED, id="ECS gives no state"),
+        pytest.param(service(deployment("v2", state="FAILED")), None, True, Verdict.FAILED, id="failed, no rollback"),
         pytest.param(
             service(
                 deployment("v1", id="back", state="IN_PROGRESS", reason=BACK),
@@ -90,9 +84,7 @@ DIGEST = "registry/app@sha256:" + "a" * 64
             id="same version, but another deployment than mine",
         ),
         pytest.param(
-            service(
-                deployment("v2", id="back", reason=BACK), deployment("v2", status="ACTIVE", state="FAILED")
-            ),
+            service(deployment("v2", id="back", reason=BACK), deployment("v2", status="ACTIVE", state="FAILED")),
             None,
             True,
             Verdict.ROLLED_BACK,

@@ -42,9 +42,7 @@ def test_what_cannot_be_an_images_tag_is_refused(bad: str) -> None:
         version.wanted(bad)
 
 
-@pytest.mark.parametrize(
-    ("full", "shown"), [("a" * 40, "aaaaaaa"), ("v1.2.3", "v1.2.3"), ("a" * 39, "a" * 39)]
-)
+@pytest.mark.parametrize(("full", "shown"), [("a" * 40, "aaaaaaa"), ("v1.2.3", "v1.2.3"), ("a" * 39, "a" * 39)])
 def test_a_commit_is_shown_short(full: str, shown: str) -> None:
     """And any other version as it is."""
     assert version.short(full) == shown

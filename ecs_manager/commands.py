@@ -1,0 +1,202 @@
+"""What the manager can do. Each command takes the clients and the event's body and returns the reply's fields."""
+
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ecs_manager import parameters, task_definition
+from ecs_manager.errors import BadRequest, ManagerError
+
+POLL_SECONDS = 3.0
+# What is left of the function's own time for the answer, once it stops waiting for a task.
+MARGIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What a command may use: clients, an id that is the same when Lambda repeats a call, and time."""
+
+    ecs: Any
+    ssm: Any
+    id: str
+    remaining: Callable[[], float]
+    sleep: Callable[[float], None] = time.sleep
+
+
+def deploy(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Give services an image and secrets, and start their rollout. Everything is checked before any change."""
+    cluster, names, image = _text(body, "cluster_id"), body.get("service_ids"), body.get("image")
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
+        raise BadRequest("the body needs service_ids, a list with at least one service's name")
+    if image is not None and (not isinstance(image, str) or not image):
+        raise BadRequest("the body's image must be a text that is not empty")
+    services = _services(call.ecs, cluster, names)
+    expressions = body.get("secrets")
+    secrets = parameters.secrets(call.ssm, expressions) if expressions is not None else None
+    planned = []
+    for service in services:
+        current = call.ecs.describe_task_definition(taskDefinition=service["taskDefinition"], include=["TAGS"])
+        old = task_definition.registrable(current["taskDefinition"], current.get("tags", []))
+        new = task_definition.changed(old, image, secrets)
+        planned.append((service, current["taskDefinition"]["taskDefinitionArn"], None if new == old else new))
+    return _roll_out(call.ecs, cluster, planned)
+
+
+def _roll_out(
+    ecs: Any, cluster: str, planned: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any] | None]]
+) -> dict[str, Any]:
+    updated: list[str] = []
+    arn = ""
+    for service, current, new in planned:
+        try:
+            arn = ecs.register_task_definition(**new)["taskDefinition"]["taskDefinitionArn"] if new else current
+            ecs.update_service(
+                cluster=cluster, service=service["serviceName"], taskDefinition=arn, forceNewDeployment=True
+            )
+        except Exception as error:
+            if not updated:
+                raise
+            done = ", ".join(updated)
+            raise ManagerError(
+                type(error).__name__, f"{service['serviceName']}: {error} Already rolling out: {done}."
+            ) from error
+        updated.append(service["serviceArn"])
+    return {
+        "ResponseMetadata": {"HTTPStatusCode": 200},
+        "UpdatedServiceArns": updated,
+        "NewTaskdefArn": arn,
+    }
+
+
+def runtask(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a service's task definition once, in the service's own network, and wait until it has stopped."""
+    cluster, name = _text(body, "cluster_id"), _text(body, "service_id")
+    (service,) = _services(call.ecs, cluster, [name])
+    definition = call.ecs.describe_task_definition(taskDefinition=service["taskDefinition"])["taskDefinition"]
+    started = call.ecs.run_task(
+        cluster=cluster,
+        taskDefinition=definition["taskDefinitionArn"],
+        count=1,
+        startedBy="ecs-manager",
+        clientToken=call.id,
+        **_placement(service),
+        **_overrides(body, definition),
+    )
+    if not started["tasks"]:
+        raise ManagerError("TaskNotStarted", f"ECS did not start the task of {name}: {_failures(started)}.")
+    task = _wait(call, cluster, started["tasks"][0]["taskArn"])
+    code = task_definition.verdict(task, task_definition.essential(definition))
+    return {
+        "ResponseMetadata": {"HTTPStatusCode": 200},
+        "taskArn": task["taskArn"],
+        "taskDefinitionArn": definition["taskDefinitionArn"],
+        "taskStatus": {
+            "exitCode": code,
+            "stopCode": task.get("stopCode", ""),
+            "stoppedReason": task.get("stoppedReason", ""),
+            "startedBy": task.get("startedBy", ""),
+            "taskArn": task["taskArn"],
+        },
+    }
+
+
+def _placement(service: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the service's own tasks run: Fargate or its capacity providers, and its network."""
+    strategy = service.get("capacityProviderStrategy")
+    where: dict[str, Any] = (
+        {"capacityProviderStrategy": strategy} if strategy else {"launchType": service.get("launchType", "FARGATE")}
+    )
+    for key in ("networkConfiguration", "platformVersion"):
+        if service.get(key):
+            where[key] = service[key]
+    return where
+
+
+def _overrides(body: Mapping[str, Any], definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Another command for one container of this one task, where the event asks for it."""
+    entrypoint = body.get("entrypoint")
+    if not entrypoint:
+        return {}
+    name = _text(body, "container_id")
+    names = [c["name"] for c in definition["containerDefinitions"]]
+    if name not in names:
+        raise ManagerError("UnknownContainer", f"There is no container {name}: there are {', '.join(names)}.")
+    words = shlex.split(entrypoint) if isinstance(entrypoint, str) else entrypoint
+    return {"overrides": {"containerOverrides": [{"name": name, "command": words}]}}
+
+
+def _wait(call: Invocation, cluster: str, arn: str) -> dict[str, Any]:
+    while True:
+        answer = call.ecs.describe_tasks(cluster=cluster, tasks=[arn])
+        task: dict[str, Any] | None = next(iter(answer["tasks"]), None)
+        if task is None:
+            raise ManagerError("TaskLost", f"ECS does not know the task {arn} any more: {_failures(answer)}.")
+        if task["lastStatus"] == "STOPPED":
+            return task
+        if call.remaining() < MARGIN_SECONDS + POLL_SECONDS:
+            raise ManagerError(
+                "TaskStillRunning",
+                f"The task {arn} is {task['lastStatus']} and the time of this function ends: it may still finish.",
+            )
+        call.sleep(POLL_SECONDS)
+
+
+def healthcheck(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The status of a cluster's tasks and their containers, of one family or service where that is given."""
+    cluster = body.get("cluster") or _text(body, "cluster_id")
+    wanted = {
+        "family": body.get("family"),
+        "serviceName": body.get("serviceName") or body.get("service_name"),
+    }
+    pages = call.ecs.get_paginator("list_tasks").paginate(
+        cluster=cluster, **{key: value for key, value in wanted.items() if value}
+    )
+    arns = [arn for page in pages for arn in page["taskArns"]]
+    tasks = []
+    for start in range(0, len(arns), 100):
+        tasks += call.ecs.describe_tasks(cluster=cluster, tasks=arns[start : start + 100])["tasks"]
+    return {"ResponseMetadata": {"HTTPStatusCode": 200}, "tasks": [_health(task) for task in tasks]}
+
+
+def _health(task: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("taskArn", "taskDefinitionArn", "lastStatus", "desiredStatus", "healthStatus")
+    of_container = ("name", "image", "lastStatus", "healthStatus", "exitCode", "reason")
+    return {
+        **{key: task[key] for key in keys if key in task},
+        "containers": [{key: c[key] for key in of_container if key in c} for c in task.get("containers", [])],
+    }
+
+
+def _services(ecs: Any, cluster: str, names: list[str]) -> list[dict[str, Any]]:
+    """Active services by their names, in that order. Raises ManagerError if one is missing."""
+    found: dict[str, dict[str, Any]] = {}
+    # DescribeServices takes ten names at a time.
+    for start in range(0, len(names), 10):
+        answer = ecs.describe_services(cluster=cluster, services=names[start : start + 10])
+        for service in answer["services"]:
+            if service.get("status", "ACTIVE") == "ACTIVE":
+                found |= {service["serviceName"]: service, service["serviceArn"]: service}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ManagerError(
+            "ServiceNotFoundException",
+            f"There is no active service {', '.join(missing)} in the cluster {cluster}.",
+        )
+    return [found[name] for name in names]
+
+
+def _failures(answer: Mapping[str, Any]) -> str:
+    told = [f"{f.get('reason', '')} {f.get('detail', '')}".strip() for f in answer.get("failures", [])]
+    return "; ".join(told) or "no reason given"
+
+
+def _text(body: Mapping[str, Any], key: str) -> str:
+    value = body.get(key)
+    if not isinstance(value, str) or not value:
+        raise BadRequest(f"the body needs {key}, a text that is not empty")
+    return value
+
+
+COMMANDS = {"deploy": deploy, "runtask": runtask, "healthcheck": healthcheck}

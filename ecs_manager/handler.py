@@ -1,0 +1,65 @@
+"""The Lambda's entry point: takes the event apart, runs its command, puts the reply together.
+
+A failure of the command is a normal reply with `title` and `message`; `traceback` is there because
+callers expect the key, and is empty because a traceback could hold a secret.
+"""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ecs_manager.commands import COMMANDS, Invocation
+from ecs_manager.errors import BadRequest, ManagerError
+
+log = logging.getLogger("ecs_manager")
+log.setLevel(logging.INFO)
+
+
+def handler(event: Any, context: Any) -> dict[str, Any]:
+    """Answer an event `{"command": …, "body": {…}}`. context: Lambda's, for its id and its time limit."""
+    started = time.perf_counter()
+    if not isinstance(event, Mapping) or event.get("command") not in COMMANDS:
+        command = event.get("command") if isinstance(event, Mapping) else None
+        return _not_understood(f"unknown command {command!r}: there are {', '.join(COMMANDS)}")
+    try:
+        response = _run(event, context)
+    except BadRequest as error:
+        return _not_understood(str(error))
+    duration = f"{(time.perf_counter() - started) * 1000:.1f} ms"
+    log.info(json.dumps({"command": event["command"], "duration": duration, "title": response.get("title")}))
+    reply = {"request_payload": dict(event), **response}
+    return {"msg": "response received", "data": {"response": reply, "duration": duration}}
+
+
+def _run(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    body = event.get("body")
+    if not isinstance(body, Mapping):
+        raise BadRequest("the event needs a body, an object")
+    call = Invocation(
+        ecs=boto3.client("ecs"),
+        ssm=boto3.client("ssm"),
+        id=str(getattr(context, "aws_request_id", "") or uuid.uuid4()),
+        remaining=lambda: context.get_remaining_time_in_millis() / 1000 if context else 900.0,
+    )
+    try:
+        return COMMANDS[event["command"]](call, body)
+    except ManagerError as error:
+        return _failed(error.title, error.message)
+    except ClientError as error:
+        return _failed(str(error.response.get("Error", {}).get("Code", "ClientError")), str(error))
+    except BotoCoreError as error:
+        return _failed(type(error).__name__, str(error))
+
+
+def _failed(title: str, message: str) -> dict[str, Any]:
+    return {"title": title, "message": message, "traceback": []}
+
+
+def _not_understood(reason: str) -> dict[str, Any]:
+    return {"msg": "request not understood", "data": reason, "level": "critical"}

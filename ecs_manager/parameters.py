@@ -1,0 +1,48 @@
+"""The SSM parameters that become a container's secrets."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ecs_manager.errors import ManagerError
+
+TAG = "ENV_VAR_NAME"
+
+
+def secrets(ssm: Any, expressions: Sequence[str]) -> list[dict[str, str]]:
+    """The secrets that expressions stand for: every parameter whose whole name matches one and that is tagged.
+
+    Returns `{"name": <the tag's value>, "valueFrom": <the parameter's name>}`, sorted by name. Raises
+    ManagerError for an expression that is malformed or finds nothing, and for a name given twice.
+    """
+    patterns = [_compiled(expression) for expression in expressions]
+    names = [p["Name"] for page in ssm.get_paginator("describe_parameters").paginate() for p in page["Parameters"]]
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        matching = [name for name in names if pattern.fullmatch(name)]
+        tagged = {name: variable for name in matching if (variable := _variable(ssm, name))}
+        if not tagged:
+            raise ManagerError(
+                "NoSecretsFound",
+                f"No parameter with the tag {TAG} matches {pattern.pattern}: {len(matching)} of {len(names)}"
+                " names match. The secrets stay as they are, and nothing was deployed.",
+            )
+        for name, variable in tagged.items():
+            if found.setdefault(variable, name) != name:
+                raise ManagerError(
+                    "DuplicateSecret", f"Both {found[variable]} and {name} have the tag {TAG}={variable}."
+                )
+    return [{"name": variable, "valueFrom": found[variable]} for variable in sorted(found)]
+
+
+def _compiled(expression: str) -> re.Pattern[str]:
+    try:
+        return re.compile(expression)
+    except (re.error, TypeError) as error:
+        raise ManagerError("BadExpression", f"{expression!r} is not a regular expression: {error}.") from error
+
+
+def _variable(ssm: Any, name: str) -> str:
+    """The environment variable that a parameter is meant for, empty if it is meant for none."""
+    tags = ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=name)["TagList"]
+    return next((str(tag["Value"]) for tag in tags if tag["Key"] == TAG), "")

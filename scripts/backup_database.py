@@ -1,0 +1,171 @@
+"""Takes a snapshot of the application's database and waits until it is available.
+
+Was scripts/rds-snapshot-app-db. Old snapshots are deleted, where the settings ask for it, only once the
+new one exists, and only those that carry this tool's tags.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scripts import aws, console
+from scripts.environments import Environment
+from scripts.errors import DeployError, OutcomeUnknown, Refused
+
+TOOL = "backup-database"
+INTERVAL = 5.0
+TIMEOUT = 3600.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One snapshot of a database, as RDS describes it. created: Unix time, 0 while it has none."""
+
+    id: str
+    status: str
+    percent: int
+    created: float
+    tags: Mapping[str, str]
+    manual: bool
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A snapshot that is to be taken. expired: those to be deleted once it is available."""
+
+    database: str
+    snapshot: str
+    tags: Mapping[str, str]
+    busy: tuple[str, ...]
+    expired: tuple[str, ...]
+
+    def describe(self) -> list[str]:
+        """The plan in lines for a person."""
+        tags = ", ".join(f"{key}={value}" for key, value in self.tags.items())
+        return [
+            *(f"wait for the snapshot {name}, which is being taken" for name in self.busy),
+            f"create the snapshot {self.snapshot} of {self.database} with the tags {tags}",
+            "wait until it is available",
+            *(f"delete the snapshot {name}" for name in self.expired),
+        ]
+
+
+@dataclass(frozen=True)
+class BackedUp:
+    """A snapshot that is available, and those that were deleted after it."""
+
+    database: str
+    snapshot: str
+    deleted: tuple[str, ...]
+
+    def summary(self) -> str:
+        """What is true now, in one line."""
+        deleted = f", {len(self.deleted)} old ones were deleted" if self.deleted else ""
+        return f"{self.snapshot} of {self.database} is available{deleted}"
+
+    def outputs(self) -> dict[str, str]:
+        """What later steps of a workflow may want to know."""
+        return {"snapshot": self.snapshot}
+
+
+def snapshots(environment: Environment) -> tuple[Snapshot, ...]:
+    """All snapshots of the environment's database. Raises Refused if there is no such database."""
+    database = environment.require("database")
+    client = aws.client("rds", environment)
+    with aws.errors(f"reading the database {database}", environment):
+        try:
+            client.describe_db_instances(DBInstanceIdentifier=database)
+        except client.exceptions.DBInstanceNotFoundFault as error:
+            raise Refused(f"There is no database {database} in {environment.name}: nothing to back up.") from error
+        pages = client.get_paginator("describe_db_snapshots").paginate(DBInstanceIdentifier=database)
+        return tuple(_snapshot(item) for page in pages for item in page["DBSnapshots"])
+
+
+def _snapshot(item: Mapping[str, Any]) -> Snapshot:
+    created = item.get("SnapshotCreateTime")
+    return Snapshot(
+        id=item["DBSnapshotIdentifier"],
+        status=item["Status"],
+        percent=item.get("PercentProgress", 0),
+        created=created.timestamp() if created else 0,
+        tags={tag["Key"]: tag["Value"] for tag in item.get("TagList", [])},
+        manual=item.get("SnapshotType") == "manual",
+    )
+
+
+def plan(environment: Environment, existing: tuple[Snapshot, ...], now: float) -> Backup:
+    """Decide the new snapshot's name and which ones it makes superfluous. now: Unix time in seconds."""
+    database = environment.require("database")
+    tags = {"Environment": environment.name, "Tool": TOOL}
+    ours = [s for s in existing if s.manual and s.status == "available" and tags.items() <= s.tags.items()]
+    ours.sort(key=lambda snapshot: (snapshot.created, snapshot.id), reverse=True)
+    # The new one is the first of those to be kept.
+    expired = ours[environment.keep_snapshots - 1 :] if environment.keep_snapshots else []
+    return Backup(
+        database=database,
+        snapshot=f"{database}-{int(now)}",
+        tags=tags,
+        busy=tuple(s.id for s in existing if s.status == "creating"),
+        expired=tuple(s.id for s in reversed(expired)),
+    )
+
+
+def backup(
+    environment: Environment,
+    plan: Backup,
+    *,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> BackedUp:
+    """Take the snapshot, wait for it, then delete the expired ones.
+
+    Raises DeployError if it fails, OutcomeUnknown if it is not available after an hour: then nothing is
+    deleted, and RDS may still finish it.
+    """
+    client = aws.client("rds", environment, once=True)
+    deadline = now() + TIMEOUT
+    for name in plan.busy:
+        _wait(environment, name, deadline, now, sleep)
+    doing = f"creating the snapshot {plan.snapshot}"
+    with aws.errors(doing, environment, starts_something=True):
+        client.create_db_snapshot(
+            DBInstanceIdentifier=plan.database,
+            DBSnapshotIdentifier=plan.snapshot,
+            Tags=[{"Key": key, "Value": value} for key, value in plan.tags.items()],
+        )
+    status = _wait(environment, plan.snapshot, deadline, now, sleep)
+    if status != "available":
+        raise DeployError(f"The snapshot {plan.snapshot} is {status} instead of available.")
+    for name in plan.expired:
+        with aws.errors(f"deleting the snapshot {name}", environment):
+            client.delete_db_snapshot(DBSnapshotIdentifier=name)
+        console.say(f"deleted the snapshot {name}")
+    return BackedUp(plan.database, plan.snapshot, plan.expired)
+
+
+def _wait(
+    environment: Environment,
+    name: str,
+    deadline: float,
+    now: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> str:
+    """Wait until a snapshot is no longer being taken, and return its status; "gone" if it is not there."""
+    client, said = aws.client("rds", environment), ""
+    while True:
+        with aws.errors(f"reading the snapshot {name}", environment):
+            try:
+                found = client.describe_db_snapshots(DBSnapshotIdentifier=name)["DBSnapshots"]
+            except client.exceptions.DBSnapshotNotFoundFault:
+                found = []
+        snapshot = _snapshot(found[0]) if found else None
+        line = f"{name}: {snapshot.status}, {snapshot.percent} %" if snapshot else f"{name}: gone"
+        if line != said:
+            console.say(line)
+            said = line
+        if snapshot is None or snapshot.status != "creating":
+            return snapshot.status if snapshot else "gone"
+        if now() + INTERVAL > deadline:
+            raise OutcomeUnknown(f"{line} after {TIMEOUT:g} s: RDS may still finish it; nothing was deleted.")
+        sleep(INTERVAL)
