@@ -9,6 +9,7 @@ from functools import partial
 import invoke
 
 import scripts.deploy_service
+import scripts.embedded
 import scripts.healthcheck
 import scripts.run_task
 from scripts.command import Command
@@ -107,3 +108,38 @@ def healthcheck(c, env=None, version=None, timeout=None, url=None, dry_run=False
             plan,
             lambda plan: scripts.healthcheck.wait(plan, scripts.healthcheck.watcher(command.environment)),
         )
+
+
+def _local(c, verb, env, port, dry_run, yes, json):
+    flags = {"dry_run": dry_run, "yes": yes, "json": json}
+    with Command(c, f"local.{verb}", env or "local", changes=False, embedded=False, **flags) as command:
+        command.run(scripts.embedded.plan(command.environment, verb, port), scripts.embedded.act)
+
+
+PORT = "Port of 127.0.0.1. Default: that of the settings. Other commands find it by AWS_ENDPOINT_URL."
+
+
+@task(name="up", help=flags(port=PORT))
+def local_up(c, env=None, port=None, dry_run=False, yes=False, json=False):
+    """Start the embedded AWS in the background, unless it runs."""
+    _local(c, "up", env, port, dry_run, yes, json)
+
+
+@task(name="down", help=flags(port=PORT))
+def local_down(c, env=None, port=None, dry_run=False, yes=False, json=False):
+    """Stop the embedded AWS."""
+    _local(c, "down", env, port, dry_run, yes, json)
+
+
+@task(name="status", help=flags(port=PORT))
+def local_status(c, env=None, port=None, dry_run=False, yes=False, json=False):
+    """Say whether the embedded AWS runs, and where."""
+    _local(c, "status", env, port, dry_run, yes, json)
+
+
+namespace = invoke.Collection(
+    deploy_service,
+    healthcheck,
+    run_task,
+    invoke.Collection("local", local_up, local_down, local_status),
+)

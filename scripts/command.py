@@ -66,15 +66,16 @@ class Command:
         yes: bool = False,
         json: bool = False,
         changes: bool = True,
+        embedded: bool = True,
     ) -> None:
-        """changes: whether the command changes anything, so that prod asks and local is started."""
+        """changes: whether prod asks first. embedded: whether the embedded AWS is started where it is needed."""
         self.name = name
         self.dry_run = dry_run or bool(context.config.run.dry)
         self.json = json
         self.steps: list[Step] = []
         self.unread: list[str] = []
         self.last_line = ""
-        self._flag, self._yes, self._changes = env, yes, changes
+        self._flag, self._yes, self._changes, self._embedded = env, yes, changes, embedded
         self._started = time.monotonic()
         self.environment: Environment
 
@@ -103,7 +104,7 @@ class Command:
             raise Refused(f"Not confirmed: nothing was changed in {env.name}.")
 
     def _start_embedded_aws(self) -> None:
-        if self.environment.endpoint_url:
+        if self._embedded and self.environment.endpoint_url:
             from local_aws.process import ensure_running
 
             ensure_running(self.environment.endpoint_url)

@@ -31,6 +31,8 @@ VARIABLES = {
     "bucket": ("STATIC_S3_BUCKET",),
     "storybook_bucket": ("STORYBOOK_S3_BUCKET",),
 }
+# What a variable says of the real AWS does not move an embedded one.
+OF_THE_REAL_AWS = {"account", "region"}
 PATTERNS = {
     "account": (re.compile(r"\d{12}"), "an AWS account id is 12 digits"),
     "region": (re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "an AWS region looks like us-west-2"),
@@ -187,6 +189,8 @@ def environment(name: str, origin: str = "", *, dry_run: bool = False) -> Enviro
     settings = _settings()
     values = _merged(settings.get("defaults", {}), settings["environments"][name])
     for setting, variables in VARIABLES.items():
+        if values.get("endpoint_url") and setting in OF_THE_REAL_AWS:
+            continue
         found = next((value for v in variables if (value := _variable(v, name))), None)
         if found is not None:
             values[setting] = found

@@ -32,7 +32,7 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
 
 @pytest.mark.parametrize(
     ("library", "door"),
-    [("boto3", {"aws"}), ("sh", {"shell"}), ("invoke", {"errors"}), ("local_aws", {"command"})],
+    [("boto3", {"aws"}), ("sh", {"shell"}), ("invoke", {"errors"}), ("local_aws", {"command", "embedded"})],
 )
 def test_each_library_has_one_door(library: str, door: set[str]) -> None:
     """So that its errors are translated in one place."""

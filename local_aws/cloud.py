@@ -1,0 +1,92 @@
+"""What all parts of the embedded AWS share: its address, its clock, its record of requests."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+ACCOUNT = "123456789012"
+# The keys that scripts/aws.py signs with; nothing checks them.
+KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+
+StartResponse = Callable[..., Any]
+App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+class Clock:
+    """Real time, plus what somebody has moved it on. All states are computed from it; there is no thread."""
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        return time.time() + self._offset
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on."""
+        self._offset += seconds
+
+
+@dataclass
+class Cloud:
+    """One embedded AWS. containers: whether ECS runs real ones, with the Docker engine of this machine."""
+
+    port: int
+    containers: bool = False
+    clock: Clock = field(default_factory=Clock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    findings: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    ready: bool = False
+
+    @property
+    def host(self) -> str:
+        """Host and port, as an image's URI begins with."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The endpoint of every service."""
+        return f"http://{self.host}"
+
+    def client(self, service: str, region: str) -> Any:
+        """A boto3 client of this cloud, to seed it with."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            service,
+            region_name=region,
+            endpoint_url=self.url,
+            config=Config(s3={"addressing_style": "path"}),
+            **KEYS,
+        )
+
+
+def body_of(environ: dict[str, Any]) -> bytes:
+    """The request's body; it can be read again."""
+    from io import BytesIO
+
+    if "local_aws.body" not in environ:
+        length = environ.get("CONTENT_LENGTH")
+        source = environ["wsgi.input"]
+        body = source.read(int(length)) if length else source.read() if environ.get("wsgi.input_terminated") else b""
+        environ["local_aws.body"] = body
+        environ["CONTENT_LENGTH"] = str(len(body))
+    environ["wsgi.input"] = BytesIO(environ["local_aws.body"])
+    return bytes(environ["local_aws.body"])
+
+
+def answer(
+    start: StartResponse, status: int, body: bytes = b"", content_type: str = "application/json", **headers: str
+) -> list[bytes]:
+    """Send a whole answer. headers: with _ for -."""
+    from http import HTTPStatus
+
+    given = {"Content-Type": content_type, "Content-Length": str(len(body))}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    start(f"{status} {HTTPStatus(status).phrase}", list(given.items()))
+    return [body]

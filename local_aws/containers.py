@@ -1,0 +1,102 @@
+"""Real containers behind the embedded ECS, run by this machine's Docker engine in the host's network.
+
+Each deployment's own container listens on a free port, which it is told in PORT. Containers carry a label
+and are removed by their ids.
+"""
+
+import json
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from local_aws.cloud import Cloud
+from local_aws.registry import PASSWORD
+
+LABEL = "local-aws"
+TIMEOUT = 60
+
+
+@dataclass
+class Container:
+    """A container that was started, or why it could not be."""
+
+    id: str
+    port: int
+    fault: str = ""
+
+
+class Engine:
+    """The containers of one cloud, by the id of the deployment that they belong to."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._containers: dict[str, Container] = {}
+        self._logged_in = False
+
+    def fault(self, run: str, container: dict[str, Any]) -> str:
+        """Start a deployment's container at the first look. Returns why it does not run, or ""."""
+        if run not in self._containers:
+            self._containers[run] = self._start(container)
+        found = self._containers[run]
+        if not found.fault and self._docker("inspect", "--format={{.State.Running}}", found.id) != "true":
+            found.fault = "Essential container in task exited"
+        return found.fault
+
+    def _start(self, container: dict[str, Any]) -> Container:
+        port = _free_port()
+        variables = {item["name"]: item["value"] for item in container.get("environment", [])} | {"PORT": str(port)}
+        try:
+            self._log_in()
+            self._docker("pull", "--quiet", container["image"])
+            given = [f"--env={name}={value}" for name, value in variables.items()]
+            words = ["run", "--detach", "--network=host", f"--label={LABEL}={self._cloud.port}", *given]
+            return Container(self._docker(*words, container["image"]), port)
+        except subprocess.CalledProcessError as error:
+            return Container("", port, f"CannotPullContainerError: {error.stderr.strip()}")
+
+    def _log_in(self) -> None:
+        if not self._logged_in:
+            self._docker("login", "--username=AWS", "--password-stdin", self._cloud.host, stdin=PASSWORD)
+            self._logged_in = True
+
+    def ask(self, run: str, path: str) -> tuple[int, bytes]:
+        """Pass a request on to a deployment's container: status and body of its answer."""
+        found = self._containers.get(run)
+        if found is None or found.fault:
+            return 503, json.dumps({"status": "no container"}).encode()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{found.port}{path}", timeout=2) as told:
+                return told.status, told.read()
+        except (urllib.error.URLError, OSError) as error:
+            return 502, json.dumps({"status": str(error)}).encode()
+
+    def move(self, old: str, new: str) -> None:
+        """Give a deployment's container to the one that takes its place."""
+        if old in self._containers:
+            self._containers[new] = self._containers.pop(old)
+
+    def stop(self, run: str) -> None:
+        """Remove a deployment's container."""
+        found = self._containers.pop(run, None)
+        if found and found.id:
+            self._docker("rm", "--force", found.id)
+
+    def close(self) -> None:
+        """Remove all containers."""
+        for run in list(self._containers):
+            self.stop(run)
+
+    def _docker(self, *words: str, stdin: str | None = None) -> str:
+        done = subprocess.run(
+            ["docker", *words], input=stdin, capture_output=True, text=True, check=True, timeout=TIMEOUT
+        )
+        return done.stdout.strip()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

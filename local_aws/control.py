@@ -1,0 +1,155 @@
+"""The outermost layer: records every request, breaks what it was told to break, and answers /_local/.
+
+GET  /_local/status                what runs here, and whether it is seeded
+GET  /_local/requests              every request that AWS saw, oldest first
+POST /_local/clock                 {"advance": seconds}
+POST /_local/failures              one rule, see `Failure`; an empty object removes all
+POST /_local/findings              {"repository", "tag", "findings": [...], "status": "COMPLETE"}
+POST /_local/functions             {"name", "handler": "module:function", "timeout": s, "qualifiers": [...]}
+POST /_local/reset                 seed it anew
+"""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qs
+
+from local_aws.cloud import App, Cloud, StartResponse, answer, body_of
+
+SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/aws4_request")
+S3_OPERATIONS = {
+    "PUT": "PutObject",
+    "GET": "GetObject",
+    "HEAD": "HeadObject",
+    "DELETE": "DeleteObject",
+    "POST": "PostObject",
+}
+
+
+def describe(environ: dict[str, Any]) -> dict[str, Any]:
+    """A request as the record keeps it: service, operation, path, query, parameters, bytes."""
+    body, path = body_of(environ), environ["PATH_INFO"]
+    query = {key: values[0] for key, values in parse_qs(environ.get("QUERY_STRING", ""), True).items()}
+    scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    entry = {
+        "time": time.time(),
+        "service": scope[2] if scope else "registry" if path.startswith("/v2/") else "http",
+        "region": scope[1] if scope else "",
+        "method": environ["REQUEST_METHOD"],
+        "path": path,
+        "query": query,
+        "bytes": len(body),
+        "parameters": {},
+    }
+    return entry | _operation(environ, entry, body)
+
+
+def _operation(environ: dict[str, Any], entry: dict[str, Any], body: bytes) -> dict[str, Any]:
+    """The operation's name and its parameters, by the protocol of the service."""
+    if target := environ.get("HTTP_X_AMZ_TARGET"):
+        return {"operation": target.rpartition(".")[2], "parameters": json.loads(body or b"{}")}
+    if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        form = {key: values[0] for key, values in parse_qs(body.decode()).items()}
+        return {"operation": form.get("Action", ""), "parameters": form}
+    if entry["service"] == "lambda" and entry["path"].endswith("/invocations"):
+        return {"operation": "Invoke", "parameters": json.loads(body or b"null")}
+    if entry["service"] == "cloudfront":
+        made = entry["method"] == "POST" and entry["path"].endswith("/invalidation")
+        paths = re.findall(r"<Path>(.*?)</Path>", body.decode())
+        return {"operation": "CreateInvalidation" if made else entry["method"], "parameters": {"paths": paths}}
+    if entry["service"] != "s3":
+        return {"operation": entry["method"]}
+    headers = ("CONTENT_TYPE", "HTTP_CACHE_CONTROL", "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
+    parameters = {name.removeprefix("HTTP_"): environ[name] for name in headers if environ.get(name)}
+    return {"operation": _s3_operation(entry), "parameters": parameters}
+
+
+def _s3_operation(entry: dict[str, Any]) -> str:
+    query = entry["query"]
+    for word, operation in (("list-type", "ListObjectsV2"), ("delete", "DeleteObjects"), ("uploads", "Multipart")):
+        if word in query:
+            return operation
+    bucket_only = entry["path"].strip("/").count("/") == 0
+    return ("Bucket" if bucket_only else "") + S3_OPERATIONS.get(str(entry["method"]), "")
+
+
+def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App:
+    """Put the record and the control paths around an app. routes: what POST /_local/NAME does with its JSON."""
+
+    def control(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        name = environ["PATH_INFO"].removeprefix("/_local/")
+        if environ["REQUEST_METHOD"] == "GET" and name == "requests":
+            return answer(start, 200, json.dumps(cloud.requests).encode())
+        if environ["REQUEST_METHOD"] == "GET" and name == "status":
+            status = {"name": "embedded AWS", "ready": cloud.ready, "containers": cloud.containers, "url": cloud.url}
+            return answer(start, 200, json.dumps(status).encode())
+        if environ["REQUEST_METHOD"] != "POST" or name not in routes:
+            return answer(start, 404, b'{"error": "there is no such control path"}')
+        result = routes[name](json.loads(body_of(environ) or b"{}"))
+        return answer(start, 200, json.dumps(result).encode())
+
+    def outermost(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        body_of(environ)
+        if environ["PATH_INFO"].startswith("/_local/"):
+            return control(environ, start)
+        entry = describe(environ)
+        if cloud.ready:
+            cloud.requests.append(entry)
+        broken = _break(environ, start, entry, _failure(cloud, entry))
+        if broken is not None:
+            return broken
+
+        def record(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            entry["status"] = int(status.split()[0])
+            return start(status, headers, *rest)
+
+        body_of(environ)
+        return app(environ, record)
+
+    return outermost
+
+
+def _break(
+    environ: dict[str, Any], start: StartResponse, entry: dict[str, Any], rule: dict[str, Any] | None
+) -> list[bytes] | None:
+    """Do what a rule says to a request. None where it is to be answered after all."""
+    if rule is None:
+        return None
+    time.sleep(rule.get("delay", 0))
+    if rule.get("drop"):
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return []
+    if "status" in rule:
+        entry["status"] = rule["status"]
+        return _fail(start, entry, rule)
+    return None
+
+
+def _failure(cloud: Cloud, entry: dict[str, Any]) -> dict[str, Any] | None:
+    """The first rule that fits a request, counted down by `times`.
+
+    A rule has any of service, operation, method and path (a regular expression) to say which requests, and
+    delay (seconds), drop (the connection), or status with code and message to say what happens to them.
+    """
+    with cloud.lock:
+        for rule in cloud.failures:
+            fits = all(rule[key] == entry[key] for key in ("service", "operation", "method") if key in rule)
+            if fits and re.search(rule.get("path", ""), entry["path"]) and rule.get("times", 1) > 0:
+                rule["times"] = rule.get("times", 1) - 1
+                return rule
+    return None
+
+
+def _fail(start: StartResponse, entry: dict[str, Any], rule: dict[str, Any]) -> list[bytes]:
+    """An error in the protocol of the service."""
+    code, message = rule.get("code", "InternalError"), rule.get("message", "a failure that was asked for")
+    if entry["service"] in ("s3", "cloudfront", "rds", "sts"):
+        error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        if entry["service"] != "s3":
+            error = f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>"
+        return answer(start, rule["status"], error.encode(), "application/xml")
+    body = json.dumps({"__type": code, "message": message}).encode()
+    return answer(start, rule["status"], body, "application/x-amz-json-1.1", x_amzn_ErrorType=code)

@@ -1,0 +1,141 @@
+"""Lambda's Invoke API, answered by really running a handler in a warm process of its own."""
+
+import base64
+import json
+import os
+import re
+import selectors
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+from urllib.parse import parse_qs, unquote
+
+from local_aws.cloud import App, Cloud, StartResponse, answer, body_of
+
+ROOT = Path(__file__).resolve().parent.parent
+INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
+FUNCTION_ARN = re.compile(r"arn:aws:lambda:[^:]+:\d+:function:(.+)")
+
+
+@dataclass
+class Function:
+    """A Lambda function. handler: "module:function". timeout: seconds. One event at a time."""
+
+    name: str
+    handler: str
+    region: str
+    qualifiers: set[str] = field(default_factory=lambda: {"$LATEST"})
+    timeout: float = 120.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    worker: subprocess.Popen[str] | None = None
+
+    def call(self, event: Any, url: str) -> dict[str, Any]:
+        """Run the handler. Returns `{"reply": …}` or `{"error": …}` as Lambda reports it."""
+        request_id = str(uuid.uuid4())
+        with self.lock:
+            worker = self._running(url)
+            call = {"event": event, "id": request_id, "timeout": self.timeout}
+            print(json.dumps(call), file=worker.stdin, flush=True)
+            with selectors.DefaultSelector() as selector:
+                selector.register(cast(IO[str], worker.stdout), selectors.EVENT_READ)
+                in_time = bool(selector.select(self.timeout))
+            line = cast(IO[str], worker.stdout).readline() if in_time else ""
+            if line:
+                return dict(json.loads(line))
+            self.stop()
+        if in_time:
+            message = f"RequestId: {request_id} Error: Runtime exited without providing a reason"
+            return {"error": {"errorType": "Runtime.ExitError", "errorMessage": message}}
+        return {"error": {"errorMessage": f"{request_id} Task timed out after {self.timeout:.2f} seconds"}}
+
+    def _running(self, url: str) -> subprocess.Popen[str]:
+        if self.worker is None or self.worker.poll() is not None:
+            own = {
+                "AWS_ENDPOINT_URL": url,
+                "AWS_REGION": self.region,
+                "AWS_DEFAULT_REGION": self.region,
+                "AWS_ACCESS_KEY_ID": "local",
+                "AWS_SECRET_ACCESS_KEY": "local",
+                "PYTHONPATH": str(ROOT),
+            }
+            kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+            self.worker = subprocess.Popen(
+                [sys.executable, "-u", "-m", "local_aws.worker", self.handler],
+                cwd=ROOT,
+                env={**kept, **own},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        return self.worker
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker.communicate()
+            self.worker = None
+
+
+class Lambda:
+    """All functions of one cloud."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self.functions: dict[str, Function] = {}
+
+    def add(self, function: Function) -> None:
+        """Create a function; one of that name keeps its qualifiers and gets this handler's process."""
+        known = self.functions.pop(function.name, None)
+        if known:
+            function.qualifiers |= known.qualifiers
+            known.stop()
+        self.functions[function.name] = function
+
+    def stop(self) -> None:
+        """End all processes."""
+        for function in self.functions.values():
+            function.stop()
+
+    def wrap(self, app: App) -> App:
+        """Answer Invoke, and pass everything else on."""
+
+        def invoke(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+            match = INVOKE.fullmatch(unquote(environ["PATH_INFO"]))
+            if not match or environ["REQUEST_METHOD"] != "POST":
+                return app(environ, start)
+            return self._invoke(environ, start, match[1])
+
+        return invoke
+
+    def _invoke(self, environ: dict[str, Any], start: StartResponse, name: str) -> list[bytes]:
+        arn = FUNCTION_ARN.fullmatch(name)
+        name, _, of_name = (arn[1] if arn else name).partition(":")
+        qualifier = parse_qs(environ.get("QUERY_STRING", "")).get("Qualifier", [of_name or "$LATEST"])[0]
+        function = self.functions.get(name)
+        if function is None or qualifier not in function.qualifiers:
+            error = {"Type": "User", "Message": f"Function not found: {name}:{qualifier}"}
+            return answer(start, 404, json.dumps(error).encode(), x_amzn_ErrorType="ResourceNotFoundException")
+        kind = environ.get("HTTP_X_AMZ_INVOCATION_TYPE", "RequestResponse")
+        if kind == "DryRun":
+            return answer(start, 204)
+        try:
+            event = json.loads(body_of(environ) or b"{}")
+        except ValueError as error:
+            body = json.dumps({"Type": "User", "message": f"Could not parse request body into json: {error}"})
+            return answer(start, 400, body.encode(), x_amzn_ErrorType="InvalidRequestContentException")
+        if kind == "Event":
+            threading.Thread(target=function.call, args=(event, self._cloud.url), daemon=True).start()
+            return answer(start, 202)
+        result = function.call(event, self._cloud.url)
+        headers = {"X_Amz_Executed_Version": qualifier}
+        if "error" in result:
+            headers["X_Amz_Function_Error"] = "Unhandled"
+        if environ.get("HTTP_X_AMZ_LOG_TYPE") == "Tail":
+            headers["X_Amz_Log_Result"] = base64.b64encode(b"END RequestId\n").decode()
+        return answer(start, 200, json.dumps(result.get("error", result.get("reply"))).encode(), **headers)

@@ -1,0 +1,90 @@
+"""What moto gets wrong and a deployment would notice, put right in its classes."""
+
+from typing import Any
+
+from local_aws.cloud import Cloud
+
+SNAPSHOT_SECONDS = 1.5
+INVALIDATION_SECONDS = 1.0
+
+
+def install(cloud: Cloud) -> None:
+    """Patch moto for this cloud, whose clock drives what takes time."""
+    _modules()
+    _invalidations(cloud)
+    _snapshots(cloud)
+    _images()
+
+
+def _modules() -> None:
+    """moto looks through its own folder at every request: a third of its time."""
+    import moto.backends
+
+    found = frozenset(moto.backends.list_of_moto_modules())
+    moto.backends.list_of_moto_modules = lambda: found
+
+
+def _invalidations(cloud: Cloud) -> None:
+    """CloudFront says InProgress, then Completed: moto's COMPLETED makes AWS's own waiter run for ten minutes."""
+    from moto.cloudfront.models import CloudFrontBackend, Invalidation
+
+    class Status:
+        def __get__(self, invalidation: Any, _: Any) -> str:
+            age = cloud.clock.now() - invalidation.__dict__.setdefault("made", cloud.clock.now())
+            return "Completed" if age >= INVALIDATION_SECONDS else "InProgress"
+
+        def __set__(self, invalidation: Any, value: str) -> None:
+            invalidation.__dict__["made"] = cloud.clock.now()
+
+    Invalidation.status = Status()
+    create = CloudFrontBackend.create_invalidation
+
+    def create_once(self: Any, dist_id: str, paths: list[str], caller_ref: str) -> Any:
+        for known in self.invalidations.get(dist_id, []):
+            if known.caller_ref == caller_ref:
+                return known
+        return create(self, dist_id, paths, caller_ref)
+
+    if not hasattr(create, "once"):
+        create_once.once = True  # type: ignore[attr-defined]
+        CloudFrontBackend.create_invalidation = create_once
+
+
+def _snapshots(cloud: Cloud) -> None:
+    """RDS takes its time for a manual snapshot, and says how far it is."""
+    from moto.rds.models import DBSnapshot
+
+    def age(snapshot: Any) -> float:
+        return cloud.clock.now() - float(snapshot.__dict__.setdefault("made", cloud.clock.now()))
+
+    def percent(snapshot: Any) -> int:
+        done = snapshot.snapshot_type != "manual" or age(snapshot) >= SNAPSHOT_SECONDS
+        return 100 if done else int(100 * age(snapshot) / SNAPSHOT_SECONDS)
+
+    def status(snapshot: Any) -> str:
+        return "available" if percent(snapshot) == 100 else "creating"
+
+    def started(snapshot: Any, _: str) -> None:
+        snapshot.__dict__["made"] = cloud.clock.now()
+
+    DBSnapshot.status = property(status, started)
+    DBSnapshot.percent_progress = property(percent)
+
+
+def _images() -> None:
+    """An image's digest is that of its manifest, and its size that of its layers and its config."""
+    import hashlib
+    import json
+
+    from moto.ecr.models import Image
+
+    def digest(image: Any) -> None:
+        image._image_digest = "sha256:" + hashlib.sha256(image.image_manifest.encode()).hexdigest()
+
+    def size(image: Any) -> int:
+        manifest = json.loads(image.image_manifest)
+        parts = [*manifest.get("layers", []), manifest.get("config", {})]
+        return sum(part.get("size", 0) for part in parts)
+
+    Image._create_digest = digest
+    Image.get_image_size_in_bytes = size

@@ -1,0 +1,177 @@
+"""What is in the embedded AWS before anybody has deployed: everything that the settings name."""
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from local_aws.cloud import ACCOUNT, Cloud
+from local_aws.ecs import Ecs
+from local_aws.lambdas import Function, Lambda
+from scripts import environments
+from scripts.environments import Environment
+
+FIRST_VERSION = "v0"
+NETWORK = {
+    "awsvpcConfiguration": {
+        "subnets": ["subnet-1", "subnet-2"],
+        "securityGroups": ["sg-1"],
+        "assignPublicIp": "DISABLED",
+    }
+}
+BREAKER = {
+    "deploymentCircuitBreaker": {"enable": True, "rollback": True},
+    "maximumPercent": 200,
+    "minimumHealthyPercent": 100,
+}
+
+
+def embedded() -> list[Environment]:
+    """The environments of the settings file that have an endpoint of their own."""
+    every = [environments.environment(name, dry_run=True) for name in environments.names()]
+    return [env for env in every if env.endpoint_url]
+
+
+def healthchecks() -> dict[str, tuple[str, str, str]]:
+    """Path of each environment's healthcheck -> region, cluster and name of the service behind it."""
+    return {urlsplit(env.healthcheck).path: (env.region, env.cluster, env.service) for env in embedded()}
+
+
+def seed(cloud: Cloud, ecs: Ecs, functions: Lambda) -> None:
+    """Create what every embedded environment needs."""
+    for env in embedded():
+        _images(cloud, env)
+        _parameters(cloud, env)
+        _services(cloud, ecs, env)
+        _buckets(cloud, env)
+        _database(cloud, env)
+        _functions(functions, env)
+
+
+def _images(cloud: Cloud, env: Environment) -> None:
+    """The repositories, with immutable tags, and the version that runs before the first deployment."""
+    ecr = cloud.client("ecr", env.region)
+    known = {r["repositoryName"] for r in ecr.describe_repositories()["repositories"]}
+    for name in {env.image, env.migration_image, *([env.clean_service] if env.clean_service else [])} - {""} - known:
+        ecr.create_repository(repositoryName=name, imageTagMutability="IMMUTABLE")
+        config = {
+            "mediaType": "application/vnd.docker.container.image.v1+json",
+            "size": 2,
+            "digest": "sha256:" + "0" * 64,
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+            "config": config,
+            "layers": [],
+        }
+        ecr.put_image(repositoryName=name, imageTag=FIRST_VERSION, imageManifest=json.dumps(manifest))
+
+
+def _parameters(cloud: Cloud, env: Environment) -> None:
+    """Two that become secrets, and one without the tag that does not."""
+    ssm = cloud.client("ssm", env.region)
+    for name in ("POSTGRES_PASSWORD", "OKTA_CLIENT_SECRET"):
+        ssm.put_parameter(
+            Name=f"/{env.name}/{env.application.name}/{name.lower()}",
+            Value=f"secret-{name.lower()}",
+            Type="SecureString",
+            Tags=[{"Key": "ENV_VAR_NAME", "Value": name}],
+        )
+    ssm.put_parameter(Name=f"/{env.name}/{env.application.name}/note", Value="for people", Type="String")
+
+
+def _services(cloud: Cloud, ecs: Ecs, env: Environment) -> None:
+    ecs.create_cluster(env.region, {"clusterName": env.cluster})
+    images = {
+        env.service: env.image,
+        env.migration_service: env.migration_image,
+        env.clean_service: env.clean_service,
+    }
+    cloud.client("logs", env.region).create_log_group(logGroupName=f"/ecs/{env.cluster}")
+    for service, image in images.items():
+        if not service:
+            continue
+        definition = ecs.register(env.region, _definition(cloud, env, service, image))["taskDefinition"]
+        ecs.create_service(
+            env.region,
+            {
+                "cluster": env.cluster,
+                "serviceName": service,
+                "taskDefinition": definition["taskDefinitionArn"],
+                "desiredCount": 2 if service == env.service else 0,
+                "launchType": "FARGATE",
+                "platformVersion": "1.4.0",
+                "networkConfiguration": NETWORK,
+                "deploymentConfiguration": BREAKER,
+            },
+        )
+
+
+def _definition(cloud: Cloud, env: Environment, service: str, image: str) -> dict[str, Any]:
+    """A task definition with everything that a careless deployment would lose."""
+    options = {
+        "awslogs-group": f"/ecs/{env.cluster}",
+        "awslogs-region": env.region,
+        "awslogs-stream-prefix": service,
+    }
+    name = f"{env.name}-{env.application.name}"
+    parameter = f"/{env.name}/{env.application.name}/postgres_password"
+    return {
+        "family": f"{env.name}-{service}",
+        "networkMode": "awsvpc",
+        "requiresCompatibilities": ["FARGATE"],
+        "cpu": "256",
+        "memory": "512",
+        "executionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/{name}-execution",
+        "taskRoleArn": f"arn:aws:iam::{ACCOUNT}:role/{name}-task",
+        "runtimePlatform": {"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"},
+        "ephemeralStorage": {"sizeInGiB": 30},
+        "volumes": [{"name": "scratch"}],
+        "tags": [{"key": "project", "value": env.application.name}],
+        "containerDefinitions": [
+            {
+                "name": service,
+                "image": f"{cloud.host}/{image}:{FIRST_VERSION}",
+                "essential": True,
+                "portMappings": [{"containerPort": 8080, "protocol": "tcp"}],
+                "environment": [
+                    {"name": "APP_ENV", "value": env.name},
+                    {"name": "LOG", "value": f"{service} begins|{service} is done"},
+                ],
+                "secrets": [{"name": "POSTGRES_PASSWORD", "valueFrom": parameter}],
+                "mountPoints": [{"sourceVolume": "scratch", "containerPath": "/scratch"}],
+                "logConfiguration": {"logDriver": "awslogs", "options": options},
+            },
+            {"name": "log-router", "image": "public.ecr.aws/log-router:stable", "essential": False},
+        ],
+    }
+
+
+def _buckets(cloud: Cloud, env: Environment) -> None:
+    s3 = cloud.client("s3", env.region)
+    for bucket in {env.bucket, env.storybook_bucket} - {""}:
+        if "${" not in bucket:
+            s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": env.region})
+
+
+def _database(cloud: Cloud, env: Environment) -> None:
+    if env.database:
+        cloud.client("rds", env.region).create_db_instance(
+            DBInstanceIdentifier=env.database,
+            DBInstanceClass="db.t3.micro",
+            Engine="postgres",
+            AllocatedStorage=20,
+            MasterUsername="app",
+            MasterUserPassword="local-database",
+        )
+
+
+def _functions(functions: Lambda, env: Environment) -> None:
+    manager = "ecs_manager.handler:handler"
+    known = [(env.function, env.qualifier, manager)]
+    if env.clean_function:
+        known.append((env.clean_function, env.clean_qualifier, manager))
+    if env.scan_function:
+        known.append((env.scan_function, env.scan_qualifier, "local_aws.scan_findings:handler"))
+    for name, qualifier, handler in known:
+        functions.add(Function(name, handler, env.region, {"$LATEST", qualifier}))

@@ -1,0 +1,131 @@
+"""Puts the parts together and serves them on one port."""
+
+import signal
+import sys
+import threading
+from typing import Any
+
+from local_aws import control, health, patches, s3, seed
+from local_aws.cloud import Cloud
+from local_aws.ecs import Ecs
+from local_aws.lambdas import Function, Lambda
+from local_aws.registry import Registry
+
+
+class Server:
+    """An embedded AWS on a port of 127.0.0.1. port: 0 takes a free one."""
+
+    def __init__(self, port: int = 0, *, containers: bool = False) -> None:
+        from moto.moto_server.werkzeug_app import (
+            DomainDispatcherApplication,
+            MotoRequestHandler,
+            create_backend_app,
+        )
+        from werkzeug.serving import make_server
+
+        class Handler(MotoRequestHandler):  # type: ignore[misc]
+            # Keeps connections; every request's body is read whole before it is answered.
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def log(self, type: str, message: str, *args: Any) -> None:
+                """Failures only: /_local/requests has the rest."""
+                if type == "error":
+                    super().log(type, message, *args)
+
+            def log_request(self, *_: Any) -> None:
+                """Requests are recorded, not printed."""
+
+        self.cloud = Cloud(port, containers)
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._http = make_server("127.0.0.1", port, self._dispatch, threaded=True, request_handler=Handler)
+        self.cloud.port = self._http.server_port
+        self._thread: threading.Thread | None = None
+        patches.install(self.cloud)
+        self._build()
+
+    def _build(self) -> None:
+        """Fresh services around moto."""
+        engine = None
+        if self.cloud.containers:
+            from local_aws.containers import Engine
+
+            engine = Engine(self.cloud)
+        self.ecs = Ecs(self.cloud, engine)
+        self.functions = Lambda(self.cloud)
+        registry = Registry(self.cloud)
+        app = self.ecs.wrap(registry.wrap(self.functions.wrap(s3.wrap(self._app))))
+        app = health.wrap(app, self.ecs, seed.healthchecks())
+        routes = {
+            "clock": lambda given: self.cloud.clock.advance(given["advance"]),
+            "failures": self._fail,
+            "findings": self._find,
+            "functions": self._add_function,
+            "reset": lambda _: self.reset(),
+        }
+        self._outermost = control.wrap(app, self.cloud, routes)
+
+    def _dispatch(self, environ: dict[str, Any], start: Any) -> Any:
+        return self._outermost(environ, start)
+
+    def _fail(self, rule: dict[str, Any]) -> None:
+        self.cloud.failures[:] = [*self.cloud.failures, rule] if rule else []
+
+    def _find(self, given: dict[str, Any]) -> None:
+        self.cloud.findings[given["repository"], given["tag"]] = given
+
+    def _add_function(self, given: dict[str, Any]) -> None:
+        function = Function(given["name"], given["handler"], given.get("region", "us-west-2"))
+        function.timeout = given.get("timeout", function.timeout)
+        function.qualifiers |= set(given.get("qualifiers", []))
+        self.functions.add(function)
+
+    def start(self) -> None:
+        """Serve in a thread and seed."""
+        serve = {"poll_interval": 0.02}
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs=serve, daemon=True)
+        self._thread.start()
+        seed.seed(self.cloud, self.ecs, self.functions)
+        self.cloud.ready = True
+
+    def reset(self) -> None:
+        """Forget everything and seed anew. The clock goes on."""
+        from moto.core.base_backend import BackendDict
+        from moto.core.model_instances import reset_model_data
+
+        self.cloud.ready = False
+        self.functions.stop()
+        if self.ecs.engine:
+            self.ecs.engine.close()
+        BackendDict.reset()
+        reset_model_data()
+        for log in (self.cloud.requests, self.cloud.failures):
+            log.clear()
+        self.cloud.findings.clear()
+        self._build()
+        seed.seed(self.cloud, self.ecs, self.functions)
+        self.cloud.ready = True
+
+    def stop(self) -> None:
+        """Stop serving, and end every process that was started."""
+        if self._thread:
+            self._http.shutdown()
+            self._thread.join()
+        self._http.server_close()
+        self.functions.stop()
+        if self.ecs.engine:
+            self.ecs.engine.close()
+
+
+def main(port: int, *, containers: bool = False) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    server = Server(port, containers=containers)
+    stopped = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopped.set())
+    try:
+        server.start()
+        print(f"the embedded AWS is ready at {server.cloud.url}", file=sys.stderr, flush=True)
+        stopped.wait()
+    finally:
+        server.stop()
