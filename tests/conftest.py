@@ -1,12 +1,18 @@
 """What every test runs in: no credentials, no home, no CI of the machine that it runs on."""
 
+import json
 import os
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
+
+from local_aws.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,3 +57,62 @@ def invoke() -> Invoke:
         )
 
     return run
+
+
+@dataclass
+class EmbeddedCloud:
+    """The embedded AWS in this process, and what a subprocess needs to find it."""
+
+    server: Server
+
+    @property
+    def url(self) -> str:
+        return self.server.cloud.url
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Variables that make the commands work on it."""
+        return {"APP_ENV": "local", "AWS_ENDPOINT_URL": self.url}
+
+    def client(self, service: str, region: str = "us-west-2") -> Any:
+        """A boto3 client of it."""
+        return self.server.cloud.client(service, region)
+
+    def requests(self, service: str = "", operation: str = "") -> list[dict[str, Any]]:
+        """What it was asked since the test began, oldest first."""
+        return [
+            request
+            for request in self.server.cloud.requests
+            if service in ("", request["service"]) and operation in ("", request["operation"])
+        ]
+
+    def advance(self, seconds: float) -> None:
+        """Move its clock on."""
+        self.server.cloud.clock.advance(seconds)
+
+    def fail(self, **rule: Any) -> None:
+        """Break requests, as local_aws/control.py says."""
+        self.server.cloud.failures.append(rule)
+
+    def health(self) -> dict[str, Any]:
+        """What the application answers."""
+        with urllib.request.urlopen(f"{self.url}/api/v1/healthcheck") as answer:
+            return dict(json.load(answer))
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> Iterator[Server]:
+    """One embedded AWS for all tests of this process."""
+    server = Server()
+    os.environ["AWS_ENDPOINT_URL"] = server.cloud.url
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def cloud(embedded_server: Server, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> EmbeddedCloud:
+    """The embedded AWS, seeded anew."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", embedded_server.cloud.url)
+    embedded_server.reset()
+    return EmbeddedCloud(embedded_server)

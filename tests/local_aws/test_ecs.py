@@ -1,0 +1,200 @@
+"""The embedded ECS: services roll out, drain, fail and roll back, tasks run and stop, by a clock."""
+
+from typing import Any
+
+import pytest
+
+from local_aws.ecs import DRAIN, KEEP_FAILED, RETRY, START
+from scripts import environments, rollout
+from scripts.rollout import Verdict
+from tests.conftest import EmbeddedCloud
+
+CLUSTER, SERVICE = "local-mint-app", "mint-app"
+
+
+def push(cloud: EmbeddedCloud, tag: str) -> str:
+    """Put an image into the registry, and return its URI."""
+    ecr = cloud.client("ecr")
+    manifest = ecr.batch_get_image(repositoryName="mint-backend", imageIds=[{"imageTag": "v0"}])["images"][0]
+    different = manifest["imageManifest"].replace('"size": 2', f'"size": {len(tag) + 100}')
+    ecr.put_image(repositoryName="mint-backend", imageTag=tag, imageManifest=different)
+    return f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:{tag}"
+
+
+def deploy(cloud: EmbeddedCloud, image: str, **change: Any) -> dict[str, Any]:
+    """Register the service's definition with another image and update the service, as the manager does."""
+    ecs = cloud.client("ecs")
+    service = ecs.describe_services(cluster=CLUSTER, services=[SERVICE])["services"][0]
+    definition = ecs.describe_task_definition(taskDefinition=service["taskDefinition"])["taskDefinition"]
+    containers = definition["containerDefinitions"]
+    containers[0] = {**containers[0], "image": image, **change}
+    new = ecs.register_task_definition(family=definition["family"], containerDefinitions=containers)
+    arn = new["taskDefinition"]["taskDefinitionArn"]
+    updated: dict[str, Any] = ecs.update_service(cluster=CLUSTER, service=SERVICE, taskDefinition=arn)["service"]
+    return updated
+
+
+def described(cloud: EmbeddedCloud) -> dict[str, Any]:
+    """The service as ECS shows it."""
+    found: dict[str, Any] = cloud.client("ecs").describe_services(cluster=CLUSTER, services=[SERVICE])["services"][0]
+    return found
+
+
+def verdict(cloud: EmbeddedCloud, version: str) -> Verdict:
+    """What our own commands make of it."""
+    return rollout.verdict(rollout.observe(environments.find("local"), SERVICE), version, seen=True)
+
+
+def test_a_rollout_starts_drains_and_completes(cloud: EmbeddedCloud) -> None:
+    """Pending, then beside the old ones, then alone; old and new answer in turn while it drains."""
+    deploy(cloud, push(cloud, "v1"))
+    begun = described(cloud)
+    assert [(d["status"], d["rolloutState"], d["runningCount"]) for d in begun["deployments"]] == [
+        ("PRIMARY", "IN_PROGRESS", 0),
+        ("ACTIVE", "COMPLETED", 2),
+    ]
+    assert cloud.health()["version"] == "v0"
+    assert verdict(cloud, "v1") is Verdict.RUNNING
+
+    cloud.advance(START)
+    assert {cloud.health()["version"] for _ in range(4)} == {"v0", "v1"}
+    assert verdict(cloud, "v1") is Verdict.RUNNING
+
+    cloud.advance(DRAIN)
+    assert {cloud.health()["version"] for _ in range(4)} == {"v1"}
+    assert verdict(cloud, "v1") is Verdict.SUCCEEDED
+    assert described(cloud)["events"][0]["message"] == "(service mint-app) has reached a steady state."
+    cloud.client("ecs").get_waiter("services_stable").wait(cluster=CLUSTER, services=[SERVICE])
+
+
+@pytest.mark.parametrize(
+    ("tag", "change"),
+    [("absent", {}), ("v1", {"environment": [{"name": "CRASH", "value": "1"}]})],
+    ids=["the image does not exist", "the container crashes"],
+)
+def test_the_circuit_breaker_rolls_back(cloud: EmbeddedCloud, tag: str, change: dict[str, Any]) -> None:
+    """At the third failed task; the old version answers all the while, and the failed deployment stays in sight."""
+    push(cloud, "v1")
+    deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:{tag}", **change)
+    cloud.advance(RETRY)
+    assert described(cloud)["deployments"][0]["failedTasks"] == 1
+    assert verdict(cloud, tag) is Verdict.RUNNING
+
+    cloud.advance(2 * RETRY)
+    back, failed = described(cloud)["deployments"]
+    assert back["rolloutStateReason"].startswith("ECS deployment circuit breaker: rolling back to deploymentId ecs-svc")
+    assert (failed["status"], failed["rolloutState"], failed["failedTasks"]) == ("ACTIVE", "FAILED", 3)
+    assert cloud.health()["version"] == "v0"
+    assert verdict(cloud, tag) is Verdict.ROLLED_BACK
+
+    cloud.advance(1)
+    assert described(cloud)["deployments"][0]["rolloutState"] == "COMPLETED"
+    assert verdict(cloud, tag) is Verdict.ROLLED_BACK
+    cloud.advance(KEEP_FAILED)
+    assert len(described(cloud)["deployments"]) == 1
+    assert verdict(cloud, tag) is Verdict.ROLLED_BACK
+
+
+def test_without_a_breaker_a_bad_rollout_never_ends(cloud: EmbeddedCloud) -> None:
+    """And the old version goes on."""
+    off = {"deploymentCircuitBreaker": {"enable": False, "rollback": False}}
+    cloud.client("ecs").update_service(cluster=CLUSTER, service=SERVICE, deploymentConfiguration=off)
+    deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:absent")
+    cloud.advance(3600)
+
+    assert described(cloud)["deployments"][0]["rolloutState"] == "IN_PROGRESS"
+    assert verdict(cloud, "absent") is Verdict.RUNNING
+    assert cloud.health()["version"] == "v0"
+
+
+def test_a_definition_comes_back_as_it_was_registered(cloud: EmbeddedCloud) -> None:
+    """With volumes, runtime platform, storage, tags and the sidecar."""
+    ecs = cloud.client("ecs")
+    arn = described(cloud)["taskDefinition"]
+
+    found = ecs.describe_task_definition(taskDefinition=arn, include=["TAGS"])
+
+    definition = found["taskDefinition"]
+    assert arn.endswith("task-definition/local-mint-app:1")
+    assert definition["volumes"] == [{"name": "scratch"}]
+    assert definition["runtimePlatform"]["cpuArchitecture"] == "X86_64"
+    assert definition["ephemeralStorage"] == {"sizeInGiB": 30}
+    assert found["tags"] == [{"key": "project", "value": "mint-app"}]
+    assert [c["name"] for c in definition["containerDefinitions"]] == ["mint-app", "log-router"]
+
+
+def run(cloud: EmbeddedCloud, **container: Any) -> dict[str, Any]:
+    """Run a task with one container to its end, and describe it."""
+    ecs = cloud.client("ecs")
+    ecs.register_task_definition(
+        family="job", containerDefinitions=[{"name": "job", "image": "public/job:1", "memory": 128, **container}]
+    )
+    arn = ecs.run_task(cluster=CLUSTER, taskDefinition="job")["tasks"][0]["taskArn"]
+    assert ecs.describe_tasks(cluster=CLUSTER, tasks=[arn])["tasks"][0]["lastStatus"] == "PENDING"
+    cloud.advance(2)
+    ecs.get_waiter("tasks_stopped").wait(cluster=CLUSTER, tasks=[arn])
+    task: dict[str, Any] = ecs.describe_tasks(cluster=CLUSTER, tasks=[arn])["tasks"][0]
+    return task
+
+
+@pytest.mark.parametrize(("variables", "code"), [({}, 0), ({"EXIT_CODE": "7"}, 7), ({"CRASH": "1"}, 1)])
+def test_a_task_ends_with_its_containers_exit_code(cloud: EmbeddedCloud, variables: dict[str, str], code: int) -> None:
+    """That its variables ask for."""
+    given = [{"name": name, "value": value} for name, value in variables.items()]
+
+    task = run(cloud, environment=given)
+
+    assert task["containers"][0]["exitCode"] == code
+    assert task["stopCode"] == "EssentialContainerExited"
+
+
+def test_a_task_whose_image_does_not_exist_never_starts(cloud: EmbeddedCloud) -> None:
+    """It has a reason and no exit code."""
+    task = run(cloud, image=f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:absent")
+
+    assert task["stopCode"] == "TaskFailedToStart"
+    assert "exitCode" not in task["containers"][0]
+    assert task["containers"][0]["reason"].startswith("CannotPullContainerError")
+
+
+def test_what_a_task_prints_is_in_the_logs(cloud: EmbeddedCloud) -> None:
+    """In the group and stream that its log configuration names."""
+    options = {"awslogs-group": "/jobs", "awslogs-region": "us-west-2", "awslogs-stream-prefix": "run"}
+    task = run(
+        cloud,
+        environment=[{"name": "LOG", "value": "one|two"}],
+        logConfiguration={"logDriver": "awslogs", "options": options},
+    )
+
+    stream = f"run/job/{task['taskArn'].rpartition('/')[2]}"
+    events = cloud.client("logs").get_log_events(logGroupName="/jobs", logStreamName=stream)["events"]
+    assert [event["message"] for event in events] == ["one", "two"]
+
+
+def test_the_tasks_of_a_service_are_listed_by_service_family_and_status(cloud: EmbeddedCloud) -> None:
+    """Those that run, and those of a failing deployment that have stopped."""
+    ecs = cloud.client("ecs")
+    running = ecs.list_tasks(cluster=CLUSTER, serviceName=SERVICE)["taskArns"]
+    assert len(running) == 2
+    assert ecs.list_tasks(cluster=CLUSTER, family="local-mint-app")["taskArns"] == running
+    assert ecs.list_tasks(cluster=CLUSTER, family="other")["taskArns"] == []
+
+    deployment = deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:absent")["deployments"][0]["id"]
+    cloud.advance(RETRY)
+    stopped = ecs.list_tasks(cluster=CLUSTER, startedBy=deployment, desiredStatus="STOPPED")["taskArns"]
+    (task,) = ecs.describe_tasks(cluster=CLUSTER, tasks=stopped)["tasks"]
+    assert "CannotPullContainerError" in task["stoppedReason"]
+
+
+def test_what_is_not_there_is_a_failure_or_an_error(cloud: EmbeddedCloud) -> None:
+    """As ECS says it."""
+    ecs = cloud.client("ecs")
+
+    assert ecs.describe_services(cluster=CLUSTER, services=["none"])["failures"][0]["reason"] == "MISSING"
+    assert ecs.describe_tasks(cluster=CLUSTER, tasks=["none"])["failures"] == [{"arn": "none", "reason": "MISSING"}]
+    with pytest.raises(ecs.exceptions.ClusterNotFoundException):
+        ecs.describe_services(cluster="none", services=[SERVICE])
+    with pytest.raises(ecs.exceptions.ServiceNotFoundException):
+        ecs.update_service(cluster=CLUSTER, service="none")
+    with pytest.raises(ecs.exceptions.ClientException):
+        ecs.describe_task_definition(taskDefinition="none:1")
