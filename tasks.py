@@ -8,9 +8,11 @@ from functools import partial
 
 import invoke
 
+import scripts.build_image
 import scripts.deploy_service
 import scripts.embedded
 import scripts.healthcheck
+import scripts.images
 import scripts.run_task
 from scripts.command import Command
 
@@ -26,6 +28,32 @@ def flags(**own):
         "yes": "Go on without asking, where the environment asks a person to confirm.",
         "json": "Print one JSON document on stdout: the plan, and the result of a run.",
     }
+
+
+def _build_image(command, push=True, **flags):
+    env = command.environment
+    repository, tag = scripts.build_image.planned(env, flags.get("image"), flags.get("tag"))
+    known = command.read(f"{repository} in ECR", partial(scripts.images.find, env, repository, tag)) if push else ""
+    plan = scripts.build_image.plan(env, push=push, digest=known or "", **flags)
+    command.read("what is to be built", partial(scripts.build_image.check_sources, plan))
+    return command.run(plan, partial(scripts.build_image.build, env))
+
+
+@task(
+    help=flags(
+        image="Repository of the image. Default: the service's, from the settings.",
+        file="Dockerfile. Default: the image's, from the settings.",
+        context="Folder that the build sees. Default: from the settings.",
+        tag="The image's tag. Default: $GITHUB_SHA, else the commit that is checked out.",
+        no_push="Only build.",
+    )
+)
+def build_image(
+    c, env=None, image=None, file=None, context=None, tag=None, no_push=False, dry_run=False, yes=False, json=False
+):
+    """Build the image of a version and push it to ECR, unless it is there already."""
+    with Command(c, "build-image", env, dry_run=dry_run, yes=yes, json=json) as command:
+        _build_image(command, push=not no_push, image=image, file=file, context=context, tag=tag)
 
 
 @task(
@@ -138,6 +166,7 @@ def local_status(c, env=None, port=None, dry_run=False, yes=False, json=False):
 
 
 namespace = invoke.Collection(
+    build_image,
     deploy_service,
     healthcheck,
     run_task,

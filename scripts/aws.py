@@ -47,14 +47,18 @@ def client(
     that start something: botocore would otherwise repeat a slow one up to four times.
     read_timeout: seconds until an answer has to come.
     """
+    if environment.dry_run and not has_credentials(environment):
+        raise Refused("there are no AWS credentials here")
     import boto3
     from botocore.config import Config
 
+    # A dry run reads what it can; it does not wait for a network that is not there.
+    dry = environment.dry_run
     config = Config(
-        connect_timeout=5,
+        connect_timeout=2 if dry else 5,
         read_timeout=read_timeout,
         tcp_keepalive=True,
-        retries={"mode": "standard", "total_max_attempts": 1 if once else 4},
+        retries={"mode": "standard", "total_max_attempts": 1 if once or dry else 4},
         s3={"addressing_style": "path"} if environment.endpoint_url else None,
     )
     with errors(f"setting up {service}", environment):

@@ -17,7 +17,6 @@ IMAGE_URI = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?(/[a-z0-9]+([._/-]+[a-z0-9]+)*)+"
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
-REPOSITORY = re.compile(r"[a-z0-9]+([._/-][a-z0-9]+)*")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
@@ -71,7 +70,9 @@ def plan(
 ) -> ServiceDeployment:
     """Decide what to send to the ECS manager. Raises Refused for bad input, before any request."""
     account = environment.require("account")
-    service = _checked(service, environment.service, NAME, "a service")
+    service = environment.service if service is None else service
+    if not NAME.fullmatch(service):
+        raise Refused(f"{service!r} is not a service.")
     if no_image and (image is not None or tag is not None or image_uri is not None):
         raise Refused("--no-image restarts what runs: leave out --image, --tag and --image-uri.")
     uri = "" if no_image else _uri(environment, service, image, tag, image_uri)
@@ -98,15 +99,8 @@ def _uri(environment: Environment, service: str, image: str | None, tag: str | N
     }
     if image is None and service not in own:
         raise Refused(f"No image is set for {service}: give --image, --image-uri or --no-image.")
-    repository = _checked(image, own.get(service, ""), REPOSITORY, "an image's repository")
+    repository = version.repository(own[service] if image is None else image)
     return f"{environment.require('registry')}/{repository}:{version.wanted(tag)}"
-
-
-def _checked(flag: str | None, setting: str, pattern: re.Pattern[str], meaning: str) -> str:
-    value = setting if flag is None else flag
-    if not pattern.fullmatch(value):
-        raise Refused(f"{value!r} is not {meaning}.")
-    return value
 
 
 def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:

@@ -9,6 +9,7 @@ from scripts.errors import DeployError, Refused
 
 # https://docs.docker.com/reference/cli/docker/image/tag/
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+REPOSITORY = re.compile(r"[a-z0-9]+([._/-][a-z0-9]+)*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -38,3 +39,10 @@ def checked(version: str, origin: str) -> str:
 def short(version: str) -> str:
     """A commit's hash as people write it; any other version as it is."""
     return version[:7] if COMMIT.fullmatch(version) else version
+
+
+def repository(name: str) -> str:
+    """The name of an image's repository. Raises Refused for what cannot be one."""
+    if not REPOSITORY.fullmatch(name):
+        raise Refused(f"{name!r} is not an image's repository.")
+    return name

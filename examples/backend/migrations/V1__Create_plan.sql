@@ -1,0 +1,1 @@
+CREATE TABLE plan (id uuid PRIMARY KEY, name text NOT NULL);

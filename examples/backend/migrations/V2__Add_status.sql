@@ -1,0 +1,1 @@
+ALTER TABLE plan ADD COLUMN status text NOT NULL DEFAULT 'draft';

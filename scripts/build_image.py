@@ -1,0 +1,182 @@
+"""Builds the image of a version and pushes it to ECR.
+
+Was `docker image build` and `docker image push` inside build.yml; the build arguments are theirs.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from scripts import aws, console, image_assembly, images, shell, version
+from scripts.environments import ROOT, Environment
+from scripts.errors import DeployError, Refused
+
+# One platform and no attestations, because an image scanner cannot read an index of several manifests. As
+# variables: builders that do not know one ignore it.
+BUILDER = {"DOCKER_DEFAULT_PLATFORM": "linux/amd64", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+
+
+@dataclass(frozen=True)
+class ImageBuild:
+    """An image that is to be built. digest: of the one that has the tag already, empty if none has."""
+
+    uri: str
+    registry: str
+    repository: str
+    tag: str
+    file: str
+    context: str
+    arguments: Mapping[str, str]
+    push: bool
+    digest: str
+
+    def describe(self) -> list[str]:
+        """The plan in lines for a person."""
+        if self.digest:
+            return [f"skip the build and the push: {self.uri} is in the registry already ({self.digest})"]
+        lines = ["run " + shell.words([f"{k}={v}" for k, v in BUILDER.items()] + self.build_command())]
+        if self.push:
+            lines += ["run " + shell.words(command) for command in (self.login_command(), self.push_command())]
+        return lines
+
+    def build_command(self) -> list[str]:
+        """`docker image build` as the old workflow had it."""
+        arguments = [word for name, value in self.arguments.items() for word in ("--build-arg", f"{name}={value}")]
+        head = ["docker", "image", "build", "--quiet", "--no-cache", "--tag", self.uri]
+        return [*head, *arguments, "--file", self.file, self.context]
+
+    def login_command(self) -> list[str]:
+        """`docker login`, which reads the token from stdin."""
+        return ["docker", "login", "--username", "AWS", "--password-stdin", self.registry]
+
+    def push_command(self) -> list[str]:
+        """`docker image push`."""
+        return ["docker", "image", "push", self.uri]
+
+
+@dataclass(frozen=True)
+class ImageBuilt:
+    """An image that was built, or was there already. digest: in the registry, empty if it was not pushed."""
+
+    uri: str
+    digest: str
+    built: bool
+
+    def summary(self) -> str:
+        """What is true now, in one line."""
+        if not self.digest:
+            return f"{self.uri} was built and not pushed"
+        return f"{self.uri} is in the registry{'' if self.built else ' already: not pushed again'} ({self.digest})"
+
+    def outputs(self) -> dict[str, str]:
+        """What later steps of a workflow may want to know: the digest promotes exactly this image."""
+        return {"image": self.uri, "digest": self.digest}
+
+
+def planned(environment: Environment, image: str | None, tag: str | None) -> tuple[str, str]:
+    """Repository and tag of the image to be built. Raises Refused where one is malformed."""
+    repository = environment.image if image is None else image
+    return version.repository(repository), version.wanted(tag)
+
+
+def plan(
+    environment: Environment,
+    *,
+    image: str | None = None,
+    file: str | None = None,
+    context: str | None = None,
+    tag: str | None = None,
+    push: bool = True,
+    digest: str = "",
+    now: float | None = None,
+) -> ImageBuild:
+    """Decide the build and its arguments. digest: of the image that has the tag. now: Unix time in seconds.
+
+    Raises Refused for bad input.
+    """
+    repository, chosen = planned(environment, image, tag)
+    registry = environment.require("registry")
+    is_migration = repository == environment.migration_image
+    file = (
+        str(ROOT / (environment.migration_file if is_migration else environment.image_file)) if file is None else file
+    )
+    context = str(ROOT / environment.build_context) if context is None else context
+    instant = datetime.fromtimestamp(int(time.time() if now is None else now), UTC)
+    arguments = {
+        "ARG_APPLICATION_VERSION": chosen,
+        "ARG_APPLICATION_DATETIME": instant.strftime("%Y-%m-%d %H:%M:%S+00:00"),
+        "ARG_APPLICATION_TS": str(int(instant.timestamp())),
+    }
+    uri = f"{registry}/{repository}:{chosen}"
+    return ImageBuild(uri, registry, repository, chosen, file, context, arguments, push, digest)
+
+
+def check_sources(plan: ImageBuild) -> None:
+    """Look that there is something to build. Raises Refused for a Dockerfile or context that is not there."""
+    if not Path(plan.context).is_dir():
+        raise Refused(f"The build context {plan.context} is not a folder.")
+    if not Path(plan.file).is_file():
+        raise Refused(f"The Dockerfile {plan.file} is not there.")
+
+
+def build(environment: Environment, plan: ImageBuild) -> ImageBuilt:
+    """Build the image, push it, and look in ECR that it is there.
+
+    Raises Refused where no Docker engine answers, DeployError where building or pushing fails.
+    """
+    if plan.digest:
+        console.say(plan.describe()[0].replace("skip", "skipping", 1))
+        return ImageBuilt(plan.uri, plan.digest, built=False)
+    missing = engine_fault()
+    if missing and not environment.endpoint_url:
+        raise Refused(missing)
+    if missing:
+        console.say(f"{missing} The image is assembled without one.")
+        image_assembly.assemble_and_push(
+            plan.uri, Path(plan.file), Path(plan.context), plan.arguments, token(environment)
+        )
+    else:
+        console.say(f"building {plan.uri}")
+        shell.stream(plan.build_command(), env=BUILDER)
+        if not plan.push:
+            return ImageBuilt(plan.uri, "", built=True)
+        _push(environment, plan)
+    digest = images.find(environment, plan.repository, plan.tag)
+    if not digest:
+        raise DeployError(f"{plan.uri} was pushed, but ECR does not know it: look at {plan.registry}.")
+    return ImageBuilt(plan.uri, digest, built=True)
+
+
+def engine_fault() -> str:
+    """Why no Docker engine can be used, or an empty text."""
+    if not shell.available("docker"):
+        return "docker is not installed."
+    try:
+        shell.capture(["docker", "version", "--format", "{{.Server.Version}}"], timeout=20)
+    except DeployError as error:
+        return f"No Docker engine answers: {str(error).rpartition(': ')[2].rstrip('.')}."
+    return ""
+
+
+def token(environment: Environment) -> str:
+    """ECR's password for docker, masked in the log of Actions."""
+    import base64
+
+    client = aws.client("ecr", environment)
+    with aws.errors("getting a token for the registry", environment):
+        data = client.get_authorization_token()["authorizationData"][0]
+    secret = base64.b64decode(data["authorizationToken"]).decode().partition(":")[2]
+    console.mask(secret)
+    return secret
+
+
+def _push(environment: Environment, plan: ImageBuild) -> None:
+    """Log in and push with a configuration of our own, so that the token does not stay on the machine."""
+    console.say(f"pushing {plan.uri}")
+    with TemporaryDirectory() as folder:
+        env = {"DOCKER_CONFIG": folder}
+        shell.capture(plan.login_command(), env=env, stdin=token(environment))
+        shell.stream(plan.push_command(), env=env)

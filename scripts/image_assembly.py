@@ -1,0 +1,137 @@
+"""Assembles an image without a Docker engine and pushes it, for the embedded AWS.
+
+Understands what a Dockerfile of copied files needs, and refuses the rest: FROM scratch, ARG, ENV, COPY, USER,
+EXPOSE, ENTRYPOINT, CMD. The formats are those of https://github.com/opencontainers/image-spec.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.errors import DeployError, Refused
+
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
+
+@dataclass
+class Assembly:
+    """What a Dockerfile says: the image's configuration, and its files by path, with the source of each."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+def read(file: Path, context: Path, arguments: Mapping[str, str]) -> Assembly:
+    """What a Dockerfile says. Raises Refused for an instruction that only an engine can follow."""
+    assembly, known = Assembly({"Env": []}), dict[str, str]()
+    for line in file.read_text().splitlines():
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        word, _, rest = line.partition(" ")
+        rest = re.sub(r"\$\{?(\w+)\}?", lambda match: known.get(match[1], ""), rest.strip())
+        if word == "ARG":
+            name, _, default = rest.partition("=")
+            known[name] = arguments.get(name, default)
+        elif word == "ENV":
+            assembly.settings["Env"].append(rest)
+        elif word == "COPY":
+            _copy(assembly, context, rest.split())
+        elif word in ("ENTRYPOINT", "CMD"):
+            assembly.settings["Entrypoint" if word == "ENTRYPOINT" else "Cmd"] = json.loads(rest)
+        elif word == "USER":
+            assembly.settings["User"] = rest
+        elif word == "EXPOSE":
+            assembly.settings["ExposedPorts"] = {f"{rest}/tcp": {}}
+        elif (word, rest) != ("FROM", "scratch"):
+            raise Refused(f"{file}: `{line}` needs a Docker engine, and none answers.")
+    return assembly
+
+
+def _copy(assembly: Assembly, context: Path, words: list[str]) -> None:
+    *sources, target = words
+    for source in sources:
+        for found in sorted(context.glob(source.rstrip("/"))):
+            inside = sorted(p for p in found.rglob("*") if p.is_file()) if found.is_dir() else [found]
+            base = found if found.is_dir() else found.parent
+            for path in inside:
+                assembly.files[f"{target.strip('/')}/{path.relative_to(base)}".strip("/")] = path
+
+
+def layer(files: Mapping[str, Path]) -> bytes:
+    """The files as an uncompressed tar, the same bytes each time."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        folders = {str(parent) for name in files for parent in Path(name).parents} - {"."}
+        for folder in sorted(folders):
+            entry = tarfile.TarInfo(folder)
+            # Without this mode another user than root could not look inside.
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+        for name, path in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            body = path.read_bytes()
+            entry.size, entry.mode = len(body), 0o755 if path.stat().st_mode & 0o100 else 0o644
+            archive.addfile(entry, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def sha256(body: bytes) -> str:
+    """A digest as registries write it."""
+    return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+def assemble_and_push(uri: str, file: Path, context: Path, arguments: Mapping[str, str], password: str) -> str:
+    """Assemble the image of a Dockerfile, push it by the registry's protocol, and return its digest.
+
+    Raises Refused for a Dockerfile that needs an engine, DeployError where the registry says no.
+    """
+    assembly = read(file, context, arguments)
+    tar = layer(assembly.files)
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": assembly.settings,
+            "rootfs": {"type": "layers", "diff_ids": [sha256(tar)]},
+        }
+    ).encode()
+    parts = ((LAYER, tar), (CONFIG, config))
+    described = [{"mediaType": kind, "size": len(body), "digest": sha256(body)} for kind, body in parts]
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": MANIFEST, "config": described[1], "layers": [described[0]]}
+    ).encode()
+    registry, _, rest = uri.partition("/")
+    repository, _, tag = rest.rpartition(":")
+    for _, body in parts:
+        upload = f"/v2/{repository}/blobs/uploads/?digest={sha256(body)}"
+        _send(registry, "POST", upload, body, "application/octet-stream", password)
+    _send(registry, "PUT", f"/v2/{repository}/manifests/{tag}", manifest, MANIFEST, password)
+    return sha256(manifest)
+
+
+def _send(registry: str, method: str, path: str, body: bytes, kind: str, password: str) -> None:
+    import http.client
+
+    login = base64.b64encode(f"AWS:{password}".encode()).decode()
+    connection = http.client.HTTPConnection(registry, timeout=30)
+    try:
+        headers = {"Content-Type": kind, "Authorization": f"Basic {login}"}
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        said = answer.read(2000).decode(errors="replace")
+    except OSError as error:
+        raise DeployError(f"The registry {registry} cannot be reached: {error}") from error
+    finally:
+        connection.close()
+    if answer.status not in (200, 201, 202):
+        raise DeployError(f"The registry {registry} refused {method} {path.partition('?')[0]}: {said}")
