@@ -13,6 +13,7 @@ import scripts.deploy_service
 import scripts.embedded
 import scripts.healthcheck
 import scripts.images
+import scripts.release_static
 import scripts.run_task
 from scripts.command import Command
 
@@ -138,6 +139,52 @@ def healthcheck(c, env=None, version=None, timeout=None, url=None, dry_run=False
         )
 
 
+def _release(command, bucket, path, force_lock=False, wait=False):
+    static, env = scripts.release_static, command.environment
+    observed = command.read(f"the bucket {bucket}", lambda: static.observe(env, bucket, path))
+    if observed is None:
+        observed = command.read("the build", lambda: static.unseen(env, bucket, path))
+    if observed is not None:
+        act = partial(static.release, env, observed, force_lock=force_lock, wait=wait)
+        command.run(static.decide(env, observed), act, "release")
+
+
+def _build_frontend(command):
+    plan = scripts.release_static.plan_build(command.environment)
+    command.read("what builds the frontend", partial(scripts.release_static.check_programs, plan))
+    command.run(plan, scripts.release_static.build, "build the frontend")
+
+
+@task(
+    help=flags(
+        build_dir="Folder to release. Default: from the settings.",
+        no_build="Release what the folder holds, and build nothing.",
+        bucket="Bucket to release to. Default: $STATIC_S3_BUCKET_<ENV>, $STATIC_S3_BUCKET, or the settings.",
+        force_lock="Break the lease of another release, which must be dead.",
+        wait="Wait until the CDN has forgotten what was there before.",
+    )
+)
+def release_static(
+    c,
+    env=None,
+    build_dir=None,
+    no_build=False,
+    bucket=None,
+    force_lock=False,
+    wait=False,
+    dry_run=False,
+    yes=False,
+    json=False,
+):
+    """Build the frontend and release it to S3; the page is whole at every moment."""
+    with Command(c, "release-static", env, dry_run=dry_run, yes=yes, json=json) as command:
+        name = scripts.release_static.bucket_name(command.environment, bucket)
+        path = scripts.release_static.folder(command.environment, build_dir)
+        if not no_build:
+            _build_frontend(command)
+        _release(command, name, path, force_lock, wait)
+
+
 def _local(c, verb, env, port, dry_run, yes, json):
     flags = {"dry_run": dry_run, "yes": yes, "json": json}
     with Command(c, f"local.{verb}", env or "local", changes=False, embedded=False, **flags) as command:
@@ -169,6 +216,7 @@ namespace = invoke.Collection(
     build_image,
     deploy_service,
     healthcheck,
+    release_static,
     run_task,
     invoke.Collection("local", local_up, local_down, local_status),
 )

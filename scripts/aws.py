@@ -100,6 +100,18 @@ def has_credentials(environment: Environment) -> bool:
     return any(Path(file).is_file() for file in files)
 
 
+def credentials(environment: Environment) -> tuple[str, str, str]:
+    """Access key, secret and session token, from wherever the SDK finds them. Raises Refused for none."""
+    import boto3
+
+    with errors("finding credentials", environment):
+        found = boto3.Session(**_identity(environment)).get_credentials()
+        if found is None:
+            raise Refused(f"No AWS credentials for {environment.name}: set AWS_PROFILE or log in, then run it again.")
+        frozen = found.get_frozen_credentials()
+        return str(frozen.access_key), str(frozen.secret_key), str(frozen.token or "")
+
+
 @contextmanager
 def errors(doing: str, environment: Environment, *, starts_something: bool = False) -> Iterator[None]:
     """Translate what boto3 raises inside into a DeployError.

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from scripts import console, environments
 from scripts.environments import Environment
-from scripts.errors import DeployError, Refused
+from scripts.errors import DeployError, Refused, retold
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ class Command:
                 done = ", ".join(n for n, _ in steps[:number]) or "nothing"
                 left = ", ".join(n for n, _ in steps[number + 1 :]) or "nothing"
                 message = f"{name} failed: {error}\nDone: {done}. Failed: {name}. Not done: {left}."
-                raise type(error)(message) from error
+                raise retold(error, message) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -42,3 +42,9 @@ class RolledBack(DeployError):
     """The new version was taken back: the previous one runs."""
 
     exit_code = ROLLED_BACK
+
+
+def retold(error: DeployError, message: str) -> DeployError:
+    """An error with another message and the same exit code."""
+    kinds = {REFUSED: Refused, UNKNOWN: OutcomeUnknown, ROLLED_BACK: RolledBack}
+    return kinds.get(error.exit_code, DeployError)(message)

@@ -1,0 +1,49 @@
+"""Builds the example frontend into build/: a page in the shape of a Vite build, from the standard library alone.
+
+Reads the REACT_APP_ variables and GITHUB_SHA. The same variables and sources make the same bytes.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE / "build"
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def asset(name: str, body: bytes) -> str:
+    """Write a file whose name holds a hash of its content, and return its path in the site."""
+    stem, dot, extension = name.rpartition(".")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode()[:8]
+    path = f"assets/{stem}-{digest}{dot}{extension}"
+    (BUILD / "assets").mkdir(parents=True, exist_ok=True)
+    (BUILD / path).write_bytes(body)
+    return path
+
+
+def main() -> None:
+    """Write the whole site."""
+    shutil.rmtree(BUILD, ignore_errors=True)
+    settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith("REACT_APP_")}
+    settings["version"] = os.environ.get("GITHUB_SHA", "")
+    logo = asset("logo.png", PIXEL)
+    style = asset("index.css", (HERE / "style.css").read_text().replace("LOGO", f"/{logo}").encode())
+    plans = asset("plans.js", (HERE / "plans.js").read_bytes())
+    source = (HERE / "main.js").read_text()
+    source = source.replace("SETTINGS", json.dumps(settings)).replace("PLANS", f"./{Path(plans).name}")
+    script = asset("index.js", source.encode())
+    page = (HERE / "index.html").read_text()
+    for name, path in (("SCRIPT", script), ("STYLE", style)):
+        page = page.replace(name, f"/{path}")
+    (BUILD / "index.html").write_text(page)
+    shutil.copytree(HERE / "public", BUILD, dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+const settings = SETTINGS;
+const { plans } = await import("PLANS");
+document.getElementById("root").textContent = `${plans.length} plans, version ${settings.version}`;

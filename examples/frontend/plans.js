@@ -1,0 +1,1 @@
+export const plans = ["Primary Care", "Kidney Care"];

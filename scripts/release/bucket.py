@@ -1,0 +1,384 @@
+"""The door to S3: one bucket, with the few requests that a release needs.
+
+boto3 takes longer to start than a whole small release, so requests are signed here and sent over the standard
+library's connections; uploads go through obstore, whose LIST and DELETE alter odd keys and are not used.
+Signature Version 4: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+from xml.etree import ElementTree
+
+from scripts.environments import Environment
+from scripts.errors import FAILED, REFUSED, DeployError
+
+TRIES = 5
+TIMEOUT = 60.0
+# Uploads at the same time; each holds its body in memory.
+IN_FLIGHT = 32
+# Larger files are sent in parts, and never held whole.
+SINGLE_PUT = 64 << 20
+EMPTY = hashlib.sha256(b"").hexdigest()
+CREDENTIALS = {"InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"}
+REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "TemporaryRedirect"}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Credentials. token: of a session, else empty."""
+
+    access: str
+    secret: str
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """An object as LIST shows it. The ETag is opaque: an MD5 only sometimes."""
+
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One object to be put. body: its bytes, or the path of a file."""
+
+    key: str
+    body: bytes | str
+    size: int
+    headers: Mapping[str, str]
+
+
+class S3Error(DeployError):
+    """An answer of S3 that is an error. s3_code: S3's own, such as AccessDenied."""
+
+    def __init__(self, message: str, status: int, s3_code: str, exit_code: int = FAILED) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+        self.status = status
+        self.s3_code = s3_code
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of S3. headers: names in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Bucket:
+    """One bucket. Requests are retried where that is right: five tries, with backoff and jitter."""
+
+    def __init__(self, name: str, region: str, endpoint: str, keys: Keys, where: str) -> None:
+        """endpoint: of a server other than AWS, else empty. where: the environment's name, for messages."""
+        self.name, self.region, self._keys, self._where = name, region, keys, where
+        self.requests = 0
+        virtual = not endpoint and "." not in name
+        host = f"{name}.s3.{region}.amazonaws.com" if virtual else f"s3.{region}.amazonaws.com"
+        self._endpoint = endpoint or f"https://{host}"
+        self._virtual = virtual
+        self._local = threading.local()
+
+    # Requests
+
+    def list(self) -> dict[str, Remote]:
+        """Every object by its key. One request per 1,000."""
+        found: dict[str, Remote] = {}
+        token = ""
+        while True:
+            query = {"list-type": "2", "encoding-type": "url", **({"continuation-token": token} if token else {})}
+            root = self._xml(self._send("GET", "", query=query, doing="listing"), "listing")
+            for item in root.iter("Contents"):
+                key = _unquoted(item.findtext("Key", ""))
+                found[key] = Remote(item.findtext("ETag", "").strip('"'), int(item.findtext("Size", "0")))
+            if root.findtext("IsTruncated") != "true":
+                return found
+            token = root.findtext("NextContinuationToken", "")
+            if not token:
+                raise DeployError(f"The listing of {self.name} is cut off: S3 gave no way to go on.")
+
+    def get(self, key: str) -> tuple[bytes, str] | None:
+        """An object's body and ETag, or None if there is no such key."""
+        try:
+            answer = self._send("GET", key, doing=f"reading {key}")
+        except S3Error as error:
+            if error.status == 404 and error.s3_code in ("NoSuchKey", ""):
+                return None
+            raise
+        return answer.body, answer.headers.get("etag", "").strip('"')
+
+    def put(self, key: str, body: bytes, headers: Mapping[str, str]) -> str:
+        """Put one object, and return its ETag. headers may hold If-Match or If-None-Match.
+
+        Raises S3Error with status 412 where the condition does not hold.
+        """
+        answer = self._send("PUT", key, headers=headers, body=body, doing=f"writing {key}")
+        return answer.headers.get("etag", "").strip('"')
+
+    def delete(self, keys: Sequence[str]) -> dict[str, str]:
+        """Delete objects, 1,000 in a request. Returns the keys that could not be deleted, with the reason."""
+        failed: dict[str, str] = {}
+        for start in range(0, len(keys), 1000):
+            root = ElementTree.Element("Delete")
+            ElementTree.SubElement(root, "Quiet").text = "true"
+            for key in keys[start : start + 1000]:
+                ElementTree.SubElement(ElementTree.SubElement(root, "Object"), "Key").text = key
+            body = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+            md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+            answer = self._send(
+                "POST", "", query={"delete": ""}, headers={"Content-MD5": md5}, body=body, doing="deleting"
+            )
+            for item in self._xml(answer, "deleting").iter("Error"):
+                failed[item.findtext("Key", "")] = item.findtext("Code", "")
+        return failed
+
+    def put_all(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
+        """Put many objects at the same time; `done` gets each with its ETag. Stops at the first that fails."""
+        if not uploads:
+            return
+        if len(uploads) <= 2 and all(upload.size <= SINGLE_PUT for upload in uploads):
+            for upload in uploads:
+                done(upload, self.put(upload.key, _bytes(upload), upload.headers))
+            return
+        self.requests += len(uploads)
+        from obstore.exceptions import BaseError
+
+        try:
+            asyncio.run(self._put_all(uploads, done))
+        except ExceptionGroup as group:
+            error = group.exceptions[0]
+            if isinstance(error, DeployError):
+                raise error from None
+            # A missing bucket is a FileNotFoundError there.
+            if isinstance(error, (BaseError, OSError)):
+                raise self._translated(error) from error
+            raise
+
+    async def _put_all(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
+        import obstore
+
+        store, gate = self._store(), asyncio.Semaphore(IN_FLIGHT)
+
+        async def put(upload: Upload) -> None:
+            async with gate:
+                large = upload.size > SINGLE_PUT
+                body: Any = upload.body if isinstance(upload.body, bytes) else None
+                if body is None:
+                    from pathlib import Path
+
+                    body = Path(str(upload.body)) if large else _bytes(upload)
+                attributes = dict(upload.headers)
+                result = await obstore.put_async(store, upload.key, body, attributes=attributes, use_multipart=large)
+                done(upload, str(result["e_tag"] or "").strip('"'))
+
+        async with asyncio.TaskGroup() as group:
+            for upload in uploads:
+                group.create_task(put(upload))
+
+    def _store(self) -> Any:
+        from datetime import timedelta
+
+        from obstore.store import S3Store
+
+        backoff: Any = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2}
+        session: Any = {"session_token": self._keys.token} if self._keys.token else {}
+        return S3Store(
+            self.name,
+            **session,
+            endpoint=self._endpoint,
+            region=self.region,
+            access_key_id=self._keys.access,
+            secret_access_key=self._keys.secret,
+            virtual_hosted_style_request=self._virtual,
+            client_options={
+                "timeout": "300s",
+                "connect_timeout": "5s",
+                "allow_http": self._endpoint.startswith("http://"),
+            },
+            retry_config={
+                "max_retries": TRIES - 1,
+                "retry_timeout": timedelta(seconds=120),
+                "backoff": backoff,
+            },
+        )
+
+    # One request
+
+    def _send(
+        self,
+        method: str,
+        key: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        doing: str,
+    ) -> Answer:
+        """Send a request until it is answered, and return the answer. Raises DeployError."""
+        import http.client
+
+        problem = ""
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2**attempt))  # noqa: S311
+            try:
+                answer = self._once(method, key, query or {}, headers or {}, body)
+            except (OSError, http.client.HTTPException) as error:
+                self._close()
+                problem = str(error) or type(error).__name__
+                continue
+            if answer.status < 300:
+                return answer
+            refusal = self._error(answer, doing)
+            passing = answer.status >= 500 or answer.status == 429 or refusal.s3_code == "RequestTimeout"
+            if not passing or attempt == TRIES - 1:
+                raise refusal
+        raise DeployError(f"S3 cannot be reached for {doing} {self.name} ({self._where}), {TRIES} tries: {problem}")
+
+    def _once(self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> Answer:
+        parts = urlsplit(self._endpoint)
+        path = parts.path.rstrip("/") + ("" if self._virtual else f"/{self.name}") + "/" + quote(key, safe="/~")
+        if not key and not self._virtual:
+            path = path.rstrip("/")
+        asked = "&".join(f"{quote(k, safe='~')}={quote(v, safe='~')}" for k, v in sorted(query.items()))
+        signed = self._signed(method, parts.netloc, path, asked, headers, body)
+        connection = self._connection()
+        self.requests += 1
+        connection.request(method, f"{path}?{asked}" if asked else path, body=body or None, headers=signed)
+        answer = connection.getresponse()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, found, answer.read())
+
+    def _signed(
+        self, method: str, host: str, path: str, query: str, headers: Mapping[str, str], body: bytes
+    ) -> dict[str, str]:
+        """The headers with a signature over everything in the request."""
+        now = time.gmtime()
+        day, stamp = time.strftime("%Y%m%d", now), time.strftime("%Y%m%dT%H%M%SZ", now)
+        digest = hashlib.sha256(body).hexdigest() if body else EMPTY
+        given = {name.lower(): value for name, value in headers.items()}
+        given |= {"host": host, "x-amz-date": stamp, "x-amz-content-sha256": digest}
+        if self._keys.token:
+            given["x-amz-security-token"] = self._keys.token
+        names = ";".join(sorted(given))
+        lines = "".join(f"{name}:{given[name].strip()}\n" for name in sorted(given))
+        canonical = "\n".join((method, path, query, lines, names, digest))
+        scope = f"{day}/{self.region}/s3/aws4_request"
+        hashed = hashlib.sha256(canonical.encode()).hexdigest()
+        key = f"AWS4{self._keys.secret}".encode()
+        for part in (day, self.region, "s3", "aws4_request"):
+            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashed}".encode()
+        signature = hmac.new(key, text, hashlib.sha256).hexdigest()
+        given["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={self._keys.access}/{scope},SignedHeaders={names},Signature={signature}"
+        )
+        return given
+
+    def _connection(self) -> Any:
+        """This thread's connection, kept from request to request."""
+        import http.client
+
+        if getattr(self._local, "connection", None) is None:
+            parts = urlsplit(self._endpoint)
+            if parts.scheme == "https":
+                context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
+                self._local.connection = http.client.HTTPSConnection(parts.netloc, timeout=TIMEOUT, context=context)
+            else:
+                self._local.connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT)
+        return self._local.connection
+
+    def _close(self) -> None:
+        if getattr(self._local, "connection", None) is not None:
+            self._local.connection.close()
+            self._local.connection = None
+
+    # Errors
+
+    def _xml(self, answer: Answer, doing: str) -> ElementTree.Element:
+        """The answer's XML without namespaces. Raises DeployError for what is none."""
+        try:
+            root = ElementTree.fromstring(answer.body)  # noqa: S314 - of the bucket that we write to
+        except ElementTree.ParseError as error:
+            raise DeployError(f"S3's answer to {doing} {self.name} is malformed: {error}.") from error
+        for element in root.iter():
+            element.tag = element.tag.rpartition("}")[2]
+        return root
+
+    def _error(self, answer: Answer, doing: str) -> S3Error:
+        code = message = ""
+        try:
+            root = ElementTree.fromstring(answer.body)  # noqa: S314
+            code, message = root.findtext("Code", ""), root.findtext("Message", "")
+        except ElementTree.ParseError:
+            pass
+        code = code or {403: "AccessDenied", 301: "PermanentRedirect"}.get(answer.status, "")
+        return self.explained(answer.status, code, message, doing)
+
+    def explained(self, status: int, code: str, message: str, doing: str) -> S3Error:
+        """An error of S3 in a sentence, with the exit code that it deserves."""
+        where = f"{doing} the bucket {self.name} ({self._where}, {self.region})"
+        text = f"S3 refused {where}: {code or status}{': ' + message if message else ''}"
+        if code in CREDENTIALS:
+            text = f"S3 does not accept the credentials for {where}: {code}. Log in again and run it again."
+        if code in REGION or status in (301, 307):
+            text = f"Wrong region for {where}: {code}. Check AWS_REGION and the settings."
+        refused = code in CREDENTIALS or code in REGION or status in (301, 307)
+        return S3Error(text, status, code, REFUSED if refused else FAILED)
+
+    def _translated(self, error: BaseException) -> DeployError:
+        """An error of obstore, whose text holds S3's XML."""
+        text = str(error)
+        code = text.partition("<Code>")[2].partition("</Code>")[0]
+        message = text.partition("<Message>")[2].partition("</Message>")[0]
+        if code:
+            return self.explained(0, code, message, "writing to")
+        return DeployError(f"Writing to the bucket {self.name} ({self._where}) failed: {text.splitlines()[0][:300]}")
+
+
+def _bytes(upload: Upload) -> bytes:
+    if isinstance(upload.body, bytes):
+        return upload.body
+    with open(upload.body, "rb") as file:
+        return file.read()
+
+
+def _unquoted(key: str) -> str:
+    """A key as LIST encodes it: as in a form, but a server may leave a + as it is."""
+    from urllib.parse import unquote_plus
+
+    return unquote_plus(key)
+
+
+def open_bucket(environment: Environment, name: str) -> Bucket:
+    """The bucket of an environment, with the credentials that are set here.
+
+    Standard variables count: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the keys, else whatever botocore finds
+    (profiles, single sign-on, web identity). Raises Refused where there are none.
+    """
+    endpoint = environment.endpoint_url
+    if endpoint:
+        return Bucket(name, environment.region, endpoint, Keys("local", "local"), environment.name)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if access and secret and not os.environ.get("AWS_PROFILE"):
+        keys = Keys(access, secret, os.environ.get("AWS_SESSION_TOKEN", ""))
+    else:
+        from scripts import aws
+
+        keys = Keys(*aws.credentials(environment))
+    return Bucket(name, environment.region, endpoint, keys, environment.name)

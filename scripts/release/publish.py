@@ -1,0 +1,198 @@
+"""Acts on a plan, in stages with barriers; index.html alone is the commit point.
+
+Any failure before it leaves the old page whole and nothing deleted. What was already put is put again by the
+next run, or found unchanged, and the release is completed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from scripts import console
+from scripts.environments import Environment
+from scripts.errors import DeployError
+from scripts.release import lease, manifest, plan
+from scripts.release.bucket import Bucket, S3Error, Upload
+from scripts.release.manifest import JSON, Manifest, State
+from scripts.release.plan import COMMIT, STAGES, ReleasePlan
+from scripts.release.site import Site
+
+
+@dataclass(frozen=True)
+class Released:
+    """What a release did. requests: to S3, LIST and manifest included."""
+
+    environment: str
+    bucket: str
+    release: str
+    puts: int
+    bytes: int
+    deletes: int
+    unchanged: int
+    requests: int
+
+    def summary(self) -> str:
+        """What is true now, in one line."""
+        if not self.puts and not self.deletes:
+            return f"{self.bucket} already holds this build ({self.unchanged} files, {self.requests} requests)"
+        return (
+            f"{self.bucket} holds release {self.release}: {self.puts} files put ({self.bytes:,} bytes),"
+            f" {self.unchanged} unchanged, {self.deletes} deleted, {self.requests} requests"
+        )
+
+    def outputs(self) -> dict[str, str]:
+        """What later steps of a workflow may want to know."""
+        return {"release-id": self.release}
+
+
+Invalidate = Callable[[tuple[str, ...]], None]
+
+
+def publish(
+    bucket: Bucket,
+    site: Site,
+    state: State,
+    decided: ReleasePlan,
+    environment: Environment,
+    invalidate: Invalidate,
+    *,
+    force_lock: bool = False,
+) -> Released:
+    """Carry a release out. invalidate: tells the CDN of paths, raises DeployError if it cannot.
+
+    Raises DeployError; before the commit point the old page is whole then, after it the new one is.
+    """
+    etags: dict[str, str] = {}
+    if decided.is_needed:
+        release = decided.release
+        with lease.held(bucket, release.actor, release.run, force=force_lock):
+            _put_stages(bucket, site, decided, etags)
+            _finish(bucket, site, state, decided, environment, etags, invalidate)
+    current = state.manifest.releases[0].id if state.manifest and state.manifest.releases else decided.release.id
+    return Released(
+        environment=environment.name,
+        bucket=decided.bucket,
+        release=decided.release.id if decided.is_needed else current,
+        puts=len(decided.puts),
+        bytes=sum(put.size for put in decided.puts),
+        deletes=len(decided.deletes),
+        unchanged=len(decided.unchanged),
+        requests=bucket.requests,
+    )
+
+
+def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[str, str]) -> None:
+    """Put everything, the commit point last."""
+    for stage in STAGES:
+        uploads = [
+            Upload(put.key, site.files[put.key].path, put.size, put.headers)
+            for put in decided.puts
+            if put.stage == stage
+        ]
+        if stage == plan.OTHER:
+            # The copies for a rollback are nobody's yet: they may go beside the other files.
+            uploads += [_blob(site, key) for key in decided.blobs]
+        if not uploads:
+            continue
+        if stage != COMMIT:
+            console.say(f"{stage}: putting {len(uploads)}")
+        count = 0
+
+        def done(upload: Upload, etag: str, total: int = len(uploads)) -> None:
+            nonlocal count
+            count += 1
+            etags[upload.key] = etag
+            console.progress(f"{count} of {total}")
+
+        try:
+            bucket.put_all(uploads, done)
+        finally:
+            console.progress_done()
+
+
+def _blob(site: Site, key: str) -> Upload:
+    file = site.files[key]
+    return Upload(manifest.blob_key(file.sha256), file.path, file.size, {"Content-Type": "application/octet-stream"})
+
+
+def _finish(
+    bucket: Bucket,
+    site: Site,
+    state: State,
+    decided: ReleasePlan,
+    environment: Environment,
+    etags: Mapping[str, str],
+    invalidate: Invalidate,
+) -> None:
+    """After the commit point: the manifest, the CDN, and what has no place any more."""
+    new = plan.next_manifest(
+        decided,
+        site,
+        state,
+        etags,
+        environment.cache_control,
+        environment.keep_releases,
+        environment.application.name,
+        environment.name,
+    )
+    if state.unread:
+        # Without the right to read the manifest nothing is known of older releases: nothing of them is touched.
+        if decided.invalidate:
+            invalidate(decided.invalidate)
+        return
+    if environment.keep_releases:
+        bucket.put(manifest.record_key(new.releases[0].id), manifest.dump(manifest.record(new)), JSON)
+    etag = write(bucket, new, state.etag)
+    told = None
+    if new.pending:
+        try:
+            invalidate(new.pending)
+            new = replace(new, pending=())
+            write(bucket, new, etag)
+        except DeployError as error:
+            told = error
+    _prune(bucket, state, decided, new)
+    if told:
+        raise DeployError(
+            f"{decided.bucket} holds release {decided.release.id}, but the CDN was not told: {told}"
+            " The next run tells it."
+        ) from told
+
+
+def write(bucket: Bucket, new: Manifest, etag: str) -> str:
+    """Write the manifest over the one with an ETag, "" for none, and return its own.
+
+    Raises DeployError where somebody else has written it meanwhile.
+    """
+    condition = {"If-Match": f'"{etag}"'} if etag else {"If-None-Match": "*"}
+    body = manifest.dump(new)
+    try:
+        return bucket.put(manifest.KEY, body, JSON | condition)
+    except S3Error as error:
+        if error.status != 412:
+            raise
+        # A reply that was lost makes the retry find its own writing.
+        found = bucket.get(manifest.KEY)
+        if found and found[0] == body:
+            return found[1]
+        raise DeployError(f"Somebody else has released to {bucket.name} at the same time: run it again.") from error
+
+
+def _prune(bucket: Bucket, state: State, decided: ReleasePlan, new: Manifest) -> None:
+    keys = [d.key for d in decided.deletes]
+    keys += plan.stale_own_keys(state.listing or {}, new, _needed(bucket, new))
+    if not keys:
+        return
+    failed = bucket.delete(keys)
+    if failed:
+        shown = ", ".join(f"{key} ({code})" for key, code in list(failed.items())[:10])
+        raise DeployError(f"{decided.bucket} holds the new release, but {len(failed)} keys were not deleted: {shown}.")
+
+
+def _needed(bucket: Bucket, new: Manifest) -> set[str]:
+    """The contents that the kept releases need for a rollback."""
+    needed = {entry.sha256 for entry in new.files.values()}
+    for release in new.releases[1:]:
+        found = bucket.get(manifest.record_key(release.id))
+        if found:
+            needed |= {entry.sha256 for entry in manifest.load(found[0]).files.values()}
+    return needed

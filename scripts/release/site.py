@@ -1,0 +1,94 @@
+"""The folder that is to be released: its files, and everything that makes it unfit."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.errors import Refused
+
+ENTRY = "index.html"
+# Our own keys in the bucket; no file of a site may be called so.
+PREFIX = "_release/"
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the site. md5: what S3 gives as the ETag of a plain upload."""
+
+    path: str
+    size: int
+    sha256: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """A folder, and its files by key."""
+
+    folder: str
+    files: Mapping[str, File]
+
+
+def read(folder: Path) -> Site:
+    """Walk and hash a folder. Raises Refused for one that is missing, empty or holds what must not be released."""
+    if not folder.is_dir():
+        raise Refused(f"There is no build in {folder}: build first, or give --build-dir.")
+    found = list(_walk(folder, ""))
+    if not found:
+        raise Refused(f"{folder} is empty: releasing it would delete the whole site.")
+    if not any(key == ENTRY for key, _ in found):
+        raise Refused(f"{folder} has no {ENTRY}: releasing it would leave no page.")
+    with ThreadPoolExecutor(4) as pool:
+        hashed = pool.map(_hash, [path for _, path in found], chunksize=64)
+        return Site(str(folder), {key: file for (key, _), file in zip(found, hashed, strict=True)})
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
+    """Key and path of every file, in the order of the keys' names."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise Refused(f"{folder} cannot be read: {error.strerror}.") from error
+    for entry in entries:
+        key = prefix + entry.name
+        if entry.is_symlink():
+            raise Refused(f"{entry.path} is a link: a release holds files only.")
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), key + "/")
+        elif stat.S_ISREG(entry.stat().st_mode):
+            check_key(key)
+            yield key, entry.path
+        else:
+            raise Refused(f"{entry.path} is neither a file nor a folder.")
+
+
+def check_key(key: str) -> None:
+    """Raises Refused for a name that S3 or a browser cannot take, and for one of our own."""
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise Refused(f"{key!r} is not a name in UTF-8.") from error
+    if size > 1024:
+        raise Refused(f"{key!r} is longer than the 1,024 bytes that S3 takes.")
+    if any(ord(character) < 32 or ord(character) == 127 for character in key) or "\\" in key:
+        raise Refused(f"{key!r} holds a character that a browser cannot ask for.")
+    if key.startswith(PREFIX):
+        raise Refused(f"{key!r} would be among the release's own files: {PREFIX} is taken.")
+
+
+def _hash(path: str) -> File:
+    sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK):
+                sha.update(block)
+                md5.update(block)
+                size += len(block)
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}.") from error
+    return File(path, size, sha.hexdigest(), md5.hexdigest())

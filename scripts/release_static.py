@@ -1,0 +1,176 @@
+"""Builds the frontend with the environment's variables and releases it to S3.
+
+Was scripts/release_static. The S3 half is scripts/release/.
+"""
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts import aws, shell, version
+from scripts.environments import ROOT, Environment
+from scripts.errors import DeployError, Refused
+from scripts.release import cdn, manifest, plan, publish, references, site
+from scripts.release.bucket import Bucket, Keys, open_bucket
+from scripts.release.manifest import Release, State
+from scripts.release.plan import ReleasePlan
+from scripts.release.publish import Released
+from scripts.release.site import Site
+
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True)
+class FrontendBuild:
+    """A build of the frontend: its commands in order, and the variables that they see."""
+
+    commands: tuple[tuple[str, ...], ...]
+    variables: Mapping[str, str]
+    folder: str
+
+    def describe(self) -> list[str]:
+        """The plan in lines for a person."""
+        variables = [f"set {name}={value}" for name, value in self.variables.items()]
+        return variables + [f"run {shell.words(command)} in {self.folder}" for command in self.commands]
+
+
+@dataclass(frozen=True)
+class FrontendBuilt:
+    """A build that ended well."""
+
+    folder: str
+
+    def summary(self) -> str:
+        """What is true now, in one line."""
+        return f"the frontend is built in {self.folder}"
+
+    def outputs(self) -> dict[str, str]:
+        """Nothing that a later step needs."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The folder that is to be released, and what the bucket holds."""
+
+    site: Site
+    bucket: Bucket
+    state: State
+
+
+def plan_build(environment: Environment) -> FrontendBuild:
+    """Decide the build. Raises Refused for a variable that is not set."""
+    commands = tuple(command for command in (environment.install, environment.build) if command)
+    return FrontendBuild(commands, environment.frontend_variables(), str(ROOT))
+
+
+def check_programs(plan: FrontendBuild) -> None:
+    """Raises Refused for a program that the build needs and the machine does not have."""
+    for command in plan.commands:
+        if not shell.available(command[0]):
+            raise Refused(f"{command[0]} is not installed: it is needed to build the frontend.")
+
+
+def build(plan: FrontendBuild) -> FrontendBuilt:
+    """Run the build. Raises DeployError where a command fails."""
+    for command in plan.commands:
+        shell.stream(list(command), cwd=Path(plan.folder), env=plan.variables)
+    return FrontendBuilt(plan.folder)
+
+
+def bucket_name(environment: Environment, flag: str | None) -> str:
+    """The bucket to release to. Raises Refused for none, or for what cannot be one."""
+    if flag is None:
+        return environment.require("bucket")
+    if not BUCKET.fullmatch(flag):
+        raise Refused(f"{flag!r} is no name of an S3 bucket.")
+    return flag
+
+
+def folder(environment: Environment, flag: str | None) -> Path:
+    """The folder to release. Raises Refused for an empty name."""
+    if flag == "":
+        raise Refused("--build-dir is empty: give a folder.")
+    return ROOT / environment.build_dir if flag is None else Path(flag)
+
+
+def read_site(path: Path) -> Site:
+    """The folder's files, hashed and checked. Raises Refused for everything that must not be released."""
+    found = site.read(path)
+    references.check(found)
+    return found
+
+
+def observe(environment: Environment, name: str, path: Path) -> Observed:
+    """Read folder and bucket at the same time. Raises Refused for an unfit folder, DeployError of S3."""
+    if environment.dry_run and not aws.has_credentials(environment):
+        raise Refused("there are no AWS credentials here")
+    bucket = open_bucket(environment, name)
+    with ThreadPoolExecutor(2) as pool:
+        listing = pool.submit(bucket.list)
+        known = pool.submit(manifest.read, bucket)
+        found = read_site(path)
+        present = listing.result()
+        old, etag, unread = known.result()
+    return Observed(found, bucket, State(present, old, etag, unread))
+
+
+def unseen(environment: Environment, name: str, path: Path) -> Observed:
+    """The folder alone, for a dry run that cannot read the bucket."""
+    bucket = Bucket(name, environment.region, environment.endpoint_url, Keys("", ""), environment.name)
+    return Observed(read_site(path), bucket, State(None, None, "", "not read"))
+
+
+def decide(environment: Environment, observed: Observed, *, now: float | None = None) -> ReleasePlan:
+    """The plan of a release. now: Unix time in seconds. Raises Refused for what a release must not do."""
+    at = int(time.time() if now is None else now)
+    try:
+        running = version.wanted(None)
+    except DeployError:
+        running = "unknown"
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+    release = Release(f"{stamp}-{version.short(running)}", running, at, *actor())
+    return plan.plan(
+        observed.site,
+        observed.state,
+        bucket=observed.bucket.name,
+        release=release,
+        application=environment.application.name,
+        environment=environment.name,
+        cache_control=environment.cache_control,
+        keep_releases=environment.keep_releases,
+        max_delete_percent=environment.max_delete_percent,
+        distribution=environment.distribution,
+    )
+
+
+def actor() -> tuple[str, str]:
+    """Who releases, and the URL of the workflow's run, empty on a laptop."""
+    who = os.environ.get("GITHUB_ACTOR") or os.environ.get("USER") or os.environ.get("LOGNAME") or "somebody"
+    repository, run = os.environ.get("GITHUB_REPOSITORY"), os.environ.get("GITHUB_RUN_ID")
+    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
+    return who, f"{server}/{repository}/actions/runs/{run}" if repository and run else ""
+
+
+def release(
+    environment: Environment,
+    observed: Observed,
+    decided: ReleasePlan,
+    *,
+    force_lock: bool = False,
+    wait: bool = False,
+) -> Released:
+    """Carry the plan out. Raises DeployError; the page is whole whatever happens."""
+    return publish.publish(
+        observed.bucket,
+        observed.site,
+        observed.state,
+        decided,
+        environment,
+        lambda paths: cdn.invalidate(environment, paths, wait=wait),
+        force_lock=force_lock,
+    )
