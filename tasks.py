@@ -15,6 +15,7 @@ import scripts.healthcheck
 import scripts.images
 import scripts.release_static
 import scripts.run_task
+import scripts.version
 from scripts.command import Command
 
 task = partial(invoke.task, positional=[], auto_shortflags=False)
@@ -185,6 +186,53 @@ def release_static(
         _release(command, name, path, force_lock, wait)
 
 
+@task(help=flags(tag="Version to deploy: the images' tag. Default: $GITHUB_SHA, else the commit that is checked out."))
+def deploy(c, env=None, tag=None, dry_run=False, yes=False, json=False):
+    """Deploy a version: migrate, deploy the service, wait until it answers, release the frontend."""
+    with Command(c, "deploy", env, dry_run=dry_run, yes=yes, json=json) as command:
+        env, version = command.environment, scripts.version.wanted(tag)
+        steps = []
+        if env.endpoint_url:
+            # No pipeline has built the images of an embedded environment.
+            for image in (env.image, env.migration_image):
+                steps.append((f"build {image}", partial(_build_image, command, image=image, tag=version)))
+        if env.migration_service:
+            steps.append(("deploy the migrations", partial(_deploy_service, command, env.migration_service, version)))
+            steps.append(("migrate the database", partial(_run_task, command, env.migration_service)))
+        steps.append(("deploy the service", partial(_deploy_service, command, env.service, version)))
+        steps.append(("wait for the version", partial(_healthcheck, command, version)))
+        steps.append(("build the frontend", partial(_build_frontend, command)))
+        steps.append(("release the frontend", partial(_release_default, command)))
+        command.row(steps)
+        command.last_line = f"{env.name} runs {scripts.version.short(version)}"
+
+
+def _deploy_service(command, service, tag):
+    env = command.environment
+    plan = scripts.deploy_service.plan(env, service=service, tag=tag)
+    return command.run(plan, partial(scripts.deploy_service.deploy, env), f"deploy {service}")
+
+
+def _run_task(command, service):
+    env = command.environment
+    return command.run(
+        scripts.run_task.plan(env, service=service), partial(scripts.run_task.run, env), f"run {service}"
+    )
+
+
+def _healthcheck(command, version):
+    env, deployed = command.environment, command.steps[-1].result
+    plan = scripts.healthcheck.plan(env, wanted=version, deployment_id=deployed.deployment_id if deployed else "")
+    wait = lambda plan: scripts.healthcheck.wait(plan, scripts.healthcheck.watcher(env))  # noqa: E731
+    return command.run(plan, wait, "wait for the version")
+
+
+def _release_default(command):
+    env = command.environment
+    static = scripts.release_static
+    return _release(command, static.bucket_name(env, None), static.folder(env, None))
+
+
 def _local(c, verb, env, port, dry_run, yes, json):
     flags = {"dry_run": dry_run, "yes": yes, "json": json}
     with Command(c, f"local.{verb}", env or "local", changes=False, embedded=False, **flags) as command:
@@ -214,6 +262,7 @@ def local_status(c, env=None, port=None, dry_run=False, yes=False, json=False):
 
 namespace = invoke.Collection(
     build_image,
+    deploy,
     deploy_service,
     healthcheck,
     release_static,

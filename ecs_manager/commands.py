@@ -9,7 +9,7 @@ from typing import Any
 from ecs_manager import parameters, task_definition
 from ecs_manager.errors import BadRequest, ManagerError
 
-POLL_SECONDS = 3.0
+POLL_SECONDS = 1.0
 # What is left of the function's own time for the answer, once it stops waiting for a task.
 MARGIN_SECONDS = 5.0
 

@@ -144,6 +144,8 @@ class Command:
             try:
                 with console.group(f"== {name}"):
                     step()
+                    if self.steps and self.steps[-1].result:
+                        console.say(self.last_line)
             except DeployError as error:
                 done = ", ".join(n for n, _ in steps[:number]) or "nothing"
                 left = ", ".join(n for n, _ in steps[number + 1 :]) or "nothing"

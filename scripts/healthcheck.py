@@ -138,7 +138,7 @@ def wait(
             found, line = "", f"{plan.url} does not answer: {error}"
         matches = matches + 1 if found == plan.version else 0
         other = found if found not in ("", plan.version) else other
-        verdict = look()
+        verdict = look(at_once=matches >= MATCHES)
         if matches >= MATCHES and verdict is not Verdict.RUNNING:
             return Healthy(plan.environment, plan.version, other)
         if line != last:
@@ -171,8 +171,8 @@ class _Watch:
             return ""
         return f" In ECS, {self._service.name} {self._verdict.value}."
 
-    def __call__(self) -> Verdict | None:
-        if self._watch is None or self._now() < self._next:
+    def __call__(self, *, at_once: bool) -> Verdict | None:
+        if self._watch is None or (self._now() < self._next and not at_once):
             return self._verdict
         self._next = self._now() + WATCH_INTERVAL
         try:

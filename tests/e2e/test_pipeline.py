@@ -1,0 +1,189 @@
+"""The whole deployment on the embedded AWS: two versions, every request that changes something, and the end."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import EmbeddedCloud, Invoke
+
+FIRST, SECOND = "1" * 40, "2" * 40
+CHANGES = {
+    "Invoke",
+    "RegisterTaskDefinition",
+    "UpdateService",
+    "RunTask",
+    "PutObject",
+    "DeleteObjects",
+    "PutImage",
+    "CreateInvalidation",
+}
+
+
+def changes(cloud: EmbeddedCloud) -> list[dict[str, Any]]:
+    """What was changed, in order; uploads of one stage come in any order."""
+    return [request for request in cloud.requests() if request["operation"] in CHANGES]
+
+
+def deploy(invoke: Invoke, cloud: EmbeddedCloud, version: str, *words: str) -> str:
+    """Deploy a version, and return what was narrated."""
+    done = invoke("deploy", *words, **cloud.env, GITHUB_SHA=version, DOCKER_HOST="unix:///nowhere")
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_two_versions_are_deployed_one_after_the_other(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Every request is the one that the contract asks for, and the second version answers at the end."""
+    assert cloud.health()["version"] == "v0"
+
+    said = deploy(invoke, cloud, FIRST)
+    assert cloud.health()["version"] == FIRST
+    assert said.splitlines()[-1].startswith("local runs 1111111 (")
+    first = len(cloud.requests())
+    said = deploy(invoke, cloud, SECOND)
+    assert cloud.health()["version"] == SECOND
+    assert "answers with 1111111" in said
+
+    second = cloud.requests()[first:]
+    # The only errors are ECR's word that the two images are not there yet.
+    assert [r["operation"] for r in second if r["status"] >= 400 and r["service"] == "ecr"] == ["DescribeImages"] * 2
+    assert [r["operation"] for r in second if r["status"] >= 400 and r["service"] != "ecr"] == []
+    registry = f"127.0.0.1:{cloud.server.cloud.port}"
+    invoked = [request for request in second if request["operation"] == "Invoke"]
+    assert {request["query"]["Qualifier"] for request in invoked} == {"$LATEST"}
+    assert [request["parameters"] for request in invoked] == [
+        {
+            "command": "deploy",
+            "body": {
+                "cluster_id": "local-mint-app",
+                "service_ids": ["mint-app-db-migrate"],
+                "image": f"{registry}/mint-db-migrate:{SECOND}",
+            },
+        },
+        {
+            "command": "runtask",
+            "body": {"cluster_id": "local-mint-app", "service_id": "mint-app-db-migrate"},
+        },
+        {
+            "command": "deploy",
+            "body": {
+                "cluster_id": "local-mint-app",
+                "service_ids": ["mint-app"],
+                "secrets": ["^/local/mint-app/\\S+$"],
+                "image": f"{registry}/mint-backend:{SECOND}",
+            },
+        },
+    ]
+    order = [request["operation"] for request in second if request["operation"] in CHANGES]
+    assert order[:8] == [
+        "Invoke",
+        "RegisterTaskDefinition",
+        "UpdateService",
+        "Invoke",
+        "RunTask",
+        "Invoke",
+        "RegisterTaskDefinition",
+        "UpdateService",
+    ]
+    manifests = [r["path"] for r in second if r["service"] == "registry" and r["method"] == "PUT"]
+    assert manifests == [
+        f"/v2/mint-backend/manifests/{SECOND}",
+        f"/v2/mint-db-migrate/manifests/{SECOND}",
+    ]
+    released = [r["path"].removeprefix("/local-mint-app-static/") for r in second if r["operation"] == "PutObject"]
+    site = [key for key in released if not key.startswith("_release/")]
+    # The frontend holds its version: one chunk and the page that names it, the page last.
+    assert len(site) == 2
+    assert site[0].startswith("assets/index-")
+    assert site[1] == "index.html"
+
+
+def test_the_task_definition_keeps_everything_but_image_and_secrets(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Volumes, platform, storage, tags and the sidecar are those of before; secrets are the tagged parameters."""
+    ecs = cloud.client("ecs")
+
+    def current() -> dict[str, Any]:
+        service = ecs.describe_services(cluster="local-mint-app", services=["mint-app"])["services"][0]
+        found = ecs.describe_task_definition(taskDefinition=service["taskDefinition"], include=["TAGS"])
+        own = {"taskDefinitionArn", "revision", "registeredAt"}
+        return {**{k: v for k, v in found["taskDefinition"].items() if k not in own}, "tags": found["tags"]}
+
+    before = current()
+    deploy(invoke, cloud, FIRST)
+    after = current()
+
+    app = after["containerDefinitions"][0]
+    assert app["image"].endswith(f"/mint-backend:{FIRST}")
+    assert app["secrets"] == [
+        {"name": "OKTA_CLIENT_SECRET", "valueFrom": "/local/mint-app/okta_client_secret"},
+        {"name": "POSTGRES_PASSWORD", "valueFrom": "/local/mint-app/postgres_password"},
+    ]
+    for container in (before["containerDefinitions"][0], app):
+        del container["image"], container["secrets"]
+    assert before == after
+
+
+def test_a_second_run_of_one_version_changes_nothing_but_the_rollout(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """The images are skipped, no revision is registered, nothing is uploaded."""
+    deploy(invoke, cloud, FIRST)
+    first = len(cloud.requests())
+    said = deploy(invoke, cloud, FIRST)
+
+    again = [r["operation"] for r in cloud.requests()[first:] if r["operation"] in CHANGES]
+    assert again == ["Invoke", "UpdateService", "Invoke", "RunTask", "Invoke", "UpdateService"]
+    assert said.count("skipping the build and the push") == 2
+
+
+def test_a_dry_run_writes_nothing_and_says_all(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """The payloads of a dry run are those that the run then sends."""
+    done = invoke("deploy", "--dry-run", "--json", **cloud.env, GITHUB_SHA=FIRST)
+    assert done.returncode == 0, done.stderr
+    assert changes(cloud) == []
+    assert cloud.requests("registry") == []
+    planned = [
+        step["plan"]["invocation"]["payload"]
+        for step in json.loads(done.stdout)["steps"]
+        if "invocation" in step["plan"]
+    ]
+
+    deploy(invoke, cloud, FIRST)
+
+    assert [request["parameters"] for request in cloud.requests(operation="Invoke")] == planned
+
+
+@pytest.mark.parametrize(
+    ("service", "code", "said"),
+    [
+        (
+            "mint-app-db-migrate",
+            1,
+            "migrate the database failed: The task of mint-app-db-migrate ended with exit code 3",
+        ),
+        ("mint-app", 4, "mint-app was rolled back"),
+    ],
+    ids=["the migration fails", "the new version crashes"],
+)
+def test_a_deployment_stops_where_it_fails(
+    cloud: EmbeddedCloud, invoke: Invoke, service: str, code: int, said: str
+) -> None:
+    """With what was done and what was not; the old version answers and the frontend is untouched."""
+    ecs = cloud.client("ecs")
+    current = ecs.describe_services(cluster="local-mint-app", services=[service])["services"][0]["taskDefinition"]
+    definition = ecs.describe_task_definition(taskDefinition=current)["taskDefinition"]
+    bad = {"name": "EXIT_CODE", "value": "3"} if code == 1 else {"name": "CRASH", "value": "1"}
+    definition["containerDefinitions"][0]["environment"].append(bad)
+    fields = ("family", "containerDefinitions", "networkMode", "cpu", "memory", "requiresCompatibilities")
+    new = ecs.register_task_definition(**{key: definition[key] for key in fields})["taskDefinition"]
+    record = cloud.server.ecs.services["us-west-2", "local-mint-app", service]
+    record.deployments[0].definition = cloud.server.ecs.describe_definition(
+        "us-west-2", {"taskDefinition": new["taskDefinitionArn"]}
+    )["taskDefinition"]
+
+    done = invoke("deploy", **cloud.env, GITHUB_SHA=FIRST, DOCKER_HOST="unix:///nowhere")
+
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Not done: " in done.stderr.splitlines()[-1]
+    assert "release the frontend" in done.stderr.splitlines()[-1]
+    assert cloud.health()["version"] == "v0"
+    assert cloud.requests("s3", "PutObject") == []
