@@ -4,17 +4,22 @@
 no short flags of our own, because they would take -e and -h from Invoke.
 """
 
+import time
 from functools import partial
+from pathlib import Path
 
 import invoke
 
 import scripts.build_image
+import scripts.console
 import scripts.deploy_service
 import scripts.embedded
 import scripts.healthcheck
 import scripts.images
 import scripts.release_static
+import scripts.revert
 import scripts.run_task
+import scripts.status
 import scripts.version
 from scripts.command import Command
 
@@ -233,6 +238,46 @@ def _release_default(command):
     return _release(command, static.bucket_name(env, None), static.folder(env, None))
 
 
+@task(
+    help=flags(
+        commit="Commit to revert. Default: the one that --env runs, else the newest on the base branch.",
+        base="Branch to revert on. Default: the main branch, from the settings.",
+        no_push="Only make the branch, here.",
+        no_pr="Push the branch and open no pull request.",
+    )
+)
+def revert(c, env=None, commit=None, base=None, no_push=False, no_pr=False, dry_run=False, yes=False, json=False):
+    """Roll back: revert a commit on a branch of its own and open the pull request."""
+    flags = {"dry_run": dry_run, "yes": yes, "json": json}
+    with Command(c, "revert", env, changes=False, embedded=False, application=True, **flags) as command:
+        folder = scripts.revert.top(Path.cwd())
+        command.read("the newest commits", partial(scripts.revert.fetch, folder))
+        asked = scripts.status.ask(scripts.status.plan(None).urls)
+        running = {one.environment: one.version for one in asked if one.version}
+        observed = scripts.revert.observe(
+            command.environment,
+            folder,
+            commit=commit,
+            base=base,
+            running=running,
+            of_environment=env or "",
+        )
+        plan = scripts.revert.plan(observed, push=not no_push, pull_request=not no_pr)
+        command.run(plan, scripts.revert.revert)
+
+
+@task(help=flags())
+def status(c, env=None, dry_run=False, yes=False, json=False):
+    """Say what runs where: version, commit, age, and how far behind the main branch."""
+    flags = {"dry_run": dry_run, "yes": yes, "json": json}
+    with Command(c, "status", env, changes=False, embedded=False, application=True, **flags) as command:
+        application = command.environment.application
+        look = partial(scripts.status.table, folder=Path.cwd(), main_branch=application.main_branch, now=time.time())
+        table = command.run(scripts.status.plan(env), look)
+        if table and not json:
+            scripts.console.result("\n".join(table.lines()))
+
+
 def _local(c, verb, env, port, dry_run, yes, json):
     flags = {"dry_run": dry_run, "yes": yes, "json": json}
     with Command(c, f"local.{verb}", env or "local", changes=False, embedded=False, **flags) as command:
@@ -266,6 +311,8 @@ namespace = invoke.Collection(
     deploy_service,
     healthcheck,
     release_static,
+    revert,
     run_task,
+    status,
     invoke.Collection("local", local_up, local_down, local_status),
 )

@@ -7,15 +7,16 @@ that acts on it. A dry run prints the plan and stops there, so it cannot differ 
 import json
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol, TypeVar
 
 from scripts import console, environments
 from scripts.environments import Environment
-from scripts.errors import DeployError, Refused, retold
+from scripts.errors import DeployError, Refused, Stopped, retold
 
 T = TypeVar("T")
 
@@ -67,29 +68,38 @@ class Command:
         json: bool = False,
         changes: bool = True,
         embedded: bool = True,
+        application: bool = False,
     ) -> None:
-        """changes: whether prod asks first. embedded: whether the embedded AWS is started where it is needed."""
+        """changes: whether prod asks first. embedded: whether the embedded AWS is started where it is needed.
+
+        application: the command is about the application; without --env any environment's settings will do.
+        """
         self.name = name
         self.dry_run = dry_run or bool(context.config.run.dry)
         self.json = json
         self.steps: list[Step] = []
         self.unread: list[str] = []
         self.last_line = ""
-        self._flag, self._yes, self._changes, self._embedded = env, yes, changes, embedded
+        self._flag, self._yes, self._changes = env, yes, changes
+        self._embedded, self._application = embedded, application
         self._started = time.monotonic()
         self.environment: Environment
 
     def __enter__(self) -> "Command":
+        self._signals = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self.environment = environments.find(self._flag, dry_run=self.dry_run)
-            env = self.environment
             mode = ", dry run: nothing will be changed" if self.dry_run else ""
-            console.say(f"{self.name}: {env.name} (from {env.origin}){mode}")
+            if self._application and self._flag is None:
+                self.environment = environments.environment(environments.names()[0], dry_run=self.dry_run)
+                console.say(f"{self.name}: {self.environment.application.name}{mode}")
+            else:
+                self.environment = environments.find(self._flag, dry_run=self.dry_run)
+                console.say(f"{self.name}: {self.environment.name} (from {self.environment.origin}){mode}")
             if not self.dry_run:
                 self._confirm()
                 self._start_embedded_aws()
         except DeployError as error:
-            self._report(error)
+            self.__exit__(type(error), error, None)
             raise
         return self
 
@@ -116,7 +126,7 @@ class Command:
         except DeployError as error:
             if not self.dry_run:
                 raise
-            self.unread.append(f"could not read {what}: {error}")
+            self.unread.append(f"could not read {what}: {' '.join(str(error).split())}")
             return None
 
     def run(self, plan: Plan, act: Callable[[Any], R], name: str = "") -> R | None:
@@ -155,6 +165,8 @@ class Command:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for number, handler in self._signals.items():
+            signal.signal(number, handler)
         if error is None or isinstance(error, DeployError):
             self._report(error)
 
@@ -203,6 +215,11 @@ class Command:
             "error": str(error) if error else None,
             "exit_code": error.code if error else 0,
         }
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    """Turn a signal that would end the process at once into an error, so that everything is put away."""
+    raise Stopped(f"{signal.Signals(number).name} ended the command: look at what it had begun, or run it again.")
 
 
 def plain(value: Any) -> Any:

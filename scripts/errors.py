@@ -38,6 +38,10 @@ class OutcomeUnknown(DeployError):
     exit_code = UNKNOWN
 
 
+class Stopped(OutcomeUnknown):
+    """A signal ended the command; what it had begun was put away as far as that goes."""
+
+
 class RolledBack(DeployError):
     """The new version was taken back: the previous one runs."""
 

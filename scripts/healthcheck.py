@@ -4,7 +4,6 @@ Was scripts/healthcheck. While a rollout drains, old and new answers alternate, 
 nothing; and a service that was rolled back is stable too, so ECS is watched where that is possible.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,34 +78,6 @@ def plan(
     return Expectation(environment.name, target, version.wanted(wanted), seconds, deployment_id)
 
 
-def fetch(url: str, timeout: float = REQUEST_TIMEOUT) -> str:
-    """The version that answers at a URL. Raises DeployError saying why there is none.
-
-    The endpoint answers `{"status": "pass", "version": "<git sha>", …}`.
-    """
-    import http.client
-    import urllib.error
-    import urllib.request
-
-    request = urllib.request.Request(url, headers={"User-Agent": "deployment-healthcheck"})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            body = answer.read(65536)
-    except urllib.error.HTTPError as error:
-        raise DeployError(f"HTTP status {error.code}") from error
-    except urllib.error.URLError as error:
-        raise DeployError(str(error.reason)) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise DeployError(str(error) or type(error).__name__) from error
-    try:
-        found = json.loads(body)["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DeployError("the answer is not JSON with a version") from error
-    if not isinstance(found, str) or not found:
-        raise DeployError("the answer's version is empty")
-    return found
-
-
 def watcher(environment: Environment) -> Callable[[], rollout.Service] | None:
     """A look at the service in ECS, or None where there are no credentials to ask with."""
     if not aws.has_credentials(environment):
@@ -132,7 +103,7 @@ def wait(
     matches, other, last = 0, "", ""
     while True:
         try:
-            found = fetch(plan.url, min(REQUEST_TIMEOUT, max(0.1, deadline - now())))
+            found = version.answering(plan.url, min(REQUEST_TIMEOUT, max(0.1, deadline - now())))
             line = f"{plan.url} answers with {version.short(found)}"
         except DeployError as error:
             found, line = "", f"{plan.url} does not answer: {error}"

@@ -83,8 +83,10 @@ def _run(
     }
     if stdin is not None:
         options["_in"] = stdin
+    running = None
     try:
-        return sh.Command(program)(*arguments[1:], **options)
+        running = sh.Command(program)(*arguments[1:], _bg=True, _bg_exc=False, _return_cmd=True, **options)
+        return running.wait()
     except sh.TimeoutException as error:
         raise DeployError(f"`{words(arguments)}` took longer than {timeout} s.") from error
     except sh.ErrorReturnCode as error:
@@ -94,3 +96,8 @@ def _run(
         ) from error
     except sh.ForkException as error:
         raise DeployError(f"`{words(arguments)}` could not be started: {error}") from error
+    except BaseException:
+        # A signal ended the wait: the program must not go on without us.
+        if running is not None and running.is_alive():
+            running.terminate()
+        raise

@@ -46,3 +46,32 @@ def repository(name: str) -> str:
     if not REPOSITORY.fullmatch(name):
         raise Refused(f"{name!r} is not an image's repository.")
     return name
+
+
+def answering(url: str, timeout: float) -> str:
+    """The version that answers at the URL of a healthcheck. timeout: seconds.
+
+    Raises DeployError saying why there is none. The endpoint answers `{"status": "pass", "version": "<git sha>", …}`.
+    """
+    import http.client
+    import json
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(url, headers={"User-Agent": "deployment-healthcheck"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            body = answer.read(65536)
+    except urllib.error.HTTPError as error:
+        raise DeployError(f"HTTP status {error.code}") from error
+    except urllib.error.URLError as error:
+        raise DeployError(str(error.reason)) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise DeployError(str(error) or type(error).__name__) from error
+    try:
+        found = json.loads(body)["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeployError("the answer is not JSON with a version") from error
+    if not isinstance(found, str) or not found:
+        raise DeployError("the answer's version is empty")
+    return found

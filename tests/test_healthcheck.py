@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from scripts import environments, healthcheck
+from scripts import environments, healthcheck, version
 from scripts.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.healthcheck import Expectation, Healthy
 from scripts.rollout import Service
@@ -95,7 +95,7 @@ def test_an_answer_without_a_version_is_no_match(answers: tuple[StandIn, list[Re
     replies += [reply, health(NEW)]
 
     with pytest.raises(DeployError, match=said):
-        healthcheck.fetch(server.url)
+        version.answering(server.url, 2)
     replies.insert(0, reply)
     assert wait(server.url).version == NEW
 
@@ -107,13 +107,13 @@ def test_redirects_are_followed() -> None:
         return health(NEW) if path == "/there" else Reply(b"", 302, {"Location": "/there"})
 
     with stand_in(answer) as server:
-        assert healthcheck.fetch(server.url + "/here") == NEW
+        assert version.answering(server.url + "/here", 2) == NEW
 
 
 def test_a_server_that_does_not_answer_costs_its_time_out_only() -> None:
     """A request is given up after two seconds at most."""
     with stand_in(lambda *_: Reply(b"", delay=1)) as server, pytest.raises(DeployError, match="timed out"):
-        healthcheck.fetch(server.url, timeout=0.1)
+        version.answering(server.url, 0.1)
 
 
 def test_nobody_is_asked_when_the_server_is_down_and_the_version_empty(invoke: Invoke) -> None:

@@ -6,13 +6,10 @@ whose reply was lost, and who then finds the lease taken, recognises its own.
 
 import json
 import os
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from scripts import console
@@ -23,10 +20,6 @@ from scripts.release.manifest import JSON, LEASE
 SECONDS = 900
 
 
-class Stopped(DeployError):
-    """SIGINT or SIGTERM arrived."""
-
-
 @contextmanager
 def held(bucket: Bucket, actor: str, run: str, *, force: bool = False) -> Iterator[None]:
     """Hold the lease while the block runs, and give it back however it ends.
@@ -35,12 +28,9 @@ def held(bucket: Bucket, actor: str, run: str, *, force: bool = False) -> Iterat
     """
     mine = {"id": uuid.uuid4().hex, "actor": actor, "run": run, "host": os.uname().nodename}
     _take(bucket, mine, force)
-    previous = _catch_signals()
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         _give_back(bucket, mine["id"])
 
 
@@ -92,14 +82,3 @@ def _give_back(bucket: Bucket, own: str) -> None:
             bucket.delete([LEASE])
     except DeployError as error:
         console.warn(f"The lease was not given back and ends by itself: {error}")
-
-
-def _catch_signals() -> dict[int, Any]:
-    """Turn signals that would end the process into an error, so that the lease is given back."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise Stopped(f"{signal.Signals(number).name} stopped the release; the next run completes it.")
-
-    return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,61 @@
+"""The git repository of the application, as far as commands read it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts import shell
+from scripts.errors import DeployError
+
+# git@github.com:owner/name.git · https://github.com/owner/name · ssh://git@host/owner/name.git
+REMOTE = re.compile(r"(?:[\w.-]+@[\w.-]+:|\w+://[^/]+/)(?P<name>[\w.-]+/[\w.-]+?)(?:\.git)?/?")
+PULL_REQUEST = re.compile(r"Merge pull request #(\d+)|\(#(\d+)\)")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit. at: Unix time of the commit. parents: their hashes."""
+
+    sha: str
+    subject: str
+    at: int
+    parents: tuple[str, ...]
+
+    @property
+    def pull_request(self) -> str:
+        """The number of the pull request that the subject names, empty if it names none."""
+        found = PULL_REQUEST.search(self.subject)
+        return (found[1] or found[2]) if found else ""
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git prints. Raises DeployError with git's own words."""
+    # The answers are read by this program: they must be in English and without paging.
+    return shell.capture(["git", *words], cwd=folder, env={"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"})
+
+
+def asks(folder: Path, *words: str) -> bool:
+    """Whether git's answer is yes: it ends with exit code 0."""
+    try:
+        git(folder, *words)
+    except DeployError:
+        return False
+    return True
+
+
+def commit(folder: Path, name: str) -> Commit | None:
+    """A commit by its name, or None if there is none."""
+    try:
+        told = git(
+            folder, "show", "--no-patch", "--format=%H%x00%s%x00%ct%x00%P", "--end-of-options", f"{name}^{{commit}}"
+        )
+    except DeployError:
+        return None
+    sha, subject, at, parents = told.split("\0")
+    return Commit(sha, subject, int(at), tuple(parents.split()))
+
+
+def name_of_remote(url: str) -> str:
+    """owner/name of a remote's URL, empty for what is no URL of a hosted repository."""
+    found = REMOTE.fullmatch(url)
+    return found["name"] if found else ""

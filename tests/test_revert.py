@@ -1,0 +1,408 @@
+"""The rollback, on real repositories with a bare remote, and a stand-in for GitHub's API."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scripts import repository
+from tests.conftest import ROOT, Invoke
+from tests.stand_in import Reply, StandIn, stand_in
+
+
+def git(folder: Path, *words: str) -> str:
+    """Run git and return what it prints."""
+    return repository.git(folder, *words)
+
+
+@dataclass
+class Checkout:
+    """A clone of a bare remote, with a merge commit and a squashed one on main."""
+
+    folder: Path
+    remote: Path
+    merge: str
+    squash: str
+
+    def state(self) -> tuple[str, str, str, str]:
+        """What must not change: branches here and there, worktrees, and the checkout's own changes."""
+        return (
+            git(self.folder, "branch", "--list"),
+            git(self.remote, "branch", "--list"),
+            git(self.folder, "worktree", "list"),
+            git(self.folder, "status", "--porcelain"),
+        )
+
+
+def write(folder: Path, name: str, text: str, message: str) -> None:
+    """Commit a file."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    git(folder, "add", name)
+    git(folder, "commit", "--quiet", "-m", message)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A repository whose main has: a first commit, a merged branch with a migration, a squashed change."""
+    remote, folder = tmp_path / "remote.git", tmp_path / "checkout"
+    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(remote))
+    git(tmp_path, "clone", "--quiet", str(remote), str(folder))
+    git(folder, "switch", "--quiet", "-c", "main")
+    write(folder, "page.txt", "one\n", "Begin")
+    git(folder, "switch", "--quiet", "-c", "feature")
+    write(folder, "migrations/V1__plan.sql", "CREATE TABLE plan;\n", "Add a table")
+    write(folder, "feature.txt", "feature\n", "Add the feature")
+    git(folder, "switch", "--quiet", "main")
+    git(folder, "merge", "--quiet", "--no-ff", "feature", "-m", "Merge pull request #12 from owner/feature")
+    merge = git(folder, "rev-parse", "HEAD")
+    write(folder, "page.txt", "two\n", "Change the page (#13)")
+    squash = git(folder, "rev-parse", "HEAD")
+    git(folder, "push", "--quiet", "origin", "main")
+    # Somebody's unfinished work.
+    (folder / "page.txt").write_text("unfinished\n")
+    (folder / "new.txt").write_text("new\n")
+    return Checkout(folder, remote, merge, squash)
+
+
+@pytest.fixture
+def api() -> Iterator[StandIn]:
+    """GitHub's API, which opens every pull request."""
+    opened = Reply(b'{"html_url": "https://github.com/owner/app/pull/99"}', 201)
+    with stand_in(lambda *_: opened) as server:
+        yield server
+
+
+def revert(invoke: Invoke, checkout: Checkout, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """`invoke revert` in the checkout."""
+    settings = checkout.folder.parent / "settings.toml"
+    text = (ROOT / "environments.toml").read_text()
+    # No healthcheck of the settings is asked: nobody listens on port 9.
+    for site in (
+        "https://dev.mint.cms.gov",
+        "https://impl.mint.cms.gov",
+        "https://mint.cms.gov",
+        "http://127.0.0.1:4566",
+    ):
+        text = text.replace(f'"{site}"', f'"{env.get(site, "http://127.0.0.1:9")}"')
+    settings.write_text(text)
+    variables = {name: value for name, value in env.items() if not name.startswith("http")}
+    where = {"ENVIRONMENTS_FILE": str(settings), "GITHUB_REPOSITORY": "owner/app"}
+    return invoke(f"--search-root={ROOT}", "revert", *words, cwd=checkout.folder, **{**where, **variables})
+
+
+def token(api: StandIn) -> dict[str, str]:
+    """What opens a pull request."""
+    return {"GITHUB_TOKEN": "github_pat_x", "GITHUB_API_URL": api.url}
+
+
+def test_a_squashed_commit_is_reverted_pushed_and_proposed(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
+    """The newest of main by default; the dirty checkout is neither touched nor in the way."""
+    before = checkout.state()
+
+    done = revert(invoke, checkout, **token(api))
+
+    branch = f"revert-{checkout.squash[:7]}"
+    assert done.returncode == 0, done.stderr
+    assert git(checkout.remote, "show", f"{branch}:page.txt") == "one"
+    assert git(checkout.remote, "log", "-1", "--format=%s", branch) == 'Revert "Change the page (#13)"'
+    assert git(checkout.remote, "rev-parse", f"{branch}~1") == checkout.squash
+    (request,) = api.requests
+    assert request["path"] == "/repos/owner/app/pulls"
+    posted = json.loads(request["body"])
+    assert posted["title"] == 'Revert "Change the page (#13)"'
+    assert (posted["head"], posted["base"]) == (branch, "main")
+    assert checkout.squash in posted["body"]
+    assert "It came with #13." in posted["body"]
+    assert "no environment that answers" in posted["body"]
+    assert "https://github.com/owner/app/pull/99" in done.stderr.splitlines()[-1]
+    assert checkout.state()[2:] == before[2:]
+
+
+def test_a_merge_commit_is_reverted_against_its_first_parent(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
+    """And its migrations are named, which a revert does not undo."""
+    done = revert(invoke, checkout, f"--commit={checkout.merge[:8]}", **token(api))
+
+    branch = f"revert-{checkout.merge[:7]}"
+    assert done.returncode == 0, done.stderr
+    files = git(checkout.remote, "ls-tree", "-r", "--name-only", branch).splitlines()
+    assert files == ["page.txt"]
+    posted = json.loads(api.requests[0]["body"])
+    assert "It came with #12." in posted["body"]
+    assert "- `migrations/V1__plan.sql`" in posted["body"]
+    assert "does not undo" in posted["body"]
+
+
+def test_the_commit_that_an_environment_runs_is_reverted(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
+    """From its healthcheck; the pull request says who runs it now."""
+    health = Reply(json.dumps({"version": checkout.merge}).encode())
+    with stand_in(lambda *_: health) as site:
+        done = revert(invoke, checkout, "--env=impl", **token(api), **{"https://impl.mint.cms.gov": site.url})
+
+    assert done.returncode == 0, done.stderr
+    posted = json.loads(api.requests[0]["body"])
+    assert posted["head"] == f"revert-{checkout.merge[:7]}"
+    assert "Running it now: impl." in posted["body"]
+
+
+def test_new_commits_of_the_remote_are_seen(checkout: Checkout, api: StandIn, invoke: Invoke, tmp_path: Path) -> None:
+    """It fetches first: the newest may not be here yet."""
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
+    write(other, "late.txt", "late\n", "Come late")
+    git(other, "push", "--quiet", "origin", "main")
+
+    done = revert(invoke, checkout, **token(api))
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(api.requests[0]["body"])["title"] == 'Revert "Come late"'
+
+
+def test_without_a_token_the_link_is_given(checkout: Checkout, invoke: Invoke) -> None:
+    """The branch is pushed, and a person clicks."""
+    done = revert(invoke, checkout)
+
+    branch = f"revert-{checkout.squash[:7]}"
+    assert done.returncode == 0, done.stderr
+    assert f"https://github.com/owner/app/compare/main...{branch}?expand=1" in done.stderr
+    assert branch in git(checkout.remote, "branch", "--list")
+
+
+@pytest.mark.parametrize(("words", "pushed"), [(["--no-pr"], True), (["--no-push"], False)])
+def test_it_goes_as_far_as_it_is_told(
+    checkout: Checkout, api: StandIn, invoke: Invoke, words: list[str], pushed: bool
+) -> None:
+    """--no-pr pushes and opens nothing; --no-push leaves the branch here."""
+    done = revert(invoke, checkout, *words, **token(api))
+
+    branch = f"revert-{checkout.squash[:7]}"
+    assert done.returncode == 0, done.stderr
+    assert api.requests == []
+    assert branch in git(checkout.folder, "branch", "--list")
+    assert (branch in git(checkout.remote, "branch", "--list")) is pushed
+
+
+def test_a_dry_run_shows_commands_and_text_and_changes_nothing(
+    checkout: Checkout, api: StandIn, invoke: Invoke
+) -> None:
+    """Without network too: then it says that the newest commits could not be read."""
+    before = checkout.state()
+    git(checkout.folder, "remote", "set-url", "origin", "/nowhere")
+
+    done = revert(invoke, checkout, "--dry-run", f"--commit={checkout.merge}", **token(api))
+
+    assert done.returncode == 0, done.stderr
+    assert f"git revert --no-edit -m 1 {checkout.merge}" in done.stderr
+    assert f"would post to {api.url}/repos/owner/app/pulls" in done.stderr
+    assert "could not read the newest commits" in done.stderr
+    assert api.requests == []
+    assert checkout.state() == before
+
+
+def test_the_token_of_the_workflow_is_warned_of(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
+    """Its pull request starts no workflow."""
+    done = revert(invoke, checkout, **{**token(api), "GITHUB_TOKEN": "ghs_x"})
+
+    assert done.returncode == 0, done.stderr
+    assert "warning: The token is the workflow's own" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--commit=0123456"], "'0123456' is not a commit of this repository"),
+        (["--commit="], "'' is not a commit of this repository"),
+        (["--commit=--output=x"], "is not a commit of this repository"),
+        (["--base=nowhere"], "There is no branch 'nowhere' on origin"),
+        (["--base="], "There is no branch '' on origin"),
+        (["--env=dev"], "dev does not say which version it runs"),
+        (["--env=staging"], "'staging' is not an environment"),
+    ],
+)
+def test_what_is_not_there_is_refused(checkout: Checkout, invoke: Invoke, words: list[str], said: str) -> None:
+    """Exit code 2, and nothing is left behind."""
+    before = checkout.state()
+
+    done = revert(invoke, checkout, *words)
+
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert checkout.state() == before
+
+
+def test_a_folder_that_is_no_repository_is_refused(invoke: Invoke, tmp_path: Path) -> None:
+    """With git's own words."""
+    done = invoke(f"--search-root={ROOT}", "revert", cwd=tmp_path, GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
+
+    assert done.returncode == 2
+    assert "is not in a git repository" in done.stderr
+
+
+def test_a_commit_of_another_branch_is_refused(checkout: Checkout, invoke: Invoke) -> None:
+    """There is nothing to revert on main."""
+    git(checkout.folder, "stash", "--quiet")
+    git(checkout.folder, "switch", "--quiet", "-c", "aside")
+    write(checkout.folder, "aside.txt", "aside\n", "Go aside")
+    before = checkout.state()
+
+    done = revert(invoke, checkout, "--commit=aside")
+
+    assert done.returncode == 2
+    assert "(Go aside) is not on main" in done.stderr
+    assert checkout.state() == before
+
+
+def test_what_is_reverted_already_is_refused_until_it_is_back(
+    checkout: Checkout, invoke: Invoke, tmp_path: Path
+) -> None:
+    """A revert of the revert makes the commit one that can be reverted again."""
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
+    git(other, "revert", "--no-edit", checkout.squash)
+    git(other, "push", "--quiet", "origin", "main")
+    before = checkout.state()
+
+    done = revert(invoke, checkout, f"--commit={checkout.squash}")
+    assert done.returncode == 2
+    assert "is already reverted on main" in done.stderr
+    assert checkout.state() == before
+
+    git(other, "revert", "--no-edit", "HEAD")
+    git(other, "push", "--quiet", "origin", "main")
+    assert revert(invoke, checkout, f"--commit={checkout.squash}").returncode == 0
+
+
+def test_a_change_that_was_undone_by_hand_is_refused(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
+    """Its revert would change nothing."""
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
+    write(other, "page.txt", "one\n", "Undo it by hand")
+    git(other, "push", "--quiet", "origin", "main")
+    before = checkout.state()
+
+    done = revert(invoke, checkout, f"--commit={checkout.squash}")
+
+    assert done.returncode == 2
+    assert "it is already undone" in done.stderr
+    assert checkout.state() == before
+
+
+def test_conflicts_name_the_files_and_the_way_by_hand(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
+    """Nothing half-done stays."""
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
+    write(other, "page.txt", "three\n", "Change it again")
+    git(other, "push", "--quiet", "origin", "main")
+    before = checkout.state()
+
+    done = revert(invoke, checkout, f"--commit={checkout.squash}")
+
+    assert done.returncode == 2
+    assert "later commits changed the same lines of page.txt" in done.stderr
+    assert f"git revert --no-edit {checkout.squash}" in done.stderr
+    assert "git revert --continue" in done.stderr
+    assert checkout.state() == before
+
+
+def test_a_rejected_push_leaves_nothing_behind(checkout: Checkout, invoke: Invoke) -> None:
+    """With the remote's own words."""
+    hook = checkout.remote / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho branches are protected >&2\nexit 1\n")
+    hook.chmod(0o755)
+    before = checkout.state()
+
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 2
+    assert "was rejected" in done.stderr
+    assert "branches are protected" in done.stderr
+    assert checkout.state() == before
+
+
+@pytest.mark.parametrize("where", ["here", "on origin"])
+def test_a_branch_that_exists_is_refused(checkout: Checkout, invoke: Invoke, where: str) -> None:
+    """Somebody's revert is under way: it is not touched."""
+    branch = f"revert-{checkout.squash[:7]}"
+    git(checkout.folder if where == "here" else checkout.remote, "branch", branch, "main")
+    before = checkout.state()
+
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 2
+    assert f"The branch {branch} exists {where}" in done.stderr
+    assert checkout.state() == before
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (
+            Reply(b'{"message": "Validation Failed", "errors": [{"message": "No commits between"}]}', 422),
+            "HTTP 422: Validation Failed: No commits between",
+        ),
+        (Reply(b"<html>", 502), "HTTP 502: no reason given"),
+        (Reply(b"{}", 201), "GitHub did not open the pull request: 'html_url'"),
+        (Reply(b"", drop=True), "GitHub did not open the pull request"),
+    ],
+)
+def test_a_pull_request_that_github_does_not_take_leaves_nothing_behind(
+    checkout: Checkout, invoke: Invoke, reply: Reply, said: str
+) -> None:
+    """The branch is removed again, here and there."""
+    before = checkout.state()
+    with stand_in(lambda *_: reply) as api:
+        done = revert(invoke, checkout, **token(api))
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "was removed again" in done.stderr
+    assert checkout.state() == before
+
+
+def test_a_missing_identity_is_said(checkout: Checkout, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """git's own words say what to set."""
+    for who in ("AUTHOR", "COMMITTER"):
+        for what in ("NAME", "EMAIL"):
+            monkeypatch.delenv(f"GIT_{who}_{what}")
+    git(checkout.folder, "config", "user.useConfigOnly", "true")
+    before = checkout.state()
+
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 2
+    assert "user.email" in done.stderr
+    assert checkout.state() == before
+
+
+def test_a_run_that_is_stopped_half_way_is_no_obstacle_to_the_next(checkout: Checkout, invoke: Invoke) -> None:
+    """Stopped while it pushes: no branch and no worktree stay, and the next run does it."""
+    hook = checkout.remote / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\ntouch begun\nsleep 30\n")
+    hook.chmod(0o755)
+    before = checkout.state()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "invoke", f"--search-root={ROOT}", "revert"],
+        cwd=checkout.folder,
+        env={**os.environ, "GITHUB_REPOSITORY": "owner/app"},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while not (checkout.remote / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    hook.unlink()
+
+    assert process.returncode != 0
+    assert checkout.state() == before
+    assert revert(invoke, checkout).returncode == 0

@@ -1,0 +1,96 @@
+"""What runs where, as people see it."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts import repository, status
+from tests.conftest import ROOT, Invoke
+from tests.stand_in import Reply, stand_in
+
+SITES = ("https://dev.mint.cms.gov", "https://impl.mint.cms.gov", "https://mint.cms.gov", "http://127.0.0.1:4566")
+
+
+@pytest.fixture
+def commits(tmp_path: Path) -> list[str]:
+    """Three commits on main, oldest first, in the repository tmp_path/app."""
+    folder = tmp_path / "app"
+    repository.git(tmp_path, "init", "--quiet", "--initial-branch=main", str(folder))
+    for number in range(3):
+        repository.git(folder, "commit", "--quiet", "--allow-empty", "-m", f"Change {number}")
+    return repository.git(folder, "rev-list", "--reverse", "main").split()
+
+
+def settings(folder: Path, urls: dict[str, str]) -> str:
+    """The settings with other sites; nobody listens on port 9."""
+    text = (ROOT / "environments.toml").read_text()
+    for site in SITES:
+        text = text.replace(f'"{site}"', f'"{urls.get(site, "http://127.0.0.1:9")}"')
+    path = folder / "settings.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def health(version: str) -> Reply:
+    """The answer of the application."""
+    return Reply(json.dumps({"version": version}).encode())
+
+
+def test_the_table_has_version_commit_age_and_distance(commits: list[str], invoke: Invoke, tmp_path: Path) -> None:
+    """One row per environment; one that does not answer says why, and so does a version that is no commit."""
+    answers = {"/dev": commits[2], "/impl": commits[0], "/prod": "v1-unknown"}
+    with stand_in(lambda _, path: health(answers["/" + path.split("/")[1]])) as server:
+        urls = dict(zip(SITES, (f"{server.url}{path}" for path in answers), strict=False))
+        file = settings(tmp_path, urls)
+        done = invoke(f"--search-root={ROOT}", "status", cwd=tmp_path / "app", ENVIRONMENTS_FILE=file)
+
+    assert done.returncode == 0, done.stderr
+    head, dev, impl, prod, local = (line.split(maxsplit=5) for line in done.stdout.splitlines())
+    assert head == ["ENVIRONMENT", "VERSION", "BEHIND", "AGE", "COMMIT"]
+    assert (dev[:3], dev[5]) == (["dev", commits[2][:7], "0"], "Change 2")
+    assert (impl[:3], impl[5]) == (["impl", commits[0][:7], "2"], "Change 0")
+    assert prod[:4] == ["prod", "v1-unknown", "?", "-"]
+    assert "not a commit of this repository" in " ".join(prod)
+    assert "does not answer" in " ".join(local)
+
+
+def test_json_and_one_environment(commits: list[str], invoke: Invoke, tmp_path: Path) -> None:
+    """--env asks one alone; --json gives the rows."""
+    with stand_in(lambda *_: health(commits[1])) as server:
+        file = settings(tmp_path, {SITES[1]: server.url})
+        done = invoke(
+            f"--search-root={ROOT}", "status", "--env=impl", "--json", cwd=tmp_path / "app", ENVIRONMENTS_FILE=file
+        )
+
+    (row,) = json.loads(done.stdout)["steps"][0]["result"]["rows"]
+    assert (row["environment"], row["version"], row["behind"]) == ("impl", commits[1], 1)
+
+
+def test_a_slow_environment_delays_no_other() -> None:
+    """All are asked at the same time."""
+    with stand_in(lambda *_: Reply(health("v1").body, delay=0.5)) as server:
+        started = time.monotonic()
+        found = status.ask({name: server.url for name in "abcd"})
+        took = time.monotonic() - started
+
+    assert [one.version for one in found] == ["v1"] * 4
+    assert took < 1.5
+
+
+def test_a_dry_run_says_whom_it_would_ask(invoke: Invoke) -> None:
+    """And asks nobody."""
+    done = invoke("status", "--dry-run")
+
+    assert done.returncode == 0, done.stderr
+    assert "would ask https://mint.cms.gov/api/v1/healthcheck for the version of prod" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (200_000, "2 d")]
+)
+def test_an_age_is_shown_in_its_largest_unit(seconds: float, shown: str) -> None:
+    """As people say it."""
+    assert status.age(seconds) == shown
