@@ -72,7 +72,7 @@ def test_a_slow_environment_delays_no_other() -> None:
     """All are asked at the same time."""
     with stand_in(lambda *_: Reply(health("v1").body, delay=0.5)) as server:
         started = time.monotonic()
-        found = status.ask({name: server.url for name in "abcd"})
+        found = status.ask(dict.fromkeys("abcd", server.url))
         took = time.monotonic() - started
 
     assert [one.version for one in found] == ["v1"] * 4
