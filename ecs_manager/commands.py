@@ -12,6 +12,8 @@ from ecs_manager.errors import BadRequest, ManagerError
 POLL_SECONDS = 1.0
 # What is left of the function's own time for the answer, once it stops waiting for a task.
 MARGIN_SECONDS = 5.0
+# ECS answers from copies that lag behind: a task that was just started may not be known yet.
+UNKNOWN_LOOKS = 10
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,11 @@ class Invocation:
 
 def deploy(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
     """Give services an image and secrets, and start their rollout. Everything is checked before any change."""
-    cluster, names, image = _text(body, "cluster_id"), body.get("service_ids"), body.get("image")
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
-        raise BadRequest("the body needs service_ids, a list with at least one service's name")
-    if image is not None and (not isinstance(image, str) or not image):
-        raise BadRequest("the body's image must be a text that is not empty")
+    cluster, names = _text(body, "cluster_id"), _texts(body, "service_ids")
+    image = _text(body, "image") if body.get("image") is not None else None
+    # An empty list is no way to ask for a service without secrets: it would be an outage by mistake.
+    expressions = _texts(body, "secrets") if body.get("secrets") is not None else None
     services = _services(call.ecs, cluster, names)
-    expressions = body.get("secrets")
     secrets = parameters.secrets(call.ssm, expressions) if expressions is not None else None
     planned = []
     for service in services:
@@ -60,7 +60,7 @@ def _roll_out(
                 raise
             done = ", ".join(updated)
             raise ManagerError(
-                type(error).__name__, f"{service['serviceName']}: {error} Already rolling out: {done}."
+                "PartlyUpdated", f"{service['serviceName']}: {error} Already rolling out: {done}."
             ) from error
         updated.append(service["serviceArn"])
     return {
@@ -87,7 +87,11 @@ def runtask(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
     if not started["tasks"]:
         raise ManagerError("TaskNotStarted", f"ECS did not start the task of {name}: {_failures(started)}.")
     task = _wait(call, cluster, started["tasks"][0]["taskArn"])
-    code = task_definition.verdict(task, task_definition.essential(definition))
+    judged = task_definition.essential(definition)
+    if body.get("entrypoint"):
+        # The container that was given a command counts, essential or not, and first.
+        judged = list(dict.fromkeys([body["container_id"], *judged]))
+    code = task_definition.verdict(task, judged)
     return {
         "ResponseMetadata": {"HTTPStatusCode": 200},
         "taskArn": task["taskArn"],
@@ -123,22 +127,36 @@ def _overrides(body: Mapping[str, Any], definition: Mapping[str, Any]) -> dict[s
     names = [c["name"] for c in definition["containerDefinitions"]]
     if name not in names:
         raise ManagerError("UnknownContainer", f"There is no container {name}: there are {', '.join(names)}.")
-    words = shlex.split(entrypoint) if isinstance(entrypoint, str) else entrypoint
-    return {"overrides": {"containerOverrides": [{"name": name, "command": words}]}}
+    return {"overrides": {"containerOverrides": [{"name": name, "command": _words(entrypoint)}]}}
+
+
+def _words(entrypoint: Any) -> list[str]:
+    """A command as ECS takes it: a list of words, or one text that is taken apart as a shell would."""
+    try:
+        words = shlex.split(entrypoint) if isinstance(entrypoint, str) else entrypoint
+    except ValueError as error:
+        raise BadRequest(f"the body's entrypoint cannot be taken apart: {error}") from error
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise BadRequest("the body's entrypoint must be a text or a list of texts")
+    return words
 
 
 def _wait(call: Invocation, cluster: str, arn: str) -> dict[str, Any]:
+    """The task once it has stopped. Raises ManagerError where the function's own time ends before."""
+    unknown = 0
     while True:
         answer = call.ecs.describe_tasks(cluster=cluster, tasks=[arn])
-        task: dict[str, Any] | None = next(iter(answer["tasks"]), None)
-        if task is None:
-            raise ManagerError("TaskLost", f"ECS does not know the task {arn} any more: {_failures(answer)}.")
-        if task["lastStatus"] == "STOPPED":
+        task: dict[str, Any] = next(iter(answer["tasks"]), {})
+        if task.get("lastStatus") == "STOPPED":
             return task
+        unknown = 0 if task else unknown + 1
+        if unknown > UNKNOWN_LOOKS:
+            raise ManagerError("TaskLost", f"ECS does not know the task {arn}: {_failures(answer)}.")
         if call.remaining() < MARGIN_SECONDS + POLL_SECONDS:
+            status = task.get("lastStatus", "not known yet")
             raise ManagerError(
                 "TaskStillRunning",
-                f"The task {arn} is {task['lastStatus']} and the time of this function ends: it may still finish.",
+                f"The task {arn} is {status} and the time of this function ends: it may still finish.",
             )
         call.sleep(POLL_SECONDS)
 
@@ -170,7 +188,7 @@ def _health(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _services(ecs: Any, cluster: str, names: list[str]) -> list[dict[str, Any]]:
-    """Active services by their names, in that order. Raises ManagerError if one is missing."""
+    """Active services by their names, in that order and each once. Raises ManagerError if one is missing."""
     found: dict[str, dict[str, Any]] = {}
     # DescribeServices takes ten names at a time.
     for start in range(0, len(names), 10):
@@ -184,7 +202,7 @@ def _services(ecs: Any, cluster: str, names: list[str]) -> list[dict[str, Any]]:
             "ServiceNotFoundException",
             f"There is no active service {', '.join(missing)} in the cluster {cluster}.",
         )
-    return [found[name] for name in names]
+    return list({found[name]["serviceArn"]: found[name] for name in names}.values())
 
 
 def _failures(answer: Mapping[str, Any]) -> str:
@@ -196,6 +214,13 @@ def _text(body: Mapping[str, Any], key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str) or not value:
         raise BadRequest(f"the body needs {key}, a text that is not empty")
+    return value
+
+
+def _texts(body: Mapping[str, Any], key: str) -> list[str]:
+    value = body.get(key)
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
+        raise BadRequest(f"the body needs {key}, a list with at least one text and none that is empty")
     return value
 
 

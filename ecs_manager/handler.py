@@ -21,15 +21,15 @@ log.setLevel(logging.INFO)
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Answer an event `{"command": …, "body": {…}}`. context: Lambda's, for its id and its time limit."""
     started = time.perf_counter()
-    if not isinstance(event, Mapping) or event.get("command") not in COMMANDS:
-        command = event.get("command") if isinstance(event, Mapping) else None
+    command = event.get("command") if isinstance(event, Mapping) else None
+    if not isinstance(command, str) or command not in COMMANDS:
         return _not_understood(f"unknown command {command!r}: there are {', '.join(COMMANDS)}")
     try:
         response = _run(event, context)
     except BadRequest as error:
         return _not_understood(str(error))
     duration = f"{(time.perf_counter() - started) * 1000:.1f} ms"
-    log.info(json.dumps({"command": event["command"], "duration": duration, "title": response.get("title")}))
+    log.info(json.dumps({"command": command, "duration": duration, "title": response.get("title")}))
     reply = {"request_payload": dict(event), **response}
     return {"msg": "response received", "data": {"response": reply, "duration": duration}}
 

@@ -16,7 +16,8 @@ def secrets(ssm: Any, expressions: Sequence[str]) -> list[dict[str, str]]:
     ManagerError for an expression that is malformed or finds nothing, and for a name given twice.
     """
     patterns = [_compiled(expression) for expression in expressions]
-    names = [p["Name"] for page in ssm.get_paginator("describe_parameters").paginate() for p in page["Parameters"]]
+    pages = ssm.get_paginator("describe_parameters").paginate(PaginationConfig={"PageSize": 50})
+    names = [p["Name"] for page in pages for p in page["Parameters"]]
     found: dict[str, str] = {}
     for pattern in patterns:
         matching = [name for name in names if pattern.fullmatch(name)]
@@ -38,7 +39,7 @@ def secrets(ssm: Any, expressions: Sequence[str]) -> list[dict[str, str]]:
 def _compiled(expression: str) -> re.Pattern[str]:
     try:
         return re.compile(expression)
-    except (re.error, TypeError) as error:
+    except re.error as error:
         raise ManagerError("BadExpression", f"{expression!r} is not a regular expression: {error}.") from error
 
 

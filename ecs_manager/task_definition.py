@@ -53,11 +53,16 @@ def container_for_image(definition: Mapping[str, Any], image: str) -> str:
 
 
 def container_for_secrets(definition: Mapping[str, Any]) -> str:
-    """The container that gets the secrets when no image says which: the one that has some, or the only one."""
+    """The container that gets the secrets when no image says which.
+
+    The one that has some; where none has, the only one that is essential, or the only one. Raises
+    ManagerError where that does not name exactly one.
+    """
     containers = definition["containerDefinitions"]
     having = [c["name"] for c in containers if c.get("secrets")]
-    if len(having) == 1 or len(containers) == 1:
-        return str(having[0] if having else containers[0]["name"])
+    for candidates in (having, [] if having else essential(definition), [c["name"] for c in containers]):
+        if len(candidates) == 1:
+            return str(candidates[0])
     names = ", ".join(c["name"] for c in containers)
     raise ManagerError("AmbiguousContainer", f"The secrets could go to any of {names}: send an image too.")
 
@@ -73,9 +78,14 @@ def changed(
     container = next(c for c in new["containerDefinitions"] if c["name"] == name)
     if image is not None:
         container["image"] = image
-    if secrets is not None:
+    # The same secrets in another order are no change.
+    if secrets is not None and _by_name(secrets) != _by_name(container.get("secrets", [])):
         container["secrets"] = [dict(secret) for secret in secrets]
     return new
+
+
+def _by_name(secrets: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    return sorted((dict(secret) for secret in secrets), key=lambda secret: secret["name"])
 
 
 def essential(definition: Mapping[str, Any]) -> list[str]:

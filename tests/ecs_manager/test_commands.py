@@ -1,0 +1,444 @@
+"""The manager's commands against the embedded AWS: what it changes there, and what it refuses to."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from ecs_manager import commands
+from ecs_manager.commands import Invocation
+from ecs_manager.errors import BadRequest, ManagerError
+from tests.conftest import EmbeddedCloud
+
+CLUSTER, APP, MIGRATE = "local-mint-app", "mint-app", "mint-app-db-migrate"
+SECRETS = [r"^/local/mint-app/\S+$"]
+CHANGES = ("RegisterTaskDefinition", "UpdateService", "RunTask")
+
+
+class Scripted:
+    """A client whose operations a test replaces; everything else goes to the real one."""
+
+    def __init__(self, client: Any, **operations: Callable[..., Any]) -> None:
+        self._client = client
+        self.__dict__ |= operations
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def call(cloud: EmbeddedCloud, *, remaining: float = 900, **operations: Callable[..., Any]) -> Invocation:
+    """What a command may use. Time passes when it sleeps, in the embedded AWS and in its own limit."""
+    deadline = [remaining]
+
+    def sleep(seconds: float) -> None:
+        cloud.advance(seconds)
+        deadline[0] -= seconds
+
+    ecs = Scripted(cloud.client("ecs"), **operations)
+    return Invocation(ecs, cloud.client("ssm"), "request-1", lambda: deadline[0], sleep)
+
+
+def changes(cloud: EmbeddedCloud) -> list[tuple[str, str]]:
+    """Every change that ECS was asked for, with the service or family."""
+    return [
+        (r["operation"], r["parameters"].get("service") or r["parameters"].get("family") or "")
+        for r in cloud.requests("ecs")
+        if r["operation"] in CHANGES
+    ]
+
+
+def service(cloud: EmbeddedCloud, name: str = APP) -> dict[str, Any]:
+    """A service as ECS shows it."""
+    return dict(cloud.client("ecs").describe_services(cluster=CLUSTER, services=[name])["services"][0])
+
+
+def definition(cloud: EmbeddedCloud, arn: str) -> dict[str, Any]:
+    """A task definition with its tags."""
+    found = cloud.client("ecs").describe_task_definition(taskDefinition=arn, include=["TAGS"])
+    return {**found["taskDefinition"], "tags": found["tags"]}
+
+
+def image(cloud: EmbeddedCloud, tag: str = "v1", repository: str = "mint-backend") -> str:
+    """An image's URI in the embedded registry."""
+    return f"{cloud.server.cloud.host}/{repository}:{tag}"
+
+
+def body(**more: Any) -> dict[str, Any]:
+    """What the deploy command is sent for the application."""
+    return {"cluster_id": CLUSTER, "service_ids": [APP], **more}
+
+
+def test_deploy_changes_the_image_and_the_secrets_of_one_container_and_nothing_else(cloud: EmbeddedCloud) -> None:
+    """Sidecar, volumes, platform, storage, roles and tags are those of the revision before."""
+    before = definition(cloud, service(cloud)["taskDefinition"])
+
+    reply = commands.deploy(call(cloud), body(image=image(cloud), secrets=SECRETS))
+
+    after = definition(cloud, reply["NewTaskdefArn"])
+    own = {"taskDefinitionArn", "revision", "registeredAt", "containerDefinitions"}
+    assert {k: v for k, v in after.items() if k not in own} == {k: v for k, v in before.items() if k not in own}
+    assert after["containerDefinitions"][1:] == before["containerDefinitions"][1:]
+    app = after["containerDefinitions"][0]
+    assert app["image"] == image(cloud)
+    assert app["secrets"] == [
+        {"name": "OKTA_CLIENT_SECRET", "valueFrom": "/local/mint-app/okta_client_secret"},
+        {"name": "POSTGRES_PASSWORD", "valueFrom": "/local/mint-app/postgres_password"},
+    ]
+
+
+def test_deploy_updates_a_service_once_with_a_forced_deployment_and_reports_it(cloud: EmbeddedCloud) -> None:
+    """The reply is what the wire contract says."""
+    reply = commands.deploy(call(cloud), body(image=image(cloud)))
+
+    (update,) = cloud.requests("ecs", "UpdateService")
+    assert update["parameters"] == {
+        "cluster": CLUSTER,
+        "service": APP,
+        "taskDefinition": reply["NewTaskdefArn"],
+        "forceNewDeployment": True,
+    }
+    assert reply == {
+        "ResponseMetadata": {"HTTPStatusCode": 200},
+        "UpdatedServiceArns": [service(cloud)["serviceArn"]],
+        "NewTaskdefArn": service(cloud)["taskDefinition"],
+    }
+
+
+def test_a_restart_registers_no_revision_and_still_reports_one(cloud: EmbeddedCloud) -> None:
+    """Neither image nor secrets: the service is restarted as it is."""
+    current = service(cloud)["taskDefinition"]
+
+    reply = commands.deploy(call(cloud), body())
+
+    assert reply["NewTaskdefArn"] == current
+    assert changes(cloud) == [("UpdateService", APP)]
+
+
+def test_the_same_image_and_secrets_again_register_no_revision(cloud: EmbeddedCloud) -> None:
+    """A second deployment of a version only restarts it, whatever the order of its secrets."""
+    first = commands.deploy(call(cloud), body(image=image(cloud), secrets=SECRETS))
+    ecs = cloud.client("ecs")
+    current = ecs.describe_task_definition(taskDefinition=first["NewTaskdefArn"])
+    current["taskDefinition"]["containerDefinitions"][0]["secrets"].reverse()
+
+    again = commands.deploy(
+        call(cloud, describe_task_definition=lambda **_: current), body(image=image(cloud), secrets=SECRETS)
+    )
+
+    assert again["NewTaskdefArn"] == first["NewTaskdefArn"]
+    assert [operation for operation, _ in changes(cloud)] == [
+        "RegisterTaskDefinition",
+        "UpdateService",
+        "UpdateService",
+    ]
+
+
+def test_a_service_that_is_named_twice_is_updated_once(cloud: EmbeddedCloud) -> None:
+    """By its name, by its ARN or by both."""
+    names = [APP, service(cloud)["serviceArn"], APP]
+
+    reply = commands.deploy(call(cloud), body(service_ids=names, image=image(cloud)))
+
+    assert len(cloud.requests("ecs", "UpdateService")) == len(reply["UpdatedServiceArns"]) == 1
+
+
+def test_several_services_are_all_checked_before_the_first_is_changed(cloud: EmbeddedCloud) -> None:
+    """An image that fits no container of the second service leaves the first alone."""
+    with pytest.raises(ManagerError, match=r"No container uses the repository .*/mint-backend"):
+        commands.deploy(call(cloud), body(service_ids=[APP, MIGRATE], image=image(cloud)))
+
+    assert changes(cloud) == []
+
+
+def test_a_failure_half_way_says_which_services_are_already_rolling_out(cloud: EmbeddedCloud) -> None:
+    """The second service fails; the first is named by its ARN."""
+    ecs = cloud.client("ecs")
+
+    def update(**given: Any) -> Any:
+        if given["service"] == MIGRATE:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "UpdateService")
+        return ecs.update_service(**given)
+
+    with pytest.raises(ManagerError) as error:
+        commands.deploy(call(cloud, update_service=update), body(service_ids=[APP, MIGRATE]))
+
+    assert error.value.title == "PartlyUpdated"
+    assert f"{MIGRATE}: " in error.value.message
+    assert "Rate exceeded" in error.value.message
+    assert error.value.message.endswith(f"Already rolling out: {service(cloud)['serviceArn']}.")
+
+
+@pytest.mark.parametrize(
+    ("expressions", "title", "said"),
+    [
+        ([r"^/lokal/mint-app/\S+$"], "NoSecretsFound", r"matches \^/lokal.*: 0 of 3 names match"),
+        ([*SECRETS, "/nothing"], "NoSecretsFound", "matches /nothing"),
+        (["/local/mint-app/note"], "NoSecretsFound", "1 of 3 names match"),
+        (["/local/mint-app/postgres"], "NoSecretsFound", "0 of 3 names match"),
+        (["/local/(mint"], "BadExpression", "is not a regular expression"),
+    ],
+    ids=["a typing error", "one of two", "only an untagged one", "only the beginning of a name", "malformed"],
+)
+def test_an_expression_that_finds_no_secret_is_an_error(
+    cloud: EmbeddedCloud, expressions: list[str], title: str, said: str
+) -> None:
+    """And nothing is registered or updated: the running secrets stay."""
+    with pytest.raises(ManagerError, match=said) as error:
+        commands.deploy(call(cloud), body(image=image(cloud), secrets=expressions))
+
+    assert error.value.title == title
+    assert changes(cloud) == []
+
+
+def test_secrets_are_found_on_every_page_of_parameters(cloud: EmbeddedCloud) -> None:
+    """SSM lists them in pages."""
+    ssm = cloud.client("ssm")
+    for number in range(120):
+        ssm.put_parameter(
+            Name=f"/local/mint-app/many-{number:03}",
+            Value="x",
+            Type="String",
+            Tags=[{"Key": "ENV_VAR_NAME", "Value": f"MANY_{number:03}"}],
+        )
+
+    reply = commands.deploy(call(cloud), body(secrets=SECRETS))
+
+    app = definition(cloud, reply["NewTaskdefArn"])["containerDefinitions"][0]
+    assert len(app["secrets"]) == 122
+    assert len(cloud.requests("ssm", "DescribeParameters")) > 1
+
+
+def test_two_parameters_for_one_variable_are_an_error_that_names_both(cloud: EmbeddedCloud) -> None:
+    """ECS would refuse them without saying where they come from."""
+    cloud.client("ssm").put_parameter(
+        Name="/local/mint-app/zz",
+        Value="x",
+        Type="String",
+        Tags=[{"Key": "ENV_VAR_NAME", "Value": "POSTGRES_PASSWORD"}],
+    )
+
+    with pytest.raises(ManagerError, match="Both /local/mint-app/postgres_password and /local/mint-app/zz"):
+        commands.deploy(call(cloud), body(secrets=SECRETS))
+
+    assert changes(cloud) == []
+
+
+@pytest.mark.parametrize("command", [commands.deploy, commands.runtask])
+def test_a_service_that_is_not_there_is_named(cloud: EmbeddedCloud, command: Callable[..., Any]) -> None:
+    """With its cluster, and nothing is changed."""
+    given = {"cluster_id": CLUSTER, "service_ids": [APP, "nothing"], "service_id": "nothing"}
+
+    with pytest.raises(ManagerError, match="There is no active service nothing in the cluster local-mint-app") as error:
+        command(call(cloud), given)
+
+    assert error.value.title == "ServiceNotFoundException"
+    assert changes(cloud) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        (commands.deploy, {"service_ids": [APP]}, "cluster_id"),
+        (commands.deploy, {"cluster_id": CLUSTER}, "service_ids"),
+        (commands.deploy, {"cluster_id": CLUSTER, "service_ids": []}, "service_ids"),
+        (commands.deploy, {"cluster_id": CLUSTER, "service_ids": APP}, "service_ids"),
+        (commands.deploy, {"cluster_id": CLUSTER, "service_ids": [""]}, "service_ids"),
+        (commands.deploy, body(image=""), "image"),
+        (commands.deploy, body(secrets=[]), "secrets"),
+        (commands.deploy, body(secrets=SECRETS[0]), "secrets"),
+        (commands.runtask, {"cluster_id": CLUSTER}, "service_id"),
+        (commands.runtask, {"cluster_id": CLUSTER, "service_id": MIGRATE, "entrypoint": "x"}, "container_id"),
+        (
+            commands.runtask,
+            {"cluster_id": CLUSTER, "service_id": MIGRATE, "container_id": MIGRATE, "entrypoint": "echo 'x"},
+            "cannot be taken apart",
+        ),
+        (
+            commands.runtask,
+            {"cluster_id": CLUSTER, "service_id": MIGRATE, "container_id": MIGRATE, "entrypoint": {"a": 1}},
+            "a text or a list of texts",
+        ),
+        (commands.healthcheck, {}, "cluster"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_body_that_is_not_understood_changes_nothing(
+    command: Callable[..., Any], given: dict[str, Any], said: str
+) -> None:
+    """The field that is missing or malformed is named, and nothing that could change anything is called."""
+    own = {"serviceName": MIGRATE, "serviceArn": "arn", "taskDefinition": "arn"}
+    containers = {"taskDefinitionArn": "arn", "containerDefinitions": [{"name": MIGRATE}]}
+    readable = Scripted(
+        None,
+        describe_services=lambda **_: {"services": [own]},
+        describe_task_definition=lambda **_: {"taskDefinition": containers},
+        run_task=lambda **_: pytest.fail("a task was started"),
+    )
+
+    with pytest.raises(BadRequest, match=said):
+        command(Invocation(readable, None, "request-1", lambda: 900), given)
+
+
+def run(**more: Any) -> dict[str, Any]:
+    """What the runtask command is sent for the migrations."""
+    return {"cluster_id": CLUSTER, "service_id": MIGRATE, **more}
+
+
+def change_migration(cloud: EmbeddedCloud, **fields: Any) -> str:
+    """Give the service of the migrations a revision with other fields in its own container."""
+    ecs = cloud.client("ecs")
+    old = ecs.describe_task_definition(taskDefinition=service(cloud, MIGRATE)["taskDefinition"])["taskDefinition"]
+    own, *others = old["containerDefinitions"]
+    new = ecs.register_task_definition(family=old["family"], containerDefinitions=[{**own, **fields}, *others])
+    arn = new["taskDefinition"]["taskDefinitionArn"]
+    ecs.update_service(cluster=CLUSTER, service=MIGRATE, taskDefinition=arn)
+    cloud.server.cloud.requests.clear()
+    return str(arn)
+
+
+def test_runtask_runs_the_services_task_in_its_own_network_and_reports_its_end(cloud: EmbeddedCloud) -> None:
+    """On Fargate, with the service's platform version and a token that makes a repeated call harmless."""
+    reply = commands.runtask(call(cloud), run())
+
+    (started,) = cloud.requests("ecs", "RunTask")
+    own = service(cloud, MIGRATE)
+    assert started["parameters"] == {
+        "cluster": CLUSTER,
+        "taskDefinition": own["taskDefinition"],
+        "count": 1,
+        "startedBy": "ecs-manager",
+        "clientToken": "request-1",
+        "launchType": "FARGATE",
+        "platformVersion": "1.4.0",
+        "networkConfiguration": own["networkConfiguration"],
+    }
+    assert changes(cloud) == [("RunTask", "")]
+    assert reply == {
+        "ResponseMetadata": {"HTTPStatusCode": 200},
+        "taskArn": reply["taskArn"],
+        "taskDefinitionArn": own["taskDefinition"],
+        "taskStatus": {
+            "exitCode": 0,
+            "stopCode": "EssentialContainerExited",
+            "stoppedReason": "Essential container in task exited",
+            "startedBy": "ecs-manager",
+            "taskArn": reply["taskArn"],
+        },
+    }
+
+
+def test_runtask_uses_the_capacity_providers_of_a_service_that_has_some(cloud: EmbeddedCloud) -> None:
+    """ECS takes either a launch type or a strategy."""
+    strategy = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
+    own = {**service(cloud, MIGRATE), "capacityProviderStrategy": strategy}
+
+    commands.runtask(call(cloud, describe_services=lambda **_: {"services": [own], "failures": []}), run())
+
+    (started,) = cloud.requests("ecs", "RunTask")
+    assert started["parameters"]["capacityProviderStrategy"] == strategy
+    assert "launchType" not in started["parameters"]
+
+
+def test_runtask_reports_the_exit_code_of_a_task_that_failed(cloud: EmbeddedCloud) -> None:
+    """As a success of the manager: the caller judges the code."""
+    change_migration(cloud, environment=[{"name": "EXIT_CODE", "value": "3"}])
+
+    assert commands.runtask(call(cloud), run())["taskStatus"]["exitCode"] == 3
+
+
+@pytest.mark.parametrize("entrypoint", ["migrate --to 'version 7'", ["migrate", "--to", "version 7"]])
+def test_runtask_gives_one_container_another_command_for_this_task_alone(
+    cloud: EmbeddedCloud, entrypoint: str | list[str]
+) -> None:
+    """By an override, as a list of words: no revision is registered."""
+    commands.runtask(call(cloud), run(entrypoint=entrypoint, container_id=MIGRATE))
+
+    (started,) = cloud.requests("ecs", "RunTask")
+    override = {"name": MIGRATE, "command": ["migrate", "--to", "version 7"]}
+    assert started["parameters"]["overrides"] == {"containerOverrides": [override]}
+    assert changes(cloud) == [("RunTask", "")]
+
+
+def test_runtask_names_the_containers_where_the_one_that_is_asked_for_is_not_there(cloud: EmbeddedCloud) -> None:
+    """And starts nothing."""
+    with pytest.raises(ManagerError, match=f"no container db: there are {MIGRATE}, log-router"):
+        commands.runtask(call(cloud), run(entrypoint="x", container_id="db"))
+
+    assert changes(cloud) == []
+
+
+def test_a_container_that_was_given_a_command_is_judged_even_if_it_is_not_essential(cloud: EmbeddedCloud) -> None:
+    """Its exit code is what the caller wants to know."""
+    stopped = {"lastStatus": "STOPPED", "taskArn": "arn:task"}
+    codes = [{"name": MIGRATE, "exitCode": 0}, {"name": "log-router", "exitCode": 9}]
+    describe = lambda **_: {"tasks": [{**stopped, "containers": codes}], "failures": []}  # noqa: E731
+
+    plain = commands.runtask(call(cloud, describe_tasks=describe), run())
+    asked = commands.runtask(call(cloud, describe_tasks=describe), run(entrypoint="x", container_id="log-router"))
+
+    assert (plain["taskStatus"]["exitCode"], asked["taskStatus"]["exitCode"]) == (0, 9)
+
+
+def test_a_container_that_never_started_says_why(cloud: EmbeddedCloud) -> None:
+    """The image is not there: ECS's reason reaches the caller."""
+    change_migration(cloud, image=image(cloud, "absent", "mint-db-migrate"))
+
+    with pytest.raises(ManagerError, match=f"{MIGRATE} never ran to an end: .*CannotPullContainerError") as error:
+        commands.runtask(call(cloud), run())
+
+    assert error.value.title == "TaskFailedToStart"
+
+
+def test_a_task_that_ecs_does_not_start_says_why(cloud: EmbeddedCloud) -> None:
+    """RunTask answers with failures and HTTP status 200."""
+    failed = {"tasks": [], "failures": [{"arn": "arn", "reason": "RESOURCE:ENI", "detail": "no free address"}]}
+
+    with pytest.raises(ManagerError, match=r"did not start the task of .*: RESOURCE:ENI no free address"):
+        commands.runtask(call(cloud, run_task=lambda **_: failed), run())
+
+
+def test_runtask_gives_up_before_the_function_is_stopped(cloud: EmbeddedCloud) -> None:
+    """It says that the task goes on, and leaves time for the answer."""
+    running = {"tasks": [{"lastStatus": "RUNNING", "taskArn": "arn:task", "containers": []}], "failures": []}
+    limited = call(cloud, remaining=30, describe_tasks=lambda **_: running)
+
+    with pytest.raises(ManagerError, match="is RUNNING and the time of this function ends: it may still") as error:
+        commands.runtask(limited, run())
+
+    assert error.value.title == "TaskStillRunning"
+    assert limited.remaining() >= commands.MARGIN_SECONDS
+
+
+def test_a_task_that_ecs_does_not_know_yet_is_waited_for(cloud: EmbeddedCloud) -> None:
+    """ECS answers from copies that lag behind; only one that stays unknown is an error."""
+    missing = {"tasks": [], "failures": [{"arn": "arn", "reason": "MISSING"}]}
+    ecs, looks = cloud.client("ecs"), []
+
+    def late(**given: Any) -> Any:
+        looks.append(given)
+        return missing if len(looks) < 4 else ecs.describe_tasks(**given)
+
+    assert commands.runtask(call(cloud, describe_tasks=late), run())["taskStatus"]["exitCode"] == 0
+    with pytest.raises(ManagerError, match=r"does not know the task arn:.*: MISSING"):
+        commands.runtask(call(cloud, describe_tasks=lambda **_: missing), run())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"cluster": CLUSTER, "serviceName": APP}, {"cluster_id": CLUSTER, "service_name": APP}],
+    ids=["as the code wanted", "as its README said"],
+)
+def test_healthcheck_shows_the_tasks_of_a_service(cloud: EmbeddedCloud, given: dict[str, Any]) -> None:
+    """The status of each task and of its containers."""
+    tasks = commands.healthcheck(call(cloud), given)["tasks"]
+
+    assert [task["lastStatus"] for task in tasks] == ["RUNNING", "RUNNING"]
+    assert [c["name"] for c in tasks[0]["containers"]] == [APP, "log-router"]
+    json.dumps(tasks)
+
+
+def test_healthcheck_of_a_family_without_tasks_shows_none(cloud: EmbeddedCloud) -> None:
+    """No task is an answer, not an error."""
+    assert commands.healthcheck(call(cloud), {"cluster": CLUSTER, "family": "nothing"})["tasks"] == []

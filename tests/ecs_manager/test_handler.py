@@ -1,0 +1,145 @@
+"""The wire: what an event is answered with, in this process and through Lambda's Invoke."""
+
+import json
+import re
+from typing import Any
+
+import boto3
+import pytest
+
+from ecs_manager.handler import handler
+from tests.conftest import EmbeddedCloud
+
+CLUSTER = "local-mint-app"
+SECRET = "secret-postgres_password"
+
+
+class Context:
+    """What Lambda gives a handler."""
+
+    aws_request_id = "request-1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 60_000
+
+
+@pytest.fixture(autouse=True)
+def lambda_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables that Lambda sets. The endpoint is a port that nobody serves, unless a test has a cloud."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name, value in {
+        "AWS_DEFAULT_REGION": "us-west-2",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+
+def deploy(**more: Any) -> dict[str, Any]:
+    """A deploy event."""
+    return {"command": "deploy", "body": {"cluster_id": CLUSTER, "service_ids": ["mint-app"], **more}}
+
+
+def test_a_success_has_the_shape_of_the_wire_contract(cloud: EmbeddedCloud) -> None:
+    """The event is echoed beside what was done, and the duration is in milliseconds."""
+    reply = handler(deploy(), Context())
+
+    assert reply["msg"] == "response received"
+    assert re.fullmatch(r"\d+\.\d ms", reply["data"]["duration"])
+    response = reply["data"]["response"]
+    assert response["request_payload"] == deploy()
+    assert set(response) == {"request_payload", "ResponseMetadata", "UpdatedServiceArns", "NewTaskdefArn"}
+    assert response["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+@pytest.mark.parametrize(
+    ("event", "title"),
+    [
+        (deploy(cluster_id="nothing"), "ClusterNotFoundException"),
+        (deploy(service_ids=["nothing"]), "ServiceNotFoundException"),
+        (deploy(secrets=["/nothing"]), "NoSecretsFound"),
+        (deploy(secrets=["("]), "BadExpression"),
+    ],
+)
+def test_a_failure_is_a_normal_reply_with_title_and_message(
+    cloud: EmbeddedCloud, event: dict[str, Any], title: str
+) -> None:
+    """The traceback is there, as an empty list, and no status says that it went well."""
+    response = handler(event, Context())["data"]["response"]
+
+    assert set(response) == {"request_payload", "title", "message", "traceback"}
+    assert response["title"] == title
+    assert response["message"]
+    assert response["traceback"] == []
+    assert response["request_payload"] == event
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"command": "destroy", "body": {}}, "unknown command 'destroy'"),
+        ({"command": ["deploy"], "body": {}}, "unknown command"),
+        ({"body": {}}, "unknown command None"),
+        ({}, "unknown command"),
+        (None, "unknown command"),
+        ("deploy", "unknown command"),
+        ({"command": "deploy"}, "needs a body"),
+        ({"command": "deploy", "body": []}, "needs a body"),
+        ({"command": "deploy", "body": {"cluster_id": CLUSTER}}, "service_ids"),
+        ({"command": "runtask", "body": {"cluster_id": CLUSTER}}, "service_id"),
+        (deploy(secrets=[]), "secrets"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_an_event_that_is_not_understood_is_critical(event: Any, said: str) -> None:
+    """It has no response at all and says what is wrong; AWS, which is not there, is not asked."""
+    reply = handler(event, Context())
+
+    assert set(reply) == {"msg", "data", "level"}
+    assert reply["level"] == "critical"
+    assert said in reply["data"]
+
+
+def test_no_reply_holds_the_value_of_a_secret(
+    cloud: EmbeddedCloud, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither in a success nor in a failure, nor in what is logged; parameters are never even read."""
+    cloud.fail(service="ecs", operation="UpdateService", status=400, code="AccessDeniedException")
+    event = deploy(secrets=[r"^/local/mint-app/\S+$"])
+
+    failed, done = handler(event, Context()), handler(event, Context())
+
+    assert failed["data"]["response"]["title"] == "AccessDeniedException"
+    assert done["data"]["response"]["ResponseMetadata"]["HTTPStatusCode"] == 200
+    said = capsys.readouterr()
+    assert SECRET not in json.dumps([failed, done]) + said.out + said.err + caplog.text
+    assert not [r for r in cloud.requests("ssm") if r["operation"].startswith("GetParameter")]
+
+
+def invoke(cloud: EmbeddedCloud, event: Any, function: str = "local-ecs-manager-docker") -> tuple[Any, str | None]:
+    """Call the function as the deployment does: the reply, and Lambda's own word for an error."""
+    answer = cloud.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event).encode())
+    return json.loads(answer["Payload"].read()), answer.get("FunctionError")
+
+
+def test_through_lambda_a_deployment_and_a_task_run_to_their_ends(cloud: EmbeddedCloud) -> None:
+    """The handler runs in a process of its own and finds AWS by its environment."""
+    deployed, error = invoke(cloud, deploy(image=f"{cloud.server.cloud.host}/mint-backend:v0"))
+    assert error is None
+    assert deployed["data"]["response"]["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+    body = {"cluster_id": CLUSTER, "service_id": "mint-app-db-migrate"}
+    ran, error = invoke(cloud, {"command": "runtask", "body": body})
+    assert error is None
+    assert ran["data"]["response"]["taskStatus"]["exitCode"] == 0
+
+
+def test_through_lambda_a_bug_is_a_function_error(cloud: EmbeddedCloud) -> None:
+    """What nobody expected is not dressed up as a reply."""
+    cloud.fail(service="ecs", operation="DescribeServices", status=200, code="x")
+
+    reply, error = invoke(cloud, deploy())
+
+    assert error == "Unhandled"
+    assert {"errorMessage", "errorType"} <= set(reply)
