@@ -10,12 +10,18 @@ from pathlib import Path
 
 import invoke
 
+import scripts.announce_failure
+import scripts.backup_database
 import scripts.build_image
+import scripts.check_image
+import scripts.clean_database
 import scripts.console
 import scripts.deploy_service
 import scripts.embedded
 import scripts.healthcheck
 import scripts.images
+import scripts.migrate_database
+import scripts.package_ecs_manager
 import scripts.release_static
 import scripts.revert
 import scripts.run_task
@@ -193,7 +199,7 @@ def release_static(
 
 @task(help=flags(tag="Version to deploy: the images' tag. Default: $GITHUB_SHA, else the commit that is checked out."))
 def deploy(c, env=None, tag=None, dry_run=False, yes=False, json=False):
-    """Deploy a version: migrate, deploy the service, wait until it answers, release the frontend."""
+    """Deploy a version: back up or clean, migrate, deploy the service, wait until it answers, release the frontend."""
     with Command(c, "deploy", env, dry_run=dry_run, yes=yes, json=json) as command:
         env, version = command.environment, scripts.version.wanted(tag)
         steps = []
@@ -201,9 +207,12 @@ def deploy(c, env=None, tag=None, dry_run=False, yes=False, json=False):
             # No pipeline has built the images of an embedded environment.
             for image in (env.image, env.migration_image):
                 steps.append((f"build {image}", partial(_build_image, command, image=image, tag=version)))
+        if env.backup:
+            steps.append(("back up the database", partial(_backup, command)))
+        if env.clean_function:
+            steps.append(("clean the database", partial(_clean, command)))
         if env.migration_service:
-            steps.append(("deploy the migrations", partial(_deploy_service, command, env.migration_service, version)))
-            steps.append(("migrate the database", partial(_run_task, command, env.migration_service)))
+            steps += _migration(command, version)
         steps.append(("deploy the service", partial(_deploy_service, command, env.service, version)))
         steps.append(("wait for the version", partial(_healthcheck, command, version)))
         steps.append(("build the frontend", partial(_build_frontend, command)))
@@ -218,11 +227,36 @@ def _deploy_service(command, service, tag):
     return command.run(plan, partial(scripts.deploy_service.deploy, env), f"deploy {service}")
 
 
-def _run_task(command, service):
+def _run_task(command, service, **function):
     env = command.environment
-    return command.run(
-        scripts.run_task.plan(env, service=service), partial(scripts.run_task.run, env), f"run {service}"
-    )
+    plan = scripts.run_task.plan(env, service=service, **function)
+    return command.run(plan, partial(scripts.run_task.run, env), f"run {service}")
+
+
+def _backup(command):
+    env = command.environment
+    existing = command.read("the snapshots of the database", partial(scripts.backup_database.snapshots, env))
+    plan = scripts.backup_database.plan(env, existing or (), time.time())
+    return command.run(plan, partial(scripts.backup_database.backup, env), "back up the database")
+
+
+def _clean(command):
+    cleaner = scripts.clean_database.cleaner(command.environment)
+    return _run_task(command, cleaner.service, function_name=cleaner.function, qualifier=cleaner.qualifier)
+
+
+def _migration(command, version):
+    """The steps of a migration: the service that migrates gets its image, then its task runs once."""
+    service = scripts.migrate_database.service(command.environment)
+
+    def migrate():
+        with scripts.migrate_database.showing_logs(command.environment):
+            return _run_task(command, service)
+
+    return [
+        ("deploy the migrations", partial(_deploy_service, command, service, version)),
+        ("migrate the database", migrate),
+    ]
 
 
 def _healthcheck(command, version):
@@ -278,6 +312,110 @@ def status(c, env=None, dry_run=False, yes=False, json=False):
             scripts.console.result("\n".join(table.lines()))
 
 
+@task(help=flags())
+def backup_database(c, env=None, dry_run=False, yes=False, json=False):
+    """Take a snapshot of the database and wait until it is available."""
+    with Command(c, "backup-database", env, dry_run=dry_run, yes=yes, json=json) as command:
+        _backup(command)
+
+
+@task(help=flags())
+def clean_database(c, env=None, dry_run=False, yes=False, json=False):
+    """Empty the database, where the settings allow it; never production's."""
+    with Command(c, "clean-database", env, dry_run=dry_run, yes=yes, json=json) as command:
+        _clean(command)
+
+
+@task(help=flags(tag="The migrations' image's tag. Default: $GITHUB_SHA, else the commit that is checked out."))
+def migrate_database(c, env=None, tag=None, dry_run=False, yes=False, json=False):
+    """Migrate the database: deploy the migrations of a version, run them once, show what they printed."""
+    with Command(c, "migrate-database", env, dry_run=dry_run, yes=yes, json=json) as command:
+        command.row(_migration(command, scripts.version.wanted(tag)))
+
+
+@task(
+    help=flags(
+        image="Repository of the image. Default: the service's, from the settings.",
+        tag="The image's tag. Default: $GITHUB_SHA, else the commit that is checked out.",
+        running="Check the version that runs, as the environment's healthcheck says, instead of --tag.",
+        against_running="Count only what the version that runs does not have.",
+        via="Where the findings come from: ecr (default), or lambda, which only counts them.",
+        fail_on="Least severity that counts: informational (default), low, medium, high or critical.",
+        waivers="TOML file of findings that are accepted until a date.",
+        announce="Tell the Slack channel of findings instead of failing.",
+        timeout="Seconds to wait for a scan that is not done. Default: 300.",
+        function_name="With --via=lambda: its name. Default: from the settings.",
+        qualifier="With --via=lambda: its version or alias. Default: from the settings; $LATEST for another one.",
+    )
+)
+def check_image(
+    c,
+    env=None,
+    image=None,
+    tag=None,
+    running=False,
+    against_running=False,
+    via=None,
+    fail_on=None,
+    waivers=None,
+    announce=False,
+    timeout=None,
+    function_name=None,
+    qualifier=None,
+    dry_run=False,
+    yes=False,
+    json=False,
+):
+    """Fail for what the registry's scanner found in an image."""
+    with Command(c, "check-image", env, dry_run=dry_run, yes=yes, json=json, changes=False) as command:
+        env, module = command.environment, scripts.check_image
+        module.check_flags(tag, running, against_running)
+        answers = ""
+        if running or against_running:
+            answers = command.read("the version that runs", partial(module.running_version, env)) or "unknown"
+        plan = module.plan(
+            env,
+            image=image,
+            tag=answers if running else tag,
+            running=answers if against_running else "",
+            via=via,
+            fail_on=fail_on,
+            waivers=waivers,
+            timeout=timeout,
+            function_name=function_name,
+            qualifier=qualifier,
+        )
+        checked = command.run(plan, partial(module.check, env))
+        if checked and announce and checked.total:
+            found = scripts.announce_failure.Announcement("", module.message(env, checked))
+            command.run(found, scripts.announce_failure.announce, "announce the findings")
+        elif checked and not announce:
+            module.require_clean(checked)
+
+
+@task(
+    help=flags(
+        step="Name of the step that failed.",
+        reason="Why it failed.",
+    )
+)
+def announce_failure(c, env=None, step=None, reason=None, dry_run=False, yes=False, json=False):
+    """Tell the team's Slack channel that a job of the main branch has failed; never fails for Slack."""
+    with Command(c, "announce-failure", env, dry_run=dry_run, yes=yes, json=json, changes=False) as command:
+        asked = [] if command.dry_run else scripts.status.ask(scripts.status.plan(command.environment.name).urls)
+        running = next((one.version for one in asked), "")
+        plan = scripts.announce_failure.plan(command.environment, step=step, reason=reason, running=running)
+        command.run(plan, scripts.announce_failure.announce)
+
+
+@task(help=flags(output="The zip to write. Default: ecs_manager.zip."))
+def package_ecs_manager(c, env=None, output=None, dry_run=False, yes=False, json=False):
+    """Pack the ecs-manager Lambda into a zip, the same bytes each time."""
+    flags = {"dry_run": dry_run, "yes": yes, "json": json}
+    with Command(c, "package-ecs-manager", env, changes=False, embedded=False, application=True, **flags) as command:
+        command.run(scripts.package_ecs_manager.plan(output), scripts.package_ecs_manager.write)
+
+
 def _local(c, verb, env, port, dry_run, yes, json):
     flags = {"dry_run": dry_run, "yes": yes, "json": json}
     with Command(c, f"local.{verb}", env or "local", changes=False, embedded=False, **flags) as command:
@@ -306,10 +444,16 @@ def local_status(c, env=None, port=None, dry_run=False, yes=False, json=False):
 
 
 namespace = invoke.Collection(
+    announce_failure,
+    backup_database,
     build_image,
+    check_image,
+    clean_database,
     deploy,
     deploy_service,
     healthcheck,
+    migrate_database,
+    package_ecs_manager,
     release_static,
     revert,
     run_task,

@@ -58,8 +58,10 @@ def test_the_port_does_what_the_old_script_did(recording: dict[str, Any], invoke
     """Same requests in the same order, success where it was success and failure where it was failure."""
     # The recordings are of the days when the main branch was called master.
     settings = tmp_path / "settings.toml"
-    settings.write_text(SETTINGS.read_text().replace('main_branch = "main"', 'main_branch = "master"'))
     with stand_in(answer(recording)) as aws:
+        text = SETTINGS.read_text().replace('main_branch = "main"', 'main_branch = "master"')
+        # The version that runs is asked for here, not on the internet.
+        settings.write_text(text.replace('"${site}/api/v1/healthcheck"', f'"{aws.url}/api/v1/healthcheck"'))
         # Port 9 (discard) is served by nobody here.
         endpoint = "http://127.0.0.1:9" if recording["unreachable"] else aws.url
         fixed = {

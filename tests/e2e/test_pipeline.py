@@ -50,8 +50,12 @@ def test_two_versions_are_deployed_one_after_the_other(cloud: EmbeddedCloud, inv
     assert [r["operation"] for r in second if r["status"] >= 400 and r["service"] != "ecr"] == []
     registry = f"127.0.0.1:{cloud.server.cloud.port}"
     invoked = [request for request in second if request["operation"] == "Invoke"]
-    assert {request["query"]["Qualifier"] for request in invoked} == {"$LATEST"}
+    assert [request["query"]["Qualifier"] for request in invoked] == ["2", "$LATEST", "$LATEST", "$LATEST"]
     assert [request["parameters"] for request in invoked] == [
+        {
+            "command": "runtask",
+            "body": {"cluster_id": "local-mint-app", "service_id": "mint-app-db-clean"},
+        },
         {
             "command": "deploy",
             "body": {
@@ -75,7 +79,9 @@ def test_two_versions_are_deployed_one_after_the_other(cloud: EmbeddedCloud, inv
         },
     ]
     order = [request["operation"] for request in second if request["operation"] in CHANGES]
-    assert order[:8] == [
+    assert order[:10] == [
+        "Invoke",
+        "RunTask",
         "Invoke",
         "RegisterTaskDefinition",
         "UpdateService",
@@ -130,7 +136,7 @@ def test_a_second_run_of_one_version_changes_nothing_but_the_rollout(cloud: Embe
     said = deploy(invoke, cloud, FIRST)
 
     again = [r["operation"] for r in cloud.requests()[first:] if r["operation"] in CHANGES]
-    assert again == ["Invoke", "UpdateService", "Invoke", "RunTask", "Invoke", "UpdateService"]
+    assert again == ["Invoke", "RunTask", "Invoke", "UpdateService", "Invoke", "RunTask", "Invoke", "UpdateService"]
     assert said.count("skipping the build and the push") == 2
 
 

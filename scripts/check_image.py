@@ -1,0 +1,403 @@
+"""Says what the registry's scanner found in an image, and whether that is acceptable.
+
+Was scripts/check_ecr_findings and scripts/check_deployed_image_findings. An image that was not scanned is
+not a clean one.
+"""
+
+import datetime
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts import aws, console, invocation, version
+from scripts.environments import Environment
+from scripts.errors import DeployError, OutcomeUnknown, Refused, retold
+from scripts.invocation import Invocation
+
+# From harmless to bad. A severity that the scanner does not know counts as the worst.
+SEVERITIES = ("INFORMATIONAL", "LOW", "MEDIUM", "HIGH", "CRITICAL")
+DONE = {"COMPLETE", "ACTIVE"}
+UNDER_WAY = {"IN_PROGRESS", "PENDING"}
+INTERVAL = 5.0
+ANSWER_TIMEOUT = 5.0
+# A scan on push begins a moment after the push.
+GRACE = 30.0
+# GitHub shows no more of one step.
+ANNOTATIONS = 10
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A finding that is accepted until the end of a day. Empty repository or package: any."""
+
+    finding: str
+    expires: datetime.date
+    reason: str
+    repository: str = ""
+    package: str = ""
+
+    def covers(self, repository: str, finding: "Finding") -> bool:
+        """Whether it is about this finding, expired or not."""
+        return (
+            self.finding == finding.name
+            and self.repository in ("", repository)
+            and self.package in ("", finding.package)
+        )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One vulnerability of one package in an image."""
+
+    name: str
+    severity: str
+    package: str = ""
+    installed: str = ""
+    fixed_in: str = ""
+    url: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it the same finding in another image."""
+        return self.name, self.package
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is to be looked at. call: the Lambda that counts, None for ECR itself. running: to compare with."""
+
+    repository: str
+    tag: str
+    call: Invocation | None
+    fail_on: str = SEVERITIES[0]
+    running: str = ""
+    waivers: tuple[Waiver, ...] = ()
+    timeout: float = 300.0
+
+    def describe(self) -> list[str]:
+        """The plan in lines for a person."""
+        if self.call:
+            return self.call.describe()
+        image = f"{self.repository}:{self.tag}"
+        lines = [f"read what the scan of {image} found, and wait up to {self.timeout:g} s for it"]
+        if self.running:
+            lines.append(f"leave out what is in {self.repository}:{self.running} too, which runs")
+        lines += [f"accept {w.finding} until {w.expires}: {w.reason}" for w in self.waivers]
+        return [*lines, f"fail for what is left from {self.fail_on} on"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finding and whether it counts; if not, why."""
+
+    finding: Finding
+    counts: bool
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found. total: how many count."""
+
+    image: str
+    total: int
+    findings: tuple[Judged, ...] = field(default=())
+
+    def summary(self) -> str:
+        """What is true now, in one line."""
+        left = len(self.findings) - self.total
+        rest = f" ({left} more do not count)" if left > 0 else ""
+        return f"{self.image} has {self.total or 'no'} findings{rest}"
+
+    def outputs(self) -> dict[str, str]:
+        """What later steps of a workflow may want to know."""
+        return {"findings": str(self.total)}
+
+
+def check_flags(tag: str | None, running: bool, against_running: bool) -> None:
+    """Raises Refused for flags that contradict each other."""
+    if running and (tag is not None or against_running):
+        raise Refused("--running checks the version that runs: --tag and --against-running say otherwise.")
+
+
+def running_version(environment: Environment) -> str:
+    """The version that the environment's healthcheck answers with. Raises DeployError for none."""
+    url = environment.require("healthcheck")
+    try:
+        return version.answering(url, ANSWER_TIMEOUT)
+    except DeployError as error:
+        message = f"The version that runs in {environment.name} is not known: {url}: {error}."
+        raise retold(error, message) from error
+
+
+def plan(
+    environment: Environment,
+    *,
+    image: str | None = None,
+    tag: str | None = None,
+    via: str | None = None,
+    fail_on: str | None = None,
+    running: str = "",
+    waivers: str | None = None,
+    timeout: str | None = None,
+    function_name: str | None = None,
+    qualifier: str | None = None,
+) -> Check:
+    """Decide what to ask. running: the version to compare with, empty for none. Raises Refused for bad input."""
+    repository = version.repository(environment.image if image is None else image)
+    tag = version.wanted(tag)
+    if via not in (None, "ecr", "lambda"):
+        raise Refused(f"{via!r} is no way to the findings: give --via=ecr or --via=lambda.")
+    if via == "lambda":
+        if running or fail_on is not None or waivers is not None:
+            raise Refused("The Lambda only counts: --fail-on, --waivers and --against-running need --via=ecr.")
+        return Check(repository, tag, _call(environment, repository, tag, function_name, qualifier))
+    if function_name is not None or qualifier is not None:
+        raise Refused("--function-name and --qualifier name a Lambda: give --via=lambda too.")
+    level = SEVERITIES[0] if fail_on is None else fail_on.upper()
+    if level not in SEVERITIES:
+        raise Refused(f"{fail_on!r} is not a severity: give one of {', '.join(SEVERITIES)}.")
+    try:
+        seconds = float("300" if timeout is None else timeout)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= 86400:
+        raise Refused(f"{timeout!r} is not a time-out: give seconds, such as 300.")
+    accepted = read_waivers(Path(waivers)) if waivers is not None else ()
+    return Check(repository, tag, None, level, running, accepted, seconds)
+
+
+def _call(
+    environment: Environment, repository: str, tag: str, function_name: str | None, qualifier: str | None
+) -> Invocation:
+    if function_name is None:
+        function_name = environment.require("scan_function")
+        qualifier = (environment.scan_qualifier or "$LATEST") if qualifier is None else qualifier
+    payload = {"repository": repository, "imageTag": tag}
+    return invocation.planned(environment, function_name, qualifier, payload)
+
+
+def read_waivers(path: Path) -> tuple[Waiver, ...]:
+    """The waivers of a TOML file: tables [[waiver]] with finding, expires (a date), reason.
+
+    They may also name the repository and the package that they are for. Raises Refused for any fault.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Refused(f"The waivers cannot be read: {path}: {error}.") from error
+    tables = content.get("waiver", [])
+    if content.keys() - {"waiver"} or not isinstance(tables, list):
+        raise Refused(f"{path}: it may hold tables [[waiver]] and nothing else.")
+    return tuple(_waiver(table, f"{path}: waiver {number}") for number, table in enumerate(tables, 1))
+
+
+def _waiver(table: Any, where: str) -> Waiver:
+    texts = {"finding", "reason", "repository", "package"}
+    if not isinstance(table, dict):
+        raise Refused(f"{where} is not a table.")
+    for key in table.keys() - texts - {"expires"}:
+        raise Refused(f"{where}: {key} is not known there.")
+    for key in ("finding", "reason", "expires"):
+        if not table.get(key):
+            raise Refused(f"{where} needs {key}.")
+    if type(table["expires"]) is not datetime.date:
+        raise Refused(f"{where}: expires must be a date, such as 2030-12-31, without quotes.")
+    if not all(isinstance(table[key], str) for key in texts & table.keys()):
+        raise Refused(f"{where}: {', '.join(sorted(texts))} must be texts.")
+    return Waiver(**table)
+
+
+def check(
+    environment: Environment,
+    plan: Check,
+    *,
+    today: datetime.date | None = None,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Checked:
+    """Ask what was found and judge it; what it says is for `require_clean` or a person to act on.
+
+    Raises DeployError for an image that is not there or not scanned, OutcomeUnknown for a scan that is not
+    done in time.
+    """
+    image = f"{plan.repository}:{plan.tag}"
+    if plan.call:
+        return Checked(image, _count(invocation.invoke(environment, plan.call), plan.call.function))
+    found = _read(environment, plan.repository, plan.tag, now() + plan.timeout, now, sleep)
+    known: Sequence[Finding] = ()
+    if plan.running and plan.running != plan.tag:
+        try:
+            known = _read(environment, plan.repository, plan.running, now(), now, sleep)
+        except DeployError as error:
+            console.warn(f"Nothing to compare with, so that everything counts: {error}")
+    today = today or datetime.datetime.now(datetime.UTC).date()
+    judged = judge(plan, found, known, today)
+    for waiver in plan.waivers:
+        if waiver.expires < today and any(waiver.covers(plan.repository, one) for one in found):
+            console.warn(f"The waiver of {waiver.finding} ended on {waiver.expires}: it counts again.")
+    show(image, judged)
+    return Checked(image, sum(one.counts for one in judged), judged)
+
+
+def _count(reply: Any, function: str) -> int:
+    total = reply.get("totalFindings") if isinstance(reply, dict) else None
+    if type(total) is not int:
+        raise DeployError(f"{function} did not say how many findings there are.")
+    return total
+
+
+def require_clean(checked: Checked) -> None:
+    """Raises DeployError if anything counts, naming the worst."""
+    if not checked.total:
+        return
+    worst = [one.finding for one in checked.findings if one.counts][:5]
+    names = ", ".join(f"{one.name} ({one.severity})" for one in worst)
+    more = ", …" if worst and checked.total > len(worst) else ""
+    raise DeployError(f"{checked.summary()}{': ' if names else ''}{names}{more}.")
+
+
+def judge(plan: Check, found: Sequence[Finding], known: Sequence[Finding], today: datetime.date) -> tuple[Judged, ...]:
+    """Which findings count, the worst first."""
+    running = {one.key for one in known}
+
+    def one(finding: Finding) -> Judged:
+        waiver = next((w for w in plan.waivers if w.covers(plan.repository, finding) and w.expires >= today), None)
+        if waiver:
+            return Judged(finding, False, f"accepted until {waiver.expires}")
+        if rank(finding.severity) < rank(plan.fail_on):
+            return Judged(finding, False, f"below {plan.fail_on}")
+        if finding.key in running or (plan.running and plan.running == plan.tag):
+            return Judged(finding, False, "runs already")
+        return Judged(finding, True)
+
+    ordered = sorted(found, key=lambda finding: (-rank(finding.severity), finding.key))
+    return tuple(one(finding) for finding in ordered)
+
+
+def rank(severity: str) -> int:
+    """How bad a severity is."""
+    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
+
+
+def _read(
+    environment: Environment,
+    repository: str,
+    tag: str,
+    deadline: float,
+    now: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> list[Finding]:
+    """All findings of an image, once its scan is done."""
+    image, said = f"{repository}:{tag}", ""
+    grace = min(deadline, now() + GRACE)
+    while True:
+        status, findings, why = _pages(environment, repository, tag)
+        if status in DONE:
+            return findings
+        late = now() + INTERVAL > (grace if status == "NOT_SCANNED" else deadline)
+        if status not in UNDER_WAY and (status != "NOT_SCANNED" or late):
+            raise DeployError(f"{image} is not scanned, which does not make it clean: {status}{why}.")
+        if late:
+            raise OutcomeUnknown(f"The scan of {image} is not done: {status}. Run it again later, or with --timeout.")
+        if status != said:
+            console.say(f"waiting for the scan of {image}: {status}")
+            said = status
+        sleep(INTERVAL)
+
+
+def _pages(environment: Environment, repository: str, tag: str) -> tuple[str, list[Finding], str]:
+    """The scan's status, all findings, and what ECR says about the status."""
+    client = aws.client("ecr", environment)
+    status, why, findings = "NOT_SCANNED", "", list[Finding]()
+    with aws.errors(f"reading the findings of {repository}:{tag}", environment):
+        pages = client.get_paginator("describe_image_scan_findings").paginate(
+            repositoryName=repository, imageId={"imageTag": tag}
+        )
+        try:
+            for page in pages:
+                scan = page.get("imageScanStatus", {})
+                status, why = scan.get("status", status), scan.get("description", "")
+                found = page.get("imageScanFindings", {})
+                findings += [_basic(item) for item in found.get("findings", [])]
+                findings += [one for item in found.get("enhancedFindings", []) for one in _enhanced(item)]
+        except client.exceptions.ScanNotFoundException:
+            pass
+        except (client.exceptions.ImageNotFoundException, client.exceptions.RepositoryNotFoundException) as error:
+            raise DeployError(f"There is no {repository}:{tag} in the registry of {environment.name}.") from error
+    return status, list(dict.fromkeys(findings)), f" ({why})" if why else ""
+
+
+def _basic(item: Mapping[str, Any]) -> Finding:
+    """A finding of ECR's basic scanning."""
+    attributes = {one["key"]: one.get("value", "") for one in item.get("attributes", [])}
+    return Finding(
+        name=item.get("name", "?"),
+        severity=item.get("severity", "UNDEFINED"),
+        package=attributes.get("package_name", ""),
+        installed=attributes.get("package_version", ""),
+        url=item.get("uri", ""),
+    )
+
+
+def _enhanced(item: Mapping[str, Any]) -> list[Finding]:
+    """A finding of Amazon Inspector, one for each package; none for one that is suppressed or closed there."""
+    if item.get("status", "ACTIVE") != "ACTIVE":
+        return []
+    details = item.get("packageVulnerabilityDetails", {})
+    return [
+        Finding(
+            name=details.get("vulnerabilityId") or item.get("title", "?"),
+            severity=item.get("severity", "UNTRIAGED"),
+            package=package.get("name", ""),
+            installed=package.get("version", ""),
+            fixed_in=package.get("fixedInVersion", ""),
+            url=details.get("sourceUrl", ""),
+        )
+        for package in details.get("vulnerablePackages") or [{}]
+    ]
+
+
+def show(image: str, judged: Sequence[Judged]) -> None:
+    """The findings as a table, and those that count as annotations in Actions."""
+    for line in table(judged):
+        console.say(line)
+    counting = [one.finding for one in judged if one.counts]
+    for finding in counting[:ANNOTATIONS]:
+        fixed = f", fixed in {finding.fixed_in}" if finding.fixed_in else ""
+        what = f"{finding.package} {finding.installed}".strip()
+        console.annotate("error", f"{image}: {what}{fixed} {finding.url}", title=f"{finding.severity} {finding.name}")
+
+
+def table(judged: Sequence[Judged]) -> list[str]:
+    """The findings as aligned lines, the head first; nothing where there are none."""
+    if not judged:
+        return []
+    rows = [("SEVERITY", "FINDING", "PACKAGE", "INSTALLED", "FIXED IN", "")]
+    for one in judged:
+        f = one.finding
+        cells = (f.severity, f.name, f.package, f.installed, f.fixed_in or "-", "counts" if one.counts else one.why)
+        # A name that holds a line break could pass for a line of its own.
+        rows.append(tuple(" ".join(cell.split()) for cell in cells))  # type: ignore[arg-type]
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def message(environment: Environment, checked: Checked, now: float | None = None) -> dict[str, Any]:
+    """What the team's Slack channel is told of the findings. now: Unix time in seconds."""
+    worst = [one.finding for one in checked.findings if one.counts][:ANNOTATIONS]
+    lines = [f"{one.severity} {one.name} {one.package} {one.installed}".strip() for one in worst]
+    attachment = {
+        "fallback": checked.summary(),
+        "color": "warning",
+        "pretext": f"Findings in the image that runs in {environment.name}",
+        "title": checked.summary(),
+        "text": "\n".join(lines) or checked.summary(),
+        "ts": int(time.time() if now is None else now),
+    }
+    return {"channel": environment.slack_channel, "attachments": [attachment]}

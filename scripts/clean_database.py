@@ -1,0 +1,60 @@
+"""Decides whether an environment's database may be emptied, and by which task.
+
+Was a step of the workflow, for dev alone. The settings have to name the function that cleans; and whatever
+they say, the production database is never cleaned.
+"""
+
+from dataclasses import dataclass
+
+from scripts import environments
+from scripts.environments import Environment
+from scripts.errors import Refused
+
+PRODUCTION = {"prod", "production"}
+
+
+@dataclass(frozen=True)
+class Cleaner:
+    """The task that cleans a database: the ECS service, and the function that runs its task."""
+
+    service: str
+    function: str
+    qualifier: str
+
+
+def cleaner(environment: Environment) -> Cleaner:
+    """The task that cleans the environment's database. Raises Refused where it may not be cleaned."""
+    why = protected(environment)
+    if why:
+        raise Refused(f"The database of {environment.name} is never cleaned: {why}.")
+    if not environment.clean_function:
+        raise Refused(f"The database of {environment.name} may not be cleaned: it has no clean_function.")
+    shared = shared_with(environment)
+    if shared:
+        raise Refused(f"The database of {environment.name} is never cleaned: its settings are those of {shared}.")
+    qualifier = environment.clean_qualifier or "$LATEST"
+    return Cleaner(environment.require("clean_service"), environment.clean_function, qualifier)
+
+
+def protected(environment: Environment) -> str:
+    """Why an environment is production, or ""."""
+    promotion = environment.application.promotion
+    if environment.name.lower() in PRODUCTION:
+        return "it is production by its name"
+    if promotion and environment.name == promotion[-1]:
+        return "it is the last one in the order of promotion"
+    if environment.confirm:
+        return "a person has to confirm what is done there"
+    return ""
+
+
+def shared_with(environment: Environment) -> str:
+    """The protected environment whose cluster or database this one's settings name by mistake, or ""."""
+    if environment.endpoint_url:
+        return ""
+    for name in environments.names():
+        other = environments.environment(name, dry_run=True)
+        same = other.cluster == environment.cluster or (other.database and other.database == environment.database)
+        if name != environment.name and same and protected(other):
+            return name
+    return ""

@@ -1,0 +1,105 @@
+"""Shows what a migration printed, from CloudWatch, whether it went well or not.
+
+The migration itself is two commands in a row: deploy-service of the service that migrates, then run-task.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from scripts import aws, console, rollout
+from scripts.environments import Environment
+from scripts.errors import DeployError, Refused
+
+# CloudWatch shows a line some seconds after it was printed.
+LOOKS, INTERVAL = 4, 1.5
+# How far apart this clock and that of AWS may be, in seconds.
+SKEW = 5.0
+LINES = 200
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a container's lines go: a log group, and what its streams' names begin with."""
+
+    group: str
+    region: str
+    prefix: str
+
+
+def service(environment: Environment) -> str:
+    """The service that migrates. Raises Refused where the environment has none."""
+    if not environment.migration_service:
+        raise Refused(f"{environment.name} has no migration_service: there is nothing to migrate with.")
+    return environment.migration_service
+
+
+@contextmanager
+def showing_logs(environment: Environment, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+    """Run what is inside, then show what the migration printed meanwhile. Logs never change the outcome."""
+    since = time.time() - SKEW
+    try:
+        yield
+    finally:
+        if not environment.dry_run:
+            _show(environment, since, sleep)
+
+
+def _show(environment: Environment, since: float, sleep: Callable[[float], None]) -> None:
+    try:
+        found = sources(environment)
+        lines = _wait(environment, found, since, sleep) if found else []
+    except DeployError as error:
+        console.say(f"the migration's logs cannot be read: {error}")
+        return
+    if not lines:
+        console.say("the migration's logs show nothing" if found else "the migration writes no logs to CloudWatch")
+        return
+    with console.group(f"what {environment.migration_service} printed"):
+        for line in lines[-LINES:]:
+            console.say(f"  | {line}")
+
+
+def sources(environment: Environment) -> list[Source]:
+    """Where the containers of the service that migrates write to, as its task definition says."""
+    primary = rollout.observe(environment, environment.migration_service).primary
+    if primary is None:
+        return []
+    with aws.errors(f"reading {primary.task_definition}", environment):
+        found = aws.client("ecs", environment).describe_task_definition(taskDefinition=primary.task_definition)
+    return [source for c in found["taskDefinition"]["containerDefinitions"] if (source := _source(environment, c))]
+
+
+def _source(environment: Environment, container: Mapping[str, Any]) -> Source | None:
+    configuration = container.get("logConfiguration", {})
+    options = configuration.get("options", {})
+    if configuration.get("logDriver") != "awslogs" or not options.get("awslogs-stream-prefix"):
+        return None
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html: prefix/container/task
+    prefix = f"{options['awslogs-stream-prefix']}/{container['name']}/"
+    return Source(options.get("awslogs-group", ""), options.get("awslogs-region", environment.region), prefix)
+
+
+def _wait(environment: Environment, found: list[Source], since: float, sleep: Callable[[float], None]) -> list[str]:
+    for look in range(LOOKS):
+        lines = [line for source in found for line in read(environment, source, since)]
+        if lines or look == LOOKS - 1:
+            return lines
+        sleep(INTERVAL)
+    return []
+
+
+def read(environment: Environment, source: Source, since: float) -> list[str]:
+    """The lines of the newest task that wrote there. since: Unix time in seconds."""
+    client = aws.client("logs", environment)
+    with aws.errors(f"reading the log group {source.group}", environment):
+        pages = client.get_paginator("filter_log_events").paginate(
+            logGroupName=source.group, logStreamNamePrefix=source.prefix, startTime=int(since * 1000)
+        )
+        events = [event for page in pages for event in page["events"]]
+    if not events:
+        return []
+    newest = max(events, key=lambda event: event["timestamp"])["logStreamName"]
+    return [str(event["message"]).rstrip() for event in events if event["logStreamName"] == newest]

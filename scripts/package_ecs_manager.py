@@ -1,0 +1,88 @@
+"""Packs the ecs-manager Lambda into a zip, with the same bytes each time.
+
+Nothing in it depends on when, where or by whom it is made: names are sorted, times and modes are fixed,
+and the files are stored as they are, because compressors differ between machines.
+"""
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.environments import ROOT
+from scripts.errors import Refused
+
+PACKAGE = ROOT / "ecs_manager"
+HANDLER = "ecs_manager.handler.handler"
+# The earliest time that a zip can hold.
+TIME = (1980, 1, 1, 0, 0, 0)
+UNIX, MODE = 3, 0o100644
+
+
+@dataclass(frozen=True)
+class Package:
+    """A zip that is to be written. files: names in it, in order."""
+
+    output: str
+    files: tuple[str, ...]
+    size: int
+    sha256: str
+
+    def describe(self) -> list[str]:
+        """The plan in lines for a person."""
+        head = f"write {self.output}: {self.size} bytes, sha256 {self.sha256}"
+        return [head, *(f"  {name}" for name in self.files)]
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A zip that was written."""
+
+    output: str
+    sha256: str
+
+    def summary(self) -> str:
+        """What is true now, in one line."""
+        return f"{self.output} has sha256 {self.sha256}; its handler is {HANDLER}"
+
+    def outputs(self) -> dict[str, str]:
+        """What later steps of a workflow may want to know."""
+        return {"package": self.output, "sha256": self.sha256}
+
+
+def plan(output: str | None) -> Package:
+    """Decide what goes into the zip. Raises Refused where it cannot be written."""
+    path = Path("ecs_manager.zip" if output is None else output)
+    if output == "" or path.is_dir() or not path.parent.is_dir():
+        raise Refused(f"{str(output)!r} cannot be written: give the path of a file in a folder that exists.")
+    data = archive(PACKAGE)
+    return Package(str(path), tuple(names(PACKAGE)), len(data), hashlib.sha256(data).hexdigest())
+
+
+def write(plan: Package) -> Packaged:
+    """Write the zip, whole or not at all. Raises Refused where the file cannot be written."""
+    path = Path(plan.output)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(archive(PACKAGE))
+        part.replace(path)
+    except OSError as error:
+        raise Refused(f"{path} cannot be written: {error.strerror}.") from error
+    return Packaged(plan.output, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def names(package: Path) -> list[str]:
+    """The package's modules as they are named in the zip, sorted."""
+    return sorted(path.relative_to(package.parent).as_posix() for path in package.rglob("*.py"))
+
+
+def archive(package: Path) -> bytes:
+    """The zip of a package."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in names(package):
+            entry = zipfile.ZipInfo(name, TIME)
+            entry.create_system, entry.external_attr = UNIX, MODE << 16
+            archive.writestr(entry, (package.parent / name).read_bytes())
+    return buffer.getvalue()
