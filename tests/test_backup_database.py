@@ -1,0 +1,198 @@
+"""Snapshots: taken one at a time, waited for, and old ones deleted only after the new one is there."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scripts import backup_database, environments
+from scripts.backup_database import Backup, Snapshot
+from scripts.environments import Environment
+from scripts.errors import DeployError, OutcomeUnknown, Refused
+from tests.conftest import EmbeddedCloud, Invoke
+
+DATABASE = "mintlocal"
+TAGS = {"Environment": "local", "Tool": "backup-database"}
+
+
+@pytest.fixture
+def local(cloud: EmbeddedCloud) -> Environment:
+    """The settings of the embedded AWS."""
+    return environments.environment("local")
+
+
+def snapshot(name: str, created: float, **more: Any) -> Snapshot:
+    """A snapshot of ours that is available."""
+    fields = {"status": "available", "percent": 100, "tags": TAGS, "manual": True, **more}
+    return Snapshot(id=name, created=created, **fields)
+
+
+def take(cloud: EmbeddedCloud, name: str, tags: dict[str, str] = TAGS) -> None:
+    """Take a snapshot and let it become available."""
+    cloud.client("rds").create_db_snapshot(
+        DBInstanceIdentifier=DATABASE,
+        DBSnapshotIdentifier=name,
+        Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+    )
+    cloud.advance(60)
+
+
+def run(cloud: EmbeddedCloud, local: Environment, plan: Backup) -> Any:
+    """Act on a plan with a clock that moves the embedded AWS on."""
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        cloud.advance(seconds / 10)
+
+    return backup_database.backup(local, plan, now=lambda: clock[0], sleep=sleep)
+
+
+def there(cloud: EmbeddedCloud) -> list[str]:
+    """The manual snapshots of the database."""
+    found = cloud.client("rds").describe_db_snapshots(DBInstanceIdentifier=DATABASE, SnapshotType="manual")
+    return sorted(item["DBSnapshotIdentifier"] for item in found["DBSnapshots"])
+
+
+def test_the_command_takes_a_snapshot_and_says_how_far_it_is(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Named after the database and the time, with the tags of the old script, available at the end."""
+    done = invoke("backup-database", **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    (name,) = there(cloud)
+    database, _, stamp = name.rpartition("-")
+    assert (database, stamp.isdigit()) == (DATABASE, True)
+    found = cloud.client("rds").describe_db_snapshots(DBSnapshotIdentifier=name)["DBSnapshots"][0]
+    assert {tag["Key"]: tag["Value"] for tag in found["TagList"]} == TAGS
+    assert f"{name}: available, 100 %" in done.stderr
+    assert f"{name} of {DATABASE} is available" in done.stderr.splitlines()[-1]
+
+
+def test_a_dry_run_takes_none(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """It only reads."""
+    done = invoke("backup-database", "--dry-run", **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert f"would create the snapshot {DATABASE}-" in done.stderr
+    assert {r["operation"] for r in cloud.requests("rds")} <= {"DescribeDBInstances", "DescribeDBSnapshots"}
+
+
+def test_a_database_that_is_not_there_is_refused(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Nothing is created."""
+    with pytest.raises(Refused, match="There is no database elsewhere in local"):
+        backup_database.snapshots(replace(local, database="elsewhere"))
+
+    assert cloud.requests("rds", "CreateDBSnapshot") == []
+
+
+def test_a_snapshot_that_is_being_taken_is_waited_for_first(cloud: EmbeddedCloud, local: Environment) -> None:
+    """RDS takes one at a time."""
+    cloud.client("rds").create_db_snapshot(DBInstanceIdentifier=DATABASE, DBSnapshotIdentifier="other")
+    plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
+    cloud.server.cloud.requests.clear()
+
+    run(cloud, local, plan)
+
+    assert plan.busy == ("other",)
+    operations = [r["operation"] for r in cloud.requests("rds")]
+    assert operations[0] == "DescribeDBSnapshots"
+    assert operations.index("CreateDBSnapshot") > operations.index("DescribeDBSnapshots")
+    assert there(cloud) == [f"{DATABASE}-1700000000", "other"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "expired"),
+    [(0, ()), (1, ("a", "b", "c")), (2, ("a", "b")), (3, ("a",)), (4, ()), (9, ())],
+    ids=lambda value: str(value),
+)
+def test_which_snapshots_are_superfluous(local: Environment, keep: int, expired: tuple[str, ...]) -> None:
+    """The new one counts as one that is kept; the oldest goes first; 0 keeps all."""
+    ours = (snapshot("b", 2), snapshot("c", 3), snapshot("a", 1))
+
+    assert backup_database.plan(replace(local, keep_snapshots=keep), ours, 9).expired == expired
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        snapshot("x", 1, manual=False),
+        snapshot("x", 1, tags={}),
+        snapshot("x", 1, tags={"Environment": "local"}),
+        snapshot("x", 1, tags={**TAGS, "Environment": "prod"}),
+        snapshot("x", 1, tags={**TAGS, "Tool": "by hand"}),
+        snapshot("x", 0, status="creating"),
+        snapshot("x", 1, status="failed"),
+    ],
+    ids=["automated", "untagged", "without a tool", "of prod", "of another tool", "being taken", "failed"],
+)
+def test_a_snapshot_that_is_not_ours_is_never_deleted(local: Environment, foreign: Snapshot) -> None:
+    """Only manual, available ones with both of our tags."""
+    assert backup_database.plan(replace(local, keep_snapshots=1), (foreign,), 9).expired == ()
+
+
+def test_old_snapshots_are_deleted_after_the_new_one_is_available(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Oldest first, and not the one that somebody took by hand."""
+    for name in ("one", "two", "three"):
+        take(cloud, name)
+    take(cloud, "by-hand", {})
+    local = replace(local, keep_snapshots=2)
+    plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
+    cloud.server.cloud.requests.clear()
+
+    done = run(cloud, local, plan)
+
+    assert done.deleted == ("one", "two")
+    assert there(cloud) == ["by-hand", f"{DATABASE}-1700000000", "three"]
+    changes = [r["operation"] for r in cloud.requests("rds") if not r["operation"].startswith("Describe")]
+    assert changes == ["CreateDBSnapshot", "DeleteDBSnapshot", "DeleteDBSnapshot"]
+
+
+def stay(monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    """Make every snapshot show this status."""
+    from moto.rds.models import DBSnapshot
+
+    monkeypatch.setattr(DBSnapshot, "status", property(lambda _: status, lambda *_: None))
+
+
+def test_a_snapshot_that_takes_too_long_deletes_nothing(
+    cloud: EmbeddedCloud, local: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outcome is unknown (exit code 3): RDS may still finish it."""
+    take(cloud, "one")
+    local = replace(local, keep_snapshots=1)
+    plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
+    stay(monkeypatch, "creating")
+    monkeypatch.setattr(backup_database, "TIMEOUT", 60.0)
+
+    with pytest.raises(OutcomeUnknown, match=r"creating, .* % after 60 s: RDS may still finish it") as error:
+        run(cloud, local, plan)
+
+    assert error.value.code == 3
+    assert cloud.requests("rds", "DeleteDBSnapshot") == []
+
+
+def test_a_snapshot_that_fails_deletes_nothing(
+    cloud: EmbeddedCloud, local: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its status is neither creating nor available."""
+    take(cloud, "one")
+    local = replace(local, keep_snapshots=1)
+    plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
+    stay(monkeypatch, "failed")
+
+    with pytest.raises(DeployError, match="is failed instead of available") as error:
+        run(cloud, local, plan)
+
+    assert error.value.code == 1
+    assert cloud.requests("rds", "DeleteDBSnapshot") == []
+
+
+def test_a_snapshot_is_asked_for_once_even_if_the_answer_is_lost(cloud: EmbeddedCloud, local: Environment) -> None:
+    """A second request would only report that the name is taken; the outcome is unknown."""
+    plan = backup_database.plan(local, (), 1700000000)
+    cloud.fail(service="rds", operation="CreateDBSnapshot", drop=True, times=9)
+
+    with pytest.raises(OutcomeUnknown, match="The answer of AWS was lost in creating the snapshot"):
+        run(cloud, local, plan)
+
+    assert len(cloud.requests("rds", "CreateDBSnapshot")) == 1

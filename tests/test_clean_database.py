@@ -1,0 +1,90 @@
+"""Which database may be emptied: never production's, whatever the settings say."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts import clean_database, environments
+from scripts.clean_database import Cleaner
+from scripts.errors import Refused
+from tests.conftest import EmbeddedCloud, Invoke
+from tests.stand_in import Reply, answering, stand_in
+
+SETTINGS = (Path(__file__).parent.parent / "environments.toml").read_text()
+CLEAN = 'clean_function = "f"\nclean_service = "s"\n'
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ACCOUNT_ID": "123456789012"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A settings file that a test writes."""
+    path = tmp_path / "settings.toml"
+    monkeypatch.setenv("ENVIRONMENTS_FILE", str(path))
+    return path
+
+
+def allow(environment: str, *lines: str) -> str:
+    """The settings, with one environment's database to be cleaned and more lines in it."""
+    head = f"[environments.{environment}]\n"
+    return SETTINGS.replace(head, head + CLEAN + "\n".join(lines) + "\n")
+
+
+def test_dev_is_cleaned_by_its_own_function() -> None:
+    """At the qualifier of the settings."""
+    assert clean_database.cleaner(environments.environment("dev")) == Cleaner(
+        "mint-app-db-clean", "mint-app-db-clean-tmp", "2"
+    )
+
+
+def test_without_a_clean_function_nothing_is_cleaned() -> None:
+    """As in impl."""
+    with pytest.raises(Refused, match="impl may not be cleaned: it has no clean_function"):
+        clean_database.cleaner(environments.environment("impl"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "text", "said"),
+    [
+        ("prod", allow("prod"), "production by its name"),
+        (
+            "live",
+            allow("prod").replace("environments.prod]", "environments.live]").replace('"prod"]', '"live"]'),
+            "last one in the order of promotion",
+        ),
+        ("impl", allow("impl", "confirm = true"), "a person has to confirm"),
+        ("Production", allow("prod").replace("environments.prod]", "environments.Production]"), "by its name"),
+        ("impl", allow("impl", 'cluster = "prod-mint-app"'), "its settings are those of prod"),
+        ("impl", allow("impl", 'database = "mintprod"'), "its settings are those of prod"),
+    ],
+    ids=["named prod", "last in promotion", "to be confirmed", "another case", "prod's cluster", "prod's database"],
+)
+def test_production_is_never_cleaned_whatever_the_settings_say(
+    environment: str, text: str, said: str, settings: Path
+) -> None:
+    """Not even where they name a function for it."""
+    settings.write_text(text)
+
+    with pytest.raises(Refused, match=said):
+        clean_database.cleaner(environments.environment(environment))
+
+
+def test_the_command_refuses_prod_before_any_request(invoke: Invoke, settings: Path) -> None:
+    """With --yes, in CI, and with a function in the settings: exit code 2."""
+    settings.write_text(allow("prod"))
+    with stand_in(answering(Reply(b"{}"))) as aws:
+        done = invoke("clean-database", "--env=prod", "--yes", CI="true", AWS_ENDPOINT_URL=aws.url, **KEYS)
+
+    assert (done.returncode, aws.requests) == (2, [])
+    assert done.stderr.splitlines()[-1].startswith("The database of prod is never cleaned")
+
+
+def test_the_command_runs_the_cleaning_task(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Once, through its own function at its own version."""
+    done = invoke("clean-database", **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    (call,) = cloud.requests("lambda", "Invoke")
+    assert "mint-app-db-clean-tmp" in call["path"]
+    assert call["query"]["Qualifier"] == "2"
+    assert call["parameters"]["body"]["service_id"] == "mint-app-db-clean"
+    assert "mint-app-db-clean ended with exit code 0" in done.stderr

@@ -1,0 +1,90 @@
+"""The migration as one task, and what it printed, whether it went well or not."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import EmbeddedCloud, Invoke
+
+CLUSTER, MIGRATE = "local-mint-app", "mint-app-db-migrate"
+
+
+def migrate(invoke: Invoke, cloud: EmbeddedCloud) -> Any:
+    """Migrate with the version that the embedded AWS is seeded with."""
+    return invoke("migrate-database", "--tag=v0", **cloud.env)
+
+
+def change(cloud: EmbeddedCloud, **fields: Any) -> None:
+    """Give the service that migrates other fields in its own container."""
+    ecs = cloud.client("ecs")
+    own = ecs.describe_services(cluster=CLUSTER, services=[MIGRATE])["services"][0]
+    old = ecs.describe_task_definition(taskDefinition=own["taskDefinition"])["taskDefinition"]
+    first, *others = old["containerDefinitions"]
+    new = ecs.register_task_definition(family=old["family"], containerDefinitions=[{**first, **fields}, *others])
+    arn = new["taskDefinition"]["taskDefinitionArn"]
+    ecs.update_service(cluster=CLUSTER, service=MIGRATE, taskDefinition=arn)
+
+
+def test_a_migration_is_deployed_then_run_and_its_lines_are_shown(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """One task, two calls of the manager, in this order."""
+    done = migrate(invoke, cloud)
+
+    assert done.returncode == 0, done.stderr
+    assert [r["parameters"]["command"] for r in cloud.requests("lambda", "Invoke")] == ["deploy", "runtask"]
+    assert f"  | {MIGRATE} begins\n  | {MIGRATE} is done\n" in done.stderr
+    assert f"{MIGRATE} ended with exit code 0" in done.stderr.splitlines()[-1]
+
+
+def test_only_the_lines_of_this_run_are_shown(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Not those of the task before."""
+    migrate(invoke, cloud)
+
+    assert migrate(invoke, cloud).stderr.count(f"  | {MIGRATE} begins") == 1
+
+
+def test_the_lines_of_a_migration_that_failed_are_shown(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """There they matter most; the exit code and the last line are those of the failure."""
+    change(cloud, environment=[{"name": "EXIT_CODE", "value": "3"}, {"name": "LOG", "value": "::error::bad column"}])
+
+    done = migrate(invoke, cloud)
+
+    assert done.returncode == 1
+    assert "  | ::error::bad column" in done.stderr
+    assert "ended with exit code 3" in done.stderr
+    assert "Done: deploy the migrations. Failed: migrate the database. Not done: nothing." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("AccessDeniedException", "logs cannot be read: AWS refused reading the log group /ecs/local-mint-app")],
+)
+def test_logs_that_cannot_be_read_do_not_change_the_outcome(
+    cloud: EmbeddedCloud, invoke: Invoke, code: str, said: str
+) -> None:
+    """The reason is said, and the migration is a success."""
+    cloud.fail(service="logs", operation="FilterLogEvents", status=400, code=code, times=9)
+
+    done = migrate(invoke, cloud)
+
+    assert done.returncode == 0, done.stderr
+    assert said in done.stderr
+
+
+def test_a_migration_that_logs_elsewhere_says_so(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Its log driver is not that of CloudWatch."""
+    change(cloud, logConfiguration={"logDriver": "splunk"})
+
+    done = migrate(invoke, cloud)
+
+    assert done.returncode == 0, done.stderr
+    assert "the migration writes no logs to CloudWatch" in done.stderr
+
+
+def test_a_dry_run_shows_both_payloads_and_reads_no_logs(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Nothing is sent."""
+    done = invoke("migrate-database", "--tag=v0", "--dry-run", **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert '"command": "deploy"' in done.stderr
+    assert '"command": "runtask"' in done.stderr
+    assert cloud.requests() == []

@@ -1,0 +1,77 @@
+"""The Lambda's zip: the same bytes each time, and a handler that Lambda can load from it."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scripts import package_ecs_manager
+from scripts.errors import Refused
+from tests.conftest import Invoke
+
+
+def test_the_zip_has_the_same_bytes_whenever_and_wherever_it_is_made(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times and modes of the files, and the time zone, leave no trace."""
+    copy = tmp_path / "ecs_manager"
+    copy.mkdir()
+    for name in reversed(package_ecs_manager.names(package_ecs_manager.PACKAGE)):
+        file = copy.parent / name
+        file.write_bytes((package_ecs_manager.PACKAGE.parent / name).read_bytes())
+        file.chmod(0o700)
+        os.utime(file, (1, 1))
+    (copy / "__pycache__").mkdir()
+    (copy / "__pycache__" / "handler.cpython-311.pyc").write_bytes(b"x")
+
+    done = invoke("package-ecs-manager", f"--output={tmp_path / 'a.zip'}", TZ="Asia/Tokyo", CI="true")
+
+    assert done.returncode == 0, done.stderr
+    data = (tmp_path / "a.zip").read_bytes()
+    assert data == package_ecs_manager.archive(copy)
+    assert f"sha256 {hashlib.sha256(data).hexdigest()}" in done.stderr
+
+
+def test_lambda_can_load_the_handler_from_the_zip_alone(tmp_path: Path) -> None:
+    """It needs nothing else of this repository."""
+    output = tmp_path / "manager.zip"
+    package_ecs_manager.write(package_ecs_manager.plan(str(output)))
+    assert all(entry.external_attr >> 16 == 0o100644 for entry in zipfile.ZipFile(output).infolist())
+
+    code = "from ecs_manager.handler import handler; print(handler({'command': 'x'}, None)['level'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(output)}, capture_output=True, text=True
+    )
+
+    assert done.stdout == "critical\n", done.stderr
+
+
+def test_a_dry_run_lists_the_files_and_writes_none(invoke: Invoke, tmp_path: Path) -> None:
+    """With the hash that a run would give."""
+    done = invoke("package-ecs-manager", "--dry-run", f"--output={tmp_path / 'a.zip'}")
+
+    assert done.returncode == 0
+    assert "  ecs_manager/handler.py" in done.stderr
+    assert package_ecs_manager.plan(str(tmp_path / "a.zip")).sha256 in done.stderr
+    assert list(tmp_path.glob("*.zip")) == []
+
+
+@pytest.mark.parametrize("output", ["", ".", "nowhere/a.zip"])
+def test_a_path_that_cannot_be_written_is_refused(output: str) -> None:
+    """An empty one, a folder, and one in a folder that is not there."""
+    with pytest.raises(Refused, match="cannot be written"):
+        package_ecs_manager.plan(output)
+
+
+def test_a_folder_that_may_not_be_written_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    """The part that was written is a name too long for the file system."""
+    plan = package_ecs_manager.plan(str(tmp_path / ("x" * 250 + ".zip")))
+
+    with pytest.raises(Refused, match="cannot be written: File name too long"):
+        package_ecs_manager.write(plan)
+
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
