@@ -110,7 +110,7 @@ class Checked:
         """What is true now, in one line."""
         left = len(self.findings) - self.total
         rest = f" ({left} more do not count)" if left > 0 else ""
-        return f"{self.image} has {self.total or 'no'} findings{rest}"
+        return f"{self.image} has {self.total or 'no'} finding{'' if self.total == 1 else 's'}{rest}"
 
     def outputs(self) -> dict[str, str]:
         """What later steps of a workflow may want to know."""

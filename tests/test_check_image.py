@@ -1,0 +1,402 @@
+"""What counts of an image's findings, and that no doubt ever passes for a clean image."""
+
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import check_image, environments
+from scripts.check_image import Check, Checked, Finding, Judged, Waiver
+from scripts.environments import Environment
+from scripts.errors import DeployError, OutcomeUnknown, Refused
+from tests.conftest import EmbeddedCloud, Invoke
+from tests.stand_in import Reply, StandIn, stand_in
+
+TODAY = datetime.date(2030, 6, 15)
+IMAGE = ("mint-backend", "v0")
+HIGH = Finding("CVE-1", "HIGH", "openssl", "3.0.1")
+LOW = Finding("CVE-2", "LOW", "zlib", "1.2")
+ODD = Finding("CVE-3", "UNDEFINED", "bash", "5")
+
+
+@pytest.fixture
+def local(cloud: EmbeddedCloud) -> Environment:
+    """The settings of the embedded AWS."""
+    return environments.environment("local")
+
+
+def basic(number: int, severity: str = "HIGH", package: str = "openssl") -> dict[str, Any]:
+    """A finding as ECR's basic scanning describes it."""
+    return {
+        "name": f"CVE-2030-{number}",
+        "severity": severity,
+        "uri": f"https://example.org/{number}",
+        "attributes": [{"key": "package_name", "value": package}, {"key": "package_version", "value": "1.0"}],
+    }
+
+
+def find(cloud: EmbeddedCloud, *findings: dict[str, Any], tag: str = "v0", **more: Any) -> None:
+    """Say what the scan of an image found."""
+    cloud.server.cloud.findings["mint-backend", tag] = {"findings": list(findings), **more}
+
+
+def push(cloud: EmbeddedCloud, tag: str) -> None:
+    """Put one more image into the repository."""
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": kind,
+        "config": {"digest": "sha256:" + tag[0] * 64, "size": 1},
+        "layers": [],
+    }
+    cloud.client("ecr").put_image(repositoryName="mint-backend", imageTag=tag, imageManifest=json.dumps(manifest))
+
+
+def check(local: Environment, plan: Check, cloud: EmbeddedCloud | None = None) -> Checked:
+    """Check with a clock that moves the embedded AWS on."""
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        if cloud:
+            cloud.advance(seconds)
+
+    return check_image.check(local, plan, today=TODAY, now=lambda: clock[0], sleep=sleep)
+
+
+@pytest.mark.parametrize(
+    ("plan", "known", "expected"),
+    [
+        (Check(*IMAGE, None), [], {"CVE-1": "", "CVE-2": "", "CVE-3": ""}),
+        (Check(*IMAGE, None, fail_on="HIGH"), [], {"CVE-1": "", "CVE-2": "below HIGH", "CVE-3": ""}),
+        (
+            Check(*IMAGE, None, fail_on="CRITICAL"),
+            [],
+            {"CVE-1": "below CRITICAL", "CVE-2": "below CRITICAL", "CVE-3": ""},
+        ),
+        (Check(*IMAGE, None, running="old"), [HIGH], {"CVE-1": "runs already", "CVE-2": "", "CVE-3": ""}),
+        (
+            Check(*IMAGE, None, running="old"),
+            [Finding("CVE-1", "HIGH", "another", "1")],
+            {"CVE-1": "", "CVE-2": "", "CVE-3": ""},
+        ),
+        (
+            Check(*IMAGE, None, running="old"),
+            [Finding("CVE-1", "LOW", "openssl", "2")],
+            {"CVE-1": "runs already", "CVE-2": "", "CVE-3": ""},
+        ),
+    ],
+    ids=[
+        "everything, by default",
+        "from a severity on; an unknown one counts",
+        "from the worst on",
+        "what runs already does not",
+        "the same one in another package does",
+        "the same one in another version of the package does not",
+    ],
+)
+def test_what_counts(plan: Check, known: list[Finding], expected: dict[str, str]) -> None:
+    """Empty: it counts; else why not."""
+    judged = check_image.judge(plan, [LOW, HIGH, ODD], known, TODAY)
+
+    assert {one.finding.name: one.why for one in judged} == expected
+    assert all(one.counts == (not one.why) for one in judged)
+
+
+@pytest.mark.parametrize(
+    ("waiver", "counts"),
+    [
+        (Waiver("CVE-1", TODAY, "r"), False),
+        (Waiver("CVE-1", TODAY - datetime.timedelta(1), "r"), True),
+        (Waiver("CVE-1", TODAY, "r", package="openssl", repository="mint-backend"), False),
+        (Waiver("CVE-1", TODAY, "r", package="zlib"), True),
+        (Waiver("CVE-1", TODAY, "r", repository="mint-db-migrate"), True),
+        (Waiver("CVE-11", TODAY, "r"), True),
+    ],
+    ids=["on its last day", "a day later", "its package", "another package", "another repository", "another finding"],
+)
+def test_a_waiver_accepts_its_finding_until_its_last_day(waiver: Waiver, counts: bool) -> None:
+    """Nothing else, and no longer."""
+    (judged,) = check_image.judge(Check(*IMAGE, None, waivers=(waiver,)), [HIGH], [], TODAY)
+
+    assert judged.counts is counts
+
+
+def test_an_expired_waiver_says_so(
+    cloud: EmbeddedCloud, local: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And its finding counts again."""
+    find(cloud, basic(1))
+    waiver = Waiver("CVE-2030-1", datetime.date(2030, 6, 14), "no fix yet")
+
+    assert check(local, Check(*IMAGE, None, waivers=(waiver,))).total == 1
+    assert "The waiver of CVE-2030-1 ended on 2030-06-14: it counts again." in capsys.readouterr().err
+
+
+def test_findings_of_all_pages_count(cloud: EmbeddedCloud, local: Environment) -> None:
+    """ECR gives a hundred at a time; those that count may be on the last page."""
+    find(cloud, *(basic(n, "LOW") for n in range(250)), basic(999, "CRITICAL"))
+
+    checked = check(local, Check(*IMAGE, None, fail_on="CRITICAL"))
+
+    assert (checked.total, len(checked.findings)) == (1, 251)
+    assert checked.findings[0].finding == Finding(
+        "CVE-2030-999", "CRITICAL", "openssl", "1.0", "", "https://example.org/999"
+    )
+    assert len(cloud.requests("ecr", "DescribeImageScanFindings")) == 3
+
+
+@pytest.mark.parametrize("status", ["NONE", "FAILED", "UNSUPPORTED_IMAGE", "SCAN_ELIGIBILITY_EXPIRED", "A_NEW_ONE"])
+def test_an_image_that_was_not_scanned_is_not_clean(cloud: EmbeddedCloud, local: Environment, status: str) -> None:
+    """Whatever ECR calls it: a failure, with that name."""
+    find(cloud, status=status)
+
+    with pytest.raises(DeployError, match=r"is not scanned, which does not make it clean: [A-Z_]+") as error:
+        check(local, Check(*IMAGE, None), cloud)
+
+    assert error.value.code == 1
+
+
+def test_an_image_that_is_not_there_is_not_clean(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Neither is one of a repository that is not there."""
+    for repository, tag in (("mint-backend", "absent"), ("absent", "v0")):
+        with pytest.raises(DeployError, match=f"There is no {repository}:{tag} in the registry of local"):
+            check(local, Check(repository, tag, None))
+
+
+def test_a_scan_that_runs_is_waited_for(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Its findings count once it is done."""
+    find(cloud, basic(1), status="IN_PROGRESS", until=cloud.server.cloud.clock.now() + 60)
+
+    assert check(local, Check(*IMAGE, None), cloud).total == 1
+
+
+def test_the_wait_for_a_scan_has_a_bound(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Then it is not known what the image holds: exit code 3."""
+    find(cloud, basic(1), status="IN_PROGRESS")
+
+    with pytest.raises(OutcomeUnknown, match="The scan of mint-backend:v0 is not done: IN_PROGRESS") as error:
+        check(local, Check(*IMAGE, None, timeout=30), cloud)
+
+    assert error.value.code == 3
+    assert 4 <= len(cloud.requests("ecr", "DescribeImageScanFindings")) <= 7
+
+
+def test_findings_of_the_running_image_that_are_not_known_excuse_nothing(
+    cloud: EmbeddedCloud, local: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was not scanned: everything counts, with a warning."""
+    push(cloud, "new")
+    find(cloud, basic(1), tag="new")
+    find(cloud, status="FAILED")
+
+    assert check(local, Check("mint-backend", "new", None, running="v0")).total == 1
+    assert "Nothing to compare with, so that everything counts: mint-backend:v0 is not" in capsys.readouterr().err
+
+
+@pytest.fixture
+def inspector(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StandIn, Environment]]:
+    """A registry with enhanced scanning, whose findings are Amazon Inspector's."""
+
+    def finding(severity: str, status: str, *packages: str) -> dict[str, Any]:
+        named = [{"name": name, "version": "1", "fixedInVersion": "2"} for name in packages]
+        details = {"vulnerabilityId": f"CVE-{severity}", "sourceUrl": "https://e.org", "vulnerablePackages": named}
+        return {"severity": severity, "status": status, "packageVulnerabilityDetails": details}
+
+    findings = [
+        finding("HIGH", "ACTIVE", "a", "b"),
+        finding("LOW", "SUPPRESSED", "c"),
+        finding("MEDIUM", "CLOSED", "d"),
+    ]
+    body = {"imageScanStatus": {"status": "ACTIVE"}, "imageScanFindings": {"enhancedFindings": findings}}
+    with stand_in(lambda *_: Reply(json.dumps(body).encode())) as aws:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        yield aws, environments.environment("dev")
+
+
+def test_findings_of_enhanced_scanning_count_once_for_each_package(
+    inspector: tuple[StandIn, Environment],
+) -> None:
+    """ACTIVE is a scan that is done and goes on; what was suppressed or closed there is not a finding."""
+    checked = check(inspector[1], Check(*IMAGE, None))
+
+    assert [one.finding for one in checked.findings] == [
+        Finding("CVE-HIGH", "HIGH", name, "1", "2", "https://e.org") for name in ("a", "b")
+    ]
+
+
+WAIVER = '[[waiver]]\nfinding = "CVE-1"\nexpires = 2030-06-15\nreason = "no fix yet"\n'
+
+
+def test_waivers_are_read_from_a_file(tmp_path: Path) -> None:
+    """With a date, a reason and optionally what they are for."""
+    path = tmp_path / "waivers.toml"
+    path.write_text(WAIVER + 'package = "openssl"\n')
+
+    assert check_image.read_waivers(path) == (Waiver("CVE-1", TODAY, "no fix yet", package="openssl"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[waiver]", "cannot be read"),
+        ("[waivers]", "may hold tables"),
+        ("waiver = 3", "may hold tables"),
+        ("waiver = [3]", "waiver 1 is not a table"),
+        (WAIVER + 'until = "x"', "waiver 1: until is not known there"),
+        (WAIVER.replace("finding", "# "), "waiver 1 needs finding"),
+        (WAIVER.replace("expires", "# "), "waiver 1 needs expires"),
+        (WAIVER.replace('"no fix yet"', '""'), "waiver 1 needs reason"),
+        (WAIVER.replace("2030-06-15", '"2030-06-15"'), "expires must be a date"),
+        (WAIVER.replace("2030-06-15", "2030-06-15T00:00:00Z"), "expires must be a date"),
+        (WAIVER.replace('"CVE-1"', "1"), "must be texts"),
+    ],
+)
+def test_a_file_of_waivers_with_a_fault_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    """Nothing is accepted by mistake; the waiver and the key are named."""
+    path = tmp_path / "waivers.toml"
+    path.write_text(text)
+
+    with pytest.raises(Refused, match=said):
+        check_image.read_waivers(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"via": "inspector"}, "'inspector' is no way"),
+        ({"via": "lambda", "fail_on": "HIGH"}, "only counts"),
+        ({"via": "lambda", "running": "x"}, "only counts"),
+        ({"via": "lambda", "waivers": "x"}, "only counts"),
+        ({"via": "lambda", "qualifier": ""}, "'' is not a version or an alias"),
+        ({"qualifier": "7"}, "give --via=lambda too"),
+        ({"function_name": "f"}, "give --via=lambda too"),
+        ({"fail_on": "BAD"}, "'BAD' is not a severity"),
+        ({"fail_on": ""}, "'' is not a severity"),
+        ({"timeout": "soon"}, "'soon' is not a time-out"),
+        ({"timeout": "0"}, "'0' is not a time-out"),
+        ({"timeout": "nan"}, "'nan' is not a time-out"),
+        ({"image": "UPPER"}, "is not an image's repository"),
+        ({"tag": "a b"}, "is not a version"),
+        ({"waivers": "nowhere.toml"}, "cannot be read"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_bad_input_is_refused(given: dict[str, Any], said: str) -> None:
+    """Before any request."""
+    with pytest.raises(Refused, match=said):
+        check_image.plan(environments.environment("dev"), **{"tag": "v1", **given})
+
+
+@pytest.mark.parametrize("reply", [None, [], {}, {"totalFindings": None}, {"totalFindings": True}])
+def test_a_function_that_does_not_count_is_a_failure(reply: Any) -> None:
+    """Not a count of zero."""
+    with pytest.raises(DeployError, match="did not say how many findings"):
+        check_image._count(reply, "ecr-scan-findings")
+
+
+def test_a_name_cannot_pass_for_a_line_of_its_own() -> None:
+    """Nor for a command of GitHub Actions."""
+    odd = Finding("CVE-1\n::add-mask::x", "HIGH", "p\r\n::error::y")
+
+    lines = check_image.table([Judged(odd, True)])
+
+    assert len(lines) == 2
+    assert not any("\n" in line or "\r" in line or line.startswith("::") for line in lines)
+
+
+def test_the_command_fails_with_a_table_annotations_and_the_findings_as_json(
+    cloud: EmbeddedCloud, invoke: Invoke
+) -> None:
+    """At most ten annotations; the last line names the worst."""
+    find(cloud, *(basic(n) for n in range(12)), basic(99, "CRITICAL", "bash"), basic(100, "LOW"))
+
+    done = invoke("check-image", "--tag=v0", "--fail-on=high", "--json", **cloud.env, GITHUB_ACTIONS="true", CI="true")
+
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert "  SEVERITY  FINDING       PACKAGE  INSTALLED  FIXED IN" in lines
+    assert "  CRITICAL  CVE-2030-99   bash     1.0        -         counts" in lines
+    assert "  LOW       CVE-2030-100  openssl  1.0        -         below HIGH" in lines
+    annotations = [line for line in lines if line.startswith("::error title=CRITICAL CVE") or "=HIGH CVE" in line]
+    assert len(annotations) == 10
+    assert annotations[0] == "::error title=CRITICAL CVE-2030-99::mint-backend:v0: bash 1.0 https://example.org/99"
+    assert "mint-backend:v0 has 13 findings (1 more do not count): CVE-2030-99 (CRITICAL)" in lines[-1]
+    document = json.loads(done.stdout)
+    assert (document["exit_code"], document["steps"][0]["result"]["total"]) == (1, 13)
+
+
+def test_the_command_passes_a_clean_image(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """And says so."""
+    done = invoke("check-image", "--tag=v0", **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert "mint-backend:v0 has no findings" in done.stderr.splitlines()[-1]
+
+
+def test_only_what_the_running_image_does_not_have_counts(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """The version that runs is the one that the healthcheck answers with."""
+    push(cloud, "new")
+    find(cloud, basic(1))
+    find(cloud, basic(1), tag="new")
+
+    same = invoke("check-image", "--tag=new", "--against-running", **cloud.env)
+    find(cloud, basic(1), basic(2), tag="new")
+    more = invoke("check-image", "--tag=new", "--against-running", **cloud.env)
+
+    assert same.returncode == 0, same.stderr
+    assert more.returncode == 1
+    assert "mint-backend:new has 1 finding (1 more do not count): CVE-2030-2 (HIGH)" in more.stderr
+
+
+@pytest.mark.parametrize("via", ["ecr", "lambda"])
+def test_findings_of_the_image_that_runs_can_be_announced_instead(
+    cloud: EmbeddedCloud, invoke: Invoke, via: str
+) -> None:
+    """As check_deployed_image_findings did: Slack is told, and the exit code is 0."""
+    find(cloud, basic(1))
+    words = ("check-image", "--running", "--announce", f"--via={via}")
+    with stand_in(lambda *_: Reply(b"ok")) as slack:
+        done = invoke(*words, **cloud.env, SLACK_WEBHOOK_URL=f"{slack.url}/hook")
+        find(cloud)
+        clean = invoke(*words, **cloud.env, SLACK_WEBHOOK_URL=f"{slack.url}/hook")
+
+    assert (done.returncode, clean.returncode) == (0, 0), done.stderr + clean.stderr
+    (told,) = slack.requests
+    assert told["path"] == "/hook"
+    assert b"mint-backend%3Av0+has+1+finding" in told["body"]
+
+
+def test_the_command_says_where_the_running_version_was_looked_for(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """The healthcheck does not answer."""
+    cloud.fail(path="/api/v1/healthcheck", status=503, times=9)
+
+    done = invoke("check-image", "--running", **cloud.env)
+
+    assert done.returncode == 1
+    assert "The version that runs in local is not known: http://127.0.0.1:" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("words", [("--running", "--tag=v0"), ("--running", "--against-running")])
+def test_flags_that_contradict_each_other_are_refused(words: tuple[str, ...], invoke: Invoke) -> None:
+    """Before anything is asked."""
+    done = invoke("check-image", "--env=dev", *words)
+
+    assert done.returncode == 2
+    assert "--running checks the version that runs" in done.stderr.splitlines()[-1]
+
+
+def test_a_dry_run_needs_neither_network_nor_credentials(invoke: Invoke) -> None:
+    """It prints what it would read, and the payload where a function is asked."""
+    ecr = invoke("check-image", "--env=dev", "--tag=v1", "--fail-on=HIGH", "--dry-run")
+    function = invoke("check-image", "--env=dev", "--tag=v1", "--via=lambda", "--dry-run")
+
+    assert (ecr.returncode, function.returncode) == (0, 0), ecr.stderr + function.stderr
+    assert "would read what the scan of mint-backend:v1 found, and wait up to 300 s for it" in ecr.stderr
+    assert "would fail for what is left from HIGH on" in ecr.stderr
+    assert '  {"repository": "mint-backend", "imageTag": "v1"}' in function.stderr
