@@ -1,0 +1,215 @@
+"""The announcement of a failure: what Slack is told, and that Slack never changes the outcome."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from scripts import announce_failure, environments
+from scripts.errors import Refused
+from tests.conftest import EmbeddedCloud, Invoke
+from tests.stand_in import Reply, stand_in
+
+RUN = {
+    "GITHUB_REF": "refs/heads/main",
+    "GITHUB_RUN_ID": "77",
+    "GITHUB_JOB": "deploy_prod",
+    "GITHUB_REPOSITORY": "CMS-Enterprise/mint-app",
+    "GITHUB_ACTOR": "octocat",
+}
+URL = "https://github.com/CMS-Enterprise/mint-app/actions/runs/77"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The variables of a run of GitHub Actions on the main branch."""
+    for name, value in RUN.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def payload(**given: Any) -> dict[str, Any]:
+    """What would be posted for prod."""
+    return dict(announce_failure.plan(environments.environment("prod"), now=1795489944, **given).payload)
+
+
+def test_the_message_is_the_old_scripts_word_for_word(run: pytest.MonkeyPatch) -> None:
+    """Where nothing more is known."""
+    text = (
+        "The CMS-Enterprise/mint-app refs/heads/main branch broke on job deploy_prod!"
+        " Contact octocat for more information."
+    )
+    assert payload() == {
+        "channel": "#cmmi-mint-alerts",
+        "attachments": [
+            {
+                "fallback": f"{text} {URL}",
+                "color": "danger",
+                "pretext": "refs/heads/main branch failure!",
+                "author_name": "octocat",
+                "title": "Build #77 failed on job deploy_prod",
+                "title_link": URL,
+                "text": text,
+                "ts": 1795489944,
+            }
+        ],
+    }
+
+
+def test_step_reason_and_the_version_still_running_are_added(run: pytest.MonkeyPatch) -> None:
+    """Each on a line of its own, and only where it is known."""
+    (attachment,) = payload(step="healthcheck", reason="rolled back", running="1a2b3c4")["attachments"]
+
+    assert attachment["text"].splitlines()[1:] == [
+        "Step: healthcheck",
+        "Reason: rolled back",
+        "prod still runs: 1a2b3c4",
+    ]
+
+
+@pytest.mark.parametrize(("job", "color"), [("deploy_prod", "danger"), ("lint", "warning"), ("redeploy", "danger")])
+def test_a_deployment_that_failed_is_a_danger(run: pytest.MonkeyPatch, job: str, color: str) -> None:
+    """Any other job is a warning."""
+    run.setenv("GITHUB_JOB", job)
+
+    assert payload()["attachments"][0]["color"] == color
+
+
+@pytest.mark.parametrize("ref", ["refs/heads/feature", "refs/heads/master", "refs/pull/1/merge", "refs/tags/main"])
+def test_nothing_is_said_of_other_branches(run: pytest.MonkeyPatch, ref: str) -> None:
+    """The main branch is that of the settings."""
+    run.setenv("GITHUB_REF", ref)
+
+    assert payload() == {}
+
+
+def test_outside_actions_it_is_refused_with_what_is_missing() -> None:
+    """There is no run to point to."""
+    with pytest.raises(Refused, match="Not a run of GitHub Actions: GITHUB_REF, GITHUB_RUN_ID"):
+        payload()
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """A server that takes a connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = threading.Event()
+
+        def hold() -> None:
+            connection, _ = server.accept()
+            with connection:
+                done.wait(10)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(b"invalid_token", 403), "HTTP status 403"),
+        (Reply(b"rate limited", 429), "HTTP status 429"),
+        (Reply(b"", 500), "HTTP status 500"),
+        (Reply(b"", drop=True), "without response"),
+    ],
+)
+def test_slack_refusing_is_a_warning(
+    run: pytest.MonkeyPatch, reply: Reply, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it answers."""
+    with stand_in(lambda *_: reply) as slack:
+        run.setenv("SLACK_WEBHOOK_URL", f"{slack.url}/services/T/B/hidden")
+        done = announce_failure.announce(announce_failure.plan(environments.environment("prod")))
+
+    assert (done.posted, why in done.why) == (False, True), done.why
+    assert f"warning: Slack was not told: {done.why}" in capsys.readouterr().err
+
+
+def test_slack_being_slow_is_a_warning(run: pytest.MonkeyPatch) -> None:
+    """The wait has a bound."""
+    run.setattr(announce_failure, "REQUEST_TIMEOUT", 0.2)
+    with silent() as url:
+        run.setenv("SLACK_WEBHOOK_URL", url)
+        done = announce_failure.announce(announce_failure.plan(environments.environment("prod")))
+
+    assert not done.posted
+    assert "timed out" in done.why
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "hooks.slack.com/services/T/B/hidden",
+        "file:///etc/hidden",
+        "http://example.org/hidden",
+        "https://127.0.0.1:9/T/B/hidden",
+        "http://127.0.0.1:9/T/B/hidden value",
+        "http://127.0.0.1:9/T/B/hidden\n",
+        "http://127.0.0.1:port/hidden",
+        "https://[hidden",
+    ],
+)
+def test_a_webhook_that_cannot_be_used_is_a_warning_without_the_secret(
+    invoke: Invoke, cloud: EmbeddedCloud, url: str
+) -> None:
+    """Missing, malformed, not https, or served by nobody: exit code 0, and the URL is only ever masked."""
+    done = invoke("announce-failure", **cloud.env, **RUN, SLACK_WEBHOOK_URL=url)
+
+    assert done.returncode == 0, done.stderr
+    assert "warning: Slack was not told: " in done.stderr
+    assert "hidden" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_posts_a_form_that_names_the_version_still_running(invoke: Invoke, cloud: EmbeddedCloud) -> None:
+    """The secret is masked before anything else can show it, and shown nowhere else."""
+    with stand_in(lambda *_: Reply(b"ok")) as slack:
+        url = f"{slack.url}/services/T/B/hidden"
+        done = invoke(
+            "announce-failure",
+            "--step=wait for the version",
+            "--reason=rolled back",
+            **cloud.env,
+            **RUN,
+            GITHUB_ACTIONS="true",
+            SLACK_WEBHOOK_URL=url,
+        )
+
+    assert done.returncode == 0, done.stderr
+    (posted,) = slack.requests
+    (attachment,) = json.loads(parse_qs(posted["body"].decode())["payload"][0])["attachments"]
+    assert attachment["text"].splitlines()[1:] == [
+        "Step: wait for the version",
+        "Reason: rolled back",
+        "local still runs: v0",
+    ]
+    assert [line for line in done.stderr.splitlines() if "hidden" in line] == [f"::add-mask::{url}"]
+
+
+def test_an_environment_that_does_not_answer_is_no_reason_to_say_nothing(invoke: Invoke, cloud: EmbeddedCloud) -> None:
+    """Then the message leaves the version out."""
+    cloud.fail(path="/api/v1/healthcheck", status=503, times=9)
+    with stand_in(lambda *_: Reply(b"ok")) as slack:
+        done = invoke("announce-failure", **cloud.env, **RUN, SLACK_WEBHOOK_URL=slack.url)
+
+    assert done.returncode == 0, done.stderr
+    assert len(slack.requests) == 1
+    assert b"still+runs" not in slack.requests[0]["body"]
+
+
+def test_a_dry_run_posts_nothing(invoke: Invoke) -> None:
+    """On a laptop, without any of GitHub's variables."""
+    with stand_in(lambda *_: Reply(b"ok")) as slack:
+        done = invoke("announce-failure", "--env=prod", "--dry-run", SLACK_WEBHOOK_URL=slack.url)
+
+    assert (done.returncode, slack.requests) == (0, [])
+    assert '"channel": "#cmmi-mint-alerts"' in done.stderr
