@@ -9,6 +9,7 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,21 +42,30 @@ class Engine:
         if run not in self._containers:
             self._containers[run] = self._start(container)
         found = self._containers[run]
-        if not found.fault and self._docker("inspect", "--format={{.State.Running}}", found.id) != "true":
+        if not found.fault and not self._runs(found.id):
             found.fault = "Essential container in task exited"
         return found.fault
 
+    def _runs(self, container_id: str) -> bool:
+        try:
+            return self._docker("inspect", "--format={{.State.Running}}", container_id) == "true"
+        except subprocess.CalledProcessError:
+            return False
+
     def _start(self, container: dict[str, Any]) -> Container:
-        port = _free_port()
+        port, made = _free_port(), ""
         variables = {item["name"]: item["value"] for item in container.get("environment", [])} | {"PORT": str(port)}
+        given = [f"--env={name}={value}" for name, value in variables.items()]
         try:
             self._log_in()
             self._docker("pull", "--quiet", container["image"])
-            given = [f"--env={name}={value}" for name, value in variables.items()]
-            words = ["run", "--detach", "--network=host", f"--label={LABEL}={self._cloud.port}", *given]
-            return Container(self._docker(*words, container["image"]), port)
+            label = f"--label={LABEL}={self._cloud.port}"
+            made = self._docker("create", "--network=host", label, *given, container["image"])
+            self._docker("start", made)
+            return Container(made, port)
         except subprocess.CalledProcessError as error:
-            return Container("", port, f"CannotPullContainerError: {error.stderr.strip()}")
+            reason = " ".join(error.stderr.split())
+            return Container(made, port, f"Cannot{'Start' if made else 'Pull'}ContainerError: {reason}")
 
     def _log_in(self) -> None:
         if not self._logged_in:
@@ -82,7 +92,8 @@ class Engine:
         """Remove a deployment's container."""
         found = self._containers.pop(run, None)
         if found and found.id:
-            self._docker("rm", "--force", found.id)
+            with suppress(subprocess.CalledProcessError):
+                self._docker("rm", "--force", found.id)
 
     def close(self) -> None:
         """Remove all containers."""

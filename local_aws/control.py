@@ -12,6 +12,7 @@ POST /_local/reset                 seed it anew
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +21,7 @@ from urllib.parse import parse_qs
 from local_aws.cloud import App, Cloud, StartResponse, answer, body_of
 
 SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/aws4_request")
+RULES = threading.Lock()
 S3_OPERATIONS = {
     "PUT": "PutObject",
     "GET": "GetObject",
@@ -134,7 +136,8 @@ def _failure(cloud: Cloud, entry: dict[str, Any]) -> dict[str, Any] | None:
     A rule has any of service, operation, method and path (a regular expression) to say which requests, and
     delay (seconds), drop (the connection), or status with code and message to say what happens to them.
     """
-    with cloud.lock:
+    # A lock of its own: ECS holds the cloud's while a container's image is pulled from here.
+    with RULES:
         for rule in cloud.failures:
             fits = all(rule[key] == entry[key] for key in ("service", "operation", "method") if key in rule)
             if fits and re.search(rule.get("path", ""), entry["path"]) and rule.get("times", 1) > 0:

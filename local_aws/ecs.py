@@ -285,12 +285,16 @@ class Ecs:
     def _roll(self, service: Service, now: float) -> None:
         primary = service.deployments[0]
         if primary.state == "IN_PROGRESS":
-            if self.fault(primary.definition, primary.id) and not primary.adopts:
+            # A service that wants no task has none that could fail.
+            if service.desired and not primary.adopts and self.fault(primary.definition, primary.id):
                 self._fail(service, primary, now)
             else:
                 self._advance(service, primary, now)
-        kept = [d for d in service.deployments if d.state != "FAILED" or now < d.failed_at + KEEP_FAILED]
-        service.deployments = kept
+        service.deployments = [
+            d
+            for d in service.deployments
+            if d.status == "PRIMARY" or d.state != "FAILED" or now < d.failed_at + KEEP_FAILED
+        ]
 
     def _advance(self, service: Service, primary: Deployment, now: float) -> None:
         age = now - primary.created

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ def read(file: Path, context: Path, arguments: Mapping[str, str]) -> Assembly:
             name, _, default = rest.partition("=")
             known[name] = arguments.get(name, default)
         elif word == "ENV":
-            assembly.settings["Env"].append(rest)
+            assembly.settings["Env"] += shlex.split(rest)
         elif word == "COPY":
             _copy(assembly, context, rest.split())
         elif word in ("ENTRYPOINT", "CMD"):

@@ -1,0 +1,147 @@
+"""The deployment with a real Docker engine: built, pushed, and really running behind the healthcheck."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts import build_image
+from tests.conftest import ROOT, Invoke
+
+FIRST, SECOND = "a" * 40, "b" * 40
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """A Docker engine and a compiler; where REQUIRE_DOCKER is set, their absence is a failure."""
+    fault = build_image.engine_fault() or ("" if shutil.which("cc") else "there is no C compiler.")
+    if fault and os.environ.get("REQUIRE_DOCKER"):
+        pytest.fail(fault)
+    if fault:
+        pytest.skip(fault)
+    subprocess.run(["make", "--silent", "--directory=examples/backend"], cwd=ROOT, check=True)
+
+
+@pytest.fixture(scope="module")
+def url(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An embedded AWS whose ECS runs real containers, in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    log = tmp_path_factory.mktemp("local_aws") / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "local_aws", f"--port={port}", "--containers"],
+            cwd=ROOT,
+            env={**os.environ, "AWS_ENDPOINT_URL": address},
+            stderr=stderr,
+        )
+    deadline = time.monotonic() + 60
+    while not ready(address):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    yield address
+    process.terminate()
+    process.wait(timeout=60)
+    assert "Traceback" not in log.read_text()
+
+
+def ready(address: str) -> bool:
+    """Whether the embedded AWS is seeded."""
+    try:
+        with urllib.request.urlopen(f"{address}/_local/status") as answer:
+            return bool(json.load(answer)["ready"])
+    except OSError:
+        return False
+
+
+def containers(url: str) -> list[str]:
+    """The images of the containers that run for this embedded AWS."""
+    label = f"label=local-aws={url.rpartition(':')[2]}"
+    told = subprocess.run(
+        ["docker", "ps", f"--filter={label}", "--format={{.Image}}"], capture_output=True, text=True, check=True
+    )
+    return told.stdout.split()
+
+
+def health(url: str) -> dict[str, str]:
+    """What the container answers."""
+    with urllib.request.urlopen(f"{url}/api/v1/healthcheck") as answer:
+        return dict(json.load(answer))
+
+
+def test_what_was_built_is_what_runs(url: str, invoke: Invoke) -> None:
+    """Two versions one after the other: each is built, pushed, pulled and run, and answers with its own version."""
+    env = {"APP_ENV": "local", "AWS_ENDPOINT_URL": url}
+    for version in (FIRST, SECOND):
+        done = invoke("deploy", **env, GITHUB_SHA=version)
+        assert done.returncode == 0, done.stderr
+        assert f"pushing 127.0.0.1:{url.rpartition(':')[2]}/mint-backend:{version}" in done.stderr
+        answered = health(url)
+        assert answered["version"] == version
+        assert abs(int(answered["timestamp"]) - time.time()) < 120
+        assert containers(url) == [f"127.0.0.1:{url.rpartition(':')[2]}/mint-backend:{version}"]
+
+
+def test_a_container_that_does_not_start_is_rolled_back(url: str, invoke: Invoke, tmp_path: Path) -> None:
+    """Exit code 4, and the version before it still answers."""
+    broken = tmp_path / "context"
+    shutil.copytree(ROOT / "examples" / "backend", broken)
+    (broken / "server").unlink()
+    env = {"APP_ENV": "local", "AWS_ENDPOINT_URL": url, "GITHUB_SHA": "c" * 40}
+    assert invoke("build-image", **{**env, "GITHUB_SHA": FIRST}).returncode == 0
+    assert invoke("deploy-service", **{**env, "GITHUB_SHA": FIRST}).returncode == 0
+    assert invoke("healthcheck", "--timeout=30", **{**env, "GITHUB_SHA": FIRST}).returncode == 0
+
+    assert invoke("build-image", f"--context={broken}", **env).returncode == 0
+    assert invoke("deploy-service", **env).returncode == 0
+    done = invoke("healthcheck", "--timeout=30", **env)
+
+    assert done.returncode == 4, done.stderr
+    assert "was rolled back" in done.stderr
+    assert health(url)["version"] == FIRST
+
+
+def test_the_token_does_not_stay_on_the_machine(url: str, invoke: Invoke, tmp_path: Path) -> None:
+    """docker's own configuration is not written to."""
+    config = tmp_path / "docker-config"
+    config.mkdir()
+
+    done = invoke("build-image", APP_ENV="local", AWS_ENDPOINT_URL=url, GITHUB_SHA="d" * 40, DOCKER_CONFIG=str(config))
+
+    assert done.returncode == 0, done.stderr
+    assert list(config.iterdir()) == []
+
+
+def test_an_image_that_is_there_is_not_built_again(url: str, invoke: Invoke) -> None:
+    """And another one under the same tag is refused by the registry itself."""
+    env = {"APP_ENV": "local", "AWS_ENDPOINT_URL": url, "GITHUB_SHA": SECOND}
+    for version in (FIRST, SECOND):
+        assert invoke("build-image", **{**env, "GITHUB_SHA": version}).returncode == 0
+    again = invoke("build-image", **env)
+    image = f"127.0.0.1:{url.rpartition(':')[2]}/mint-backend"
+    subprocess.run(["docker", "tag", f"{image}:{FIRST}", f"{image}:{SECOND}"], check=True)
+    subprocess.run(
+        ["docker", "login", "--username=AWS", "--password-stdin", image.partition("/")[0]],
+        input="local-registry-password",
+        text=True,
+        check=True,
+        capture_output=True,
+    )
+    pushed = subprocess.run(["docker", "push", f"{image}:{SECOND}"], capture_output=True, text=True)
+
+    assert again.returncode == 0, again.stderr
+    assert "skipping the build and the push" in again.stderr
+    assert pushed.returncode == 1
+    assert "already exists in the repository" in pushed.stderr
