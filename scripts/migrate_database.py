@@ -42,9 +42,13 @@ def showing_logs(environment: Environment, *, sleep: Callable[[float], None] = t
     since = time.time() - SKEW
     try:
         yield
-    finally:
-        if not environment.dry_run:
-            _show(environment, since, sleep)
+    except Refused:
+        raise
+    except DeployError:
+        _show(environment, since, sleep)
+        raise
+    if not environment.dry_run:
+        _show(environment, since, sleep)
 
 
 def _show(environment: Environment, since: float, sleep: Callable[[float], None]) -> None:
