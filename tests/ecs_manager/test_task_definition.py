@@ -115,6 +115,20 @@ def test_without_an_image_the_secrets_go_where_secrets_are() -> None:
         task_definition.changed(definition(SIDECAR, SIDECAR), None, secrets)
 
 
+@pytest.mark.parametrize(
+    ("containers", "expected"),
+    [
+        ([{"name": "main"}, {**SIDECAR, "secrets": [{"name": "A", "valueFrom": "/a"}]}], "agent"),
+        ([{"name": "main"}, SIDECAR], "main"),
+        ([SIDECAR], "agent"),
+    ],
+    ids=["the one that has some", "the only essential one", "the only one"],
+)
+def test_the_container_that_gets_the_secrets(containers: list[dict[str, Any]], expected: str) -> None:
+    """Where no image says which."""
+    assert task_definition.container_for_secrets(definition(*containers)) == expected
+
+
 def task(*containers: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A stopped task."""
     return {"containers": list(containers), **more}
