@@ -23,6 +23,8 @@ from scripts.errors import DeployError, Refused
 FOLDER = ROOT / ".local"
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
+# Kept, because a forgotten process that still runs is warned of.
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def port_of(url: str) -> int:
@@ -82,12 +84,16 @@ def _start(port: int, containers: bool) -> None:
             start_new_session=True,
         )
     _path(port, "pid").write_text(str(process.pid))
+    _started.append(process)
 
 
 def _wait_until_ready(port: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
-        told = status(port)
+        told = None
+        # While it begins or ends, its port may be open and nobody answers there.
+        with suppress(Refused):
+            told = status(port)
         if told and told["ready"]:
             return
         pid = _pid(port)
@@ -127,7 +133,7 @@ def _alive(pid: int) -> bool:
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     try:
-        return b"local_aws" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"\0local_aws\0--port=" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return _answers(pid) if not Path("/proc").is_dir() else False
 

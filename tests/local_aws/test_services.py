@@ -1,0 +1,180 @@
+"""What was put right in moto: checksums of S3, invalidations, snapshots, images, and the registry's protocol."""
+
+import base64
+import hashlib
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from local_aws.patches import INVALIDATION_SECONDS, SNAPSHOT_SECONDS
+from local_aws.registry import TOKEN, sha256
+from tests.conftest import EmbeddedCloud
+
+BUCKET = "local-mint-app-static"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "right"),
+    [
+        ("ContentMD5", base64.b64encode(hashlib.md5(b"body", usedforsecurity=False).digest()).decode()),
+        ("ChecksumSHA256", base64.b64encode(hashlib.sha256(b"body").digest()).decode()),
+        ("ChecksumSHA1", base64.b64encode(hashlib.sha1(b"body", usedforsecurity=False).digest()).decode()),
+    ],
+)
+def test_an_upload_with_a_wrong_checksum_is_refused(cloud: EmbeddedCloud, parameter: str, right: str) -> None:
+    """And nothing is stored; the right one is taken."""
+    s3 = cloud.client("s3")
+    wrong = base64.b64encode(b"\0" * len(base64.b64decode(right))).decode()
+
+    with pytest.raises(ClientError, match="BadDigest"):
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"body", **{parameter: wrong})
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"body", **{parameter: right})
+    assert s3.get_object(Bucket=BUCKET, Key="a")["Body"].read() == b"body"
+
+
+def test_conditional_writes_are_what_a_lease_needs(cloud: EmbeddedCloud) -> None:
+    """Only where none is, and only over the one that was read."""
+    s3 = cloud.client("s3")
+    etag = s3.put_object(Bucket=BUCKET, Key="lease", Body=b"1", IfNoneMatch="*")["ETag"]
+
+    for condition in ({"IfNoneMatch": "*"}, {"IfMatch": '"0"'}):
+        with pytest.raises(ClientError, match="PreconditionFailed"):
+            s3.put_object(Bucket=BUCKET, Key="lease", Body=b"2", **condition)
+    s3.put_object(Bucket=BUCKET, Key="lease", Body=b"2", IfMatch=etag)
+
+
+def test_an_invalidation_is_done_after_a_while_and_once_per_reference(cloud: EmbeddedCloud) -> None:
+    """InProgress, then Completed, so that AWS's own waiter ends."""
+    client = cloud.client("cloudfront")
+    origin = {"Id": "o", "DomainName": "bucket.s3.amazonaws.com", "S3OriginConfig": {"OriginAccessIdentity": ""}}
+    config = {
+        "CallerReference": "1",
+        "Comment": "",
+        "Enabled": True,
+        "Origins": {"Quantity": 1, "Items": [origin]},
+        "DefaultCacheBehavior": {"TargetOriginId": "o", "ViewerProtocolPolicy": "allow-all"},
+    }
+    distribution = client.create_distribution(DistributionConfig=config)["Distribution"]["Id"]
+    batch = {"Paths": {"Quantity": 1, "Items": ["/*"]}, "CallerReference": "once"}
+
+    made = client.create_invalidation(DistributionId=distribution, InvalidationBatch=batch)["Invalidation"]
+    again = client.create_invalidation(DistributionId=distribution, InvalidationBatch=batch)["Invalidation"]
+    assert made["Status"] == "InProgress"
+    assert again["Id"] == made["Id"]
+
+    cloud.advance(INVALIDATION_SECONDS)
+    client.get_waiter("invalidation_completed").wait(DistributionId=distribution, Id=made["Id"])
+
+
+def test_a_snapshot_takes_its_time(cloud: EmbeddedCloud) -> None:
+    """Creating with a percentage, then available."""
+    rds = cloud.client("rds")
+    rds.create_db_snapshot(DBInstanceIdentifier="mintlocal", DBSnapshotIdentifier="one")
+
+    def shown() -> tuple[str, int]:
+        snapshot = rds.describe_db_snapshots(DBSnapshotIdentifier="one")["DBSnapshots"][0]
+        return snapshot["Status"], snapshot["PercentProgress"]
+
+    cloud.advance(SNAPSHOT_SECONDS / 2)
+    status, percent = shown()
+    assert status == "creating"
+    assert 50 <= percent < 100
+    cloud.advance(SNAPSHOT_SECONDS)
+    assert shown() == ("available", 100)
+
+
+def test_no_real_registry_is_ever_named(cloud: EmbeddedCloud) -> None:
+    """Neither as a repository's URI nor as the place to log in."""
+    ecr = cloud.client("ecr")
+    token = ecr.get_authorization_token()["authorizationData"][0]
+    uris = [r["repositoryUri"] for r in ecr.describe_repositories()["repositories"]]
+
+    assert token["proxyEndpoint"] == cloud.url
+    assert token["expiresAt"].timestamp() > cloud.server.cloud.clock.now() + 3600
+    assert all(uri.startswith(f"127.0.0.1:{cloud.server.cloud.port}/") for uri in uris)
+
+
+def registry(cloud: EmbeddedCloud, method: str, path: str, body: bytes = b"", token: str = TOKEN) -> tuple[int, Any]:
+    """A request to the registry: status and body, or the codes of its errors."""
+    headers = {"Authorization": f"Basic {token}", "Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(cloud.url + path, body or None, headers, method=method)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            told = error.read()
+            return error.code, [item["code"] for item in json.loads(told)["errors"]] if told else []
+
+
+def manifest(layer: bytes) -> bytes:
+    """A manifest of one layer, which is its own configuration."""
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    part = {"mediaType": "application/vnd.docker.container.image.v1+json", "size": len(layer), "digest": sha256(layer)}
+    return json.dumps({"schemaVersion": 2, "mediaType": kind, "config": part, "layers": [part]}).encode()
+
+
+def test_an_image_that_is_pushed_is_one_of_ecr(cloud: EmbeddedCloud) -> None:
+    """With the digest of its manifest and its true size, and it can be pulled by tag and digest."""
+    layer = b"layer"
+    path = f"/v2/mint-backend/blobs/uploads/?digest={sha256(layer)}"
+    assert registry(cloud, "POST", path, layer)[0] == 201
+    assert registry(cloud, "PUT", "/v2/mint-backend/manifests/v1", manifest(layer))[0] == 201
+
+    image = {"imageTag": "v1"}
+    details = cloud.client("ecr").describe_images(repositoryName="mint-backend", imageIds=[image])["imageDetails"][0]
+    assert details["imageDigest"] == sha256(manifest(layer))
+    assert details["imageSizeInBytes"] == 2 * len(layer)
+    for reference in ("v1", sha256(manifest(layer))):
+        assert registry(cloud, "GET", f"/v2/mint-backend/manifests/{reference}") == (200, manifest(layer))
+    assert registry(cloud, "GET", f"/v2/mint-backend/blobs/{sha256(layer)}") == (200, layer)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("POST", "/v2/nobody/blobs/uploads/", b"", (404, ["NAME_UNKNOWN"])),
+        ("POST", f"/v2/mint-backend/blobs/uploads/?digest={sha256(b'x')}", b"y", (400, ["DIGEST_INVALID"])),
+        ("PUT", "/v2/mint-backend/manifests/v1", manifest(b"absent"), (400, ["MANIFEST_BLOB_UNKNOWN"])),
+        ("GET", "/v2/mint-backend/manifests/none", b"", (404, ["MANIFEST_UNKNOWN"])),
+        ("GET", f"/v2/mint-backend/blobs/{sha256(b'none')}", b"", (404, ["BLOB_UNKNOWN"])),
+        ("PATCH", "/v2/mint-backend/blobs/uploads/0-0", b"x", (404, ["BLOB_UPLOAD_UNKNOWN"])),
+    ],
+)
+def test_the_registry_refuses_what_does_not_fit(
+    cloud: EmbeddedCloud, method: str, path: str, body: bytes, expected: tuple[int, list[str]]
+) -> None:
+    """With the codes of the specification."""
+    assert registry(cloud, method, path, body) == expected
+
+
+def test_a_tag_is_immutable(cloud: EmbeddedCloud) -> None:
+    """The same image again is taken, another one is not."""
+    for layer in (b"one", b"two"):
+        registry(cloud, "POST", f"/v2/mint-backend/blobs/uploads/?digest={sha256(layer)}", layer)
+    put = "/v2/mint-backend/manifests/v1"
+
+    assert [registry(cloud, "PUT", put, manifest(layer))[0] for layer in (b"one", b"one", b"two")] == [201, 201, 400]
+
+
+def test_a_wrong_password_is_refused(cloud: EmbeddedCloud) -> None:
+    """With the challenge that makes docker log in."""
+    wrong = base64.b64encode(b"AWS:guessed").decode()
+
+    assert registry(cloud, "GET", "/v2/", token=wrong) == (401, ["UNAUTHORIZED"])
+
+
+def test_requests_can_be_broken(cloud: EmbeddedCloud) -> None:
+    """As often as the rule says."""
+    s3 = cloud.client("s3")
+    cloud.fail(service="s3", operation="PutObject", status=403, code="AccessDenied", times=1)
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"")
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"")
+    assert [r["status"] for r in cloud.requests("s3", "PutObject")] == [403, 200]
