@@ -86,6 +86,10 @@ class EmbeddedCloud:
             if service in ("", request["service"]) and operation in ("", request["operation"])
         ]
 
+    def stop_clock(self) -> None:
+        """Let its time stand still until the next test, but for `advance`."""
+        self.server.cloud.clock.stop()
+
     def advance(self, seconds: float) -> None:
         """Move its clock on."""
         self.server.cloud.clock.advance(seconds)
@@ -103,6 +107,8 @@ class EmbeddedCloud:
 @pytest.fixture(scope="session")
 def embedded_server() -> Iterator[Server]:
     """One embedded AWS for all tests of this process."""
+    # moto would otherwise make 1,299 machine images anew for every test.
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
     server = Server()
     os.environ["AWS_ENDPOINT_URL"] = server.cloud.url
     server.start()
@@ -114,5 +120,6 @@ def embedded_server() -> Iterator[Server]:
 def cloud(embedded_server: Server, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> EmbeddedCloud:
     """The embedded AWS, seeded anew."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", embedded_server.cloud.url)
+    embedded_server.cloud.clock.stop(stopped=False)
     embedded_server.reset()
     return EmbeddedCloud(embedded_server)
