@@ -202,6 +202,9 @@ def deploy(c, env=None, tag=None, dry_run=False, yes=False, json=False):
     """Deploy a version: back up or clean, migrate, deploy the service, wait until it answers, release the frontend."""
     with Command(c, "deploy", env, dry_run=dry_run, yes=yes, json=json) as command:
         env, version = command.environment, scripts.version.wanted(tag)
+        if not command.dry_run:
+            # What the last steps need is looked at before the first one changes anything.
+            scripts.release_static.check(env)
         steps = []
         if env.endpoint_url:
             # No pipeline has built the images of an embedded environment.

@@ -19,10 +19,15 @@ class Clock:
 
     def __init__(self) -> None:
         self._offset = 0.0
+        self._stopped_at: float | None = None
 
     def now(self) -> float:
         """Unix time in seconds."""
-        return time.time() + self._offset
+        return (time.time() if self._stopped_at is None else self._stopped_at) + self._offset
+
+    def stop(self, *, stopped: bool = True) -> None:
+        """Let time stand still but for what `advance` moves it, or go on."""
+        self._stopped_at = time.time() if stopped else None
 
     def advance(self, seconds: float) -> None:
         """Move the clock on."""

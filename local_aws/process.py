@@ -61,14 +61,15 @@ def ensure_running(url: str, *, containers: bool = False) -> bool:
         told = status(port)
         if told and told["ready"]:
             return False
+        started = None
         if not told:
             console.say(f"starting the embedded AWS on port {port}")
-            _start(port, containers)
-        _wait_until_ready(port)
+            started = _start(port, containers)
+        _wait_until_ready(port, started)
     return True
 
 
-def _start(port: int, containers: bool) -> None:
+def _start(port: int, containers: bool) -> subprocess.Popen[bytes]:
     arguments = [sys.executable, "-m", "local_aws", f"--port={port}", *(["--containers"] if containers else [])]
     # Nobody's own keys or regions reach it; the settings that it is seeded from do.
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
@@ -85,9 +86,10 @@ def _start(port: int, containers: bool) -> None:
         )
     _path(port, "pid").write_text(str(process.pid))
     _started.append(process)
+    return process
 
 
-def _wait_until_ready(port: int) -> None:
+def _wait_until_ready(port: int, process: subprocess.Popen[bytes] | None) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         told = None
@@ -96,8 +98,7 @@ def _wait_until_ready(port: int) -> None:
             told = status(port)
         if told and told["ready"]:
             return
-        pid = _pid(port)
-        if not told and (pid is None or not _alive(pid)):
+        if process and process.poll() is not None:
             break
         time.sleep(0.05)
     tail = _path(port, "log").read_text(errors="replace")[-2000:].strip()

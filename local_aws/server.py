@@ -1,5 +1,6 @@
 """Puts the parts together and serves them on one port."""
 
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,8 @@ class Server:
     """An embedded AWS on a port of 127.0.0.1. port: 0 takes a free one."""
 
     def __init__(self, port: int = 0, *, containers: bool = False) -> None:
+        # moto would read a list of machine images at every start and reset.
+        os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
             MotoRequestHandler,

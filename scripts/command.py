@@ -160,6 +160,9 @@ class Command:
                 done = ", ".join(n for n, _ in steps[:number]) or "nothing"
                 left = ", ".join(n for n, _ in steps[number + 1 :]) or "nothing"
                 message = f"{name} failed: {error}\nDone: {done}. Failed: {name}. Not done: {left}."
+                if isinstance(error, Refused) and any(step.result for step in self.steps):
+                    # The step was refused and changed nothing, but those before it have.
+                    raise DeployError(message) from error
                 raise retold(error, message) from error
 
     def __exit__(

@@ -18,6 +18,9 @@ from scripts.errors import DeployError, OutcomeUnknown, Refused
 FUNCTION = re.compile(r"[A-Za-z0-9:_-]{1,170}")
 QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
 
+# What the manager calls a task whose end it has not seen.
+STILL_RUNNING = {"TaskStillRunning", "TaskLost"}
+
 
 @dataclass(frozen=True)
 class Invocation:
@@ -105,7 +108,8 @@ def manager_response(reply: Any, manager: str) -> dict[str, Any]:
         detail = data if isinstance(data, str) else reply.get("msg", "no message")
         raise DeployError(f"{manager} did not understand the request: {detail}")
     if "title" in response:
-        raise DeployError(f"{manager} failed: {response['title']}: {response.get('message', 'no message')}")
+        kind = OutcomeUnknown if response["title"] in STILL_RUNNING else DeployError
+        raise kind(f"{manager} failed: {response['title']}: {response.get('message', 'no message')}")
     status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
     if status != 200:
         raise DeployError(f"{manager} reports HTTP status {status} instead of 200.")

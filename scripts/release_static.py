@@ -75,6 +75,12 @@ def check_programs(plan: FrontendBuild) -> None:
             raise Refused(f"{command[0]} is not installed: it is needed to build the frontend.")
 
 
+def check(environment: Environment) -> None:
+    """Raises Refused where the frontend could not be built or released: a variable, a program or the bucket's name."""
+    check_programs(plan_build(environment))
+    bucket_name(environment, None)
+
+
 def build(plan: FrontendBuild) -> FrontendBuilt:
     """Run the build. Raises DeployError where a command fails."""
     for command in plan.commands:

@@ -55,7 +55,7 @@ def step(run: Command, what: str, error: DeployError | None = None) -> tuple[str
     return what, lambda: run.run(Plan(what), act, what)
 
 
-@pytest.mark.parametrize("kind", [DeployError, Refused, OutcomeUnknown, RolledBack])
+@pytest.mark.parametrize("kind", [DeployError, OutcomeUnknown, RolledBack])
 def test_a_row_stops_at_the_first_failure_and_says_what_was_not_done(
     kind: type[DeployError], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,6 +66,16 @@ def test_a_row_stops_at_the_first_failure_and_says_what_was_not_done(
     assert str(error.value) == "two failed: it broke.\nDone: one. Failed: two. Not done: three."
     assert error.value.code == kind.exit_code
     assert [s.name for s in run.steps] == ["one", "two"]
+
+
+def test_a_refusal_is_a_failure_once_something_was_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 promises that nothing was: it is only for the first step."""
+    with pytest.raises(Refused), command() as run:
+        run.row([step(run, "one", Refused("no.")), step(run, "two")])
+    with pytest.raises(DeployError) as error, command() as run:
+        run.row([step(run, "one"), step(run, "two", Refused("no."))])
+
+    assert error.value.code == 1
 
 
 def test_a_dry_run_plans_every_step_and_acts_on_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ library's connections; uploads go through obstore, whose LIST and DELETE alter o
 Signature Version 4: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -155,6 +154,8 @@ class Bucket:
                 done(upload, self.put(upload.key, _bytes(upload), upload.headers))
             return
         self.requests += len(uploads)
+        import asyncio
+
         from obstore.exceptions import BaseError
 
         try:
@@ -169,6 +170,8 @@ class Bucket:
             raise
 
     async def _put_all(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
+        import asyncio
+
         import obstore
 
         store, gate = self._store(), asyncio.Semaphore(IN_FLIGHT)

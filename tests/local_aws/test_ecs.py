@@ -9,6 +9,13 @@ from scripts import environments, rollout
 from scripts.rollout import Verdict
 from tests.conftest import EmbeddedCloud
 
+
+@pytest.fixture(autouse=True)
+def stopped_clock(cloud: EmbeddedCloud) -> None:
+    """Time passes only where a test says so."""
+    cloud.stop_clock()
+
+
 CLUSTER, SERVICE = "local-mint-app", "mint-app"
 
 
@@ -56,11 +63,11 @@ def test_a_rollout_starts_drains_and_completes(cloud: EmbeddedCloud) -> None:
     assert cloud.health()["version"] == "v0"
     assert verdict(cloud, "v1") is Verdict.RUNNING
 
-    cloud.advance(START)
+    cloud.advance(START + 0.01)
     assert {cloud.health()["version"] for _ in range(4)} == {"v0", "v1"}
     assert verdict(cloud, "v1") is Verdict.RUNNING
 
-    cloud.advance(DRAIN)
+    cloud.advance(DRAIN + 0.01)
     assert {cloud.health()["version"] for _ in range(4)} == {"v1"}
     assert verdict(cloud, "v1") is Verdict.SUCCEEDED
     assert described(cloud)["events"][0]["message"] == "(service mint-app) has reached a steady state."
@@ -76,11 +83,11 @@ def test_the_circuit_breaker_rolls_back(cloud: EmbeddedCloud, tag: str, change: 
     """At the third failed task; the old version answers all the while, and the failed deployment stays in sight."""
     push(cloud, "v1")
     deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:{tag}", **change)
-    cloud.advance(RETRY)
+    cloud.advance(RETRY + 0.01)
     assert described(cloud)["deployments"][0]["failedTasks"] == 1
     assert verdict(cloud, tag) is Verdict.RUNNING
 
-    cloud.advance(2 * RETRY)
+    cloud.advance(2 * RETRY + 0.01)
     back, failed = described(cloud)["deployments"]
     assert back["rolloutStateReason"].startswith("ECS deployment circuit breaker: rolling back to deploymentId ecs-svc")
     assert (failed["status"], failed["rolloutState"], failed["failedTasks"]) == ("ACTIVE", "FAILED", 3)
@@ -180,7 +187,7 @@ def test_the_tasks_of_a_service_are_listed_by_service_family_and_status(cloud: E
     assert ecs.list_tasks(cluster=CLUSTER, family="other")["taskArns"] == []
 
     deployment = deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:absent")["deployments"][0]["id"]
-    cloud.advance(RETRY)
+    cloud.advance(RETRY + 0.01)
     stopped = ecs.list_tasks(cluster=CLUSTER, startedBy=deployment, desiredStatus="STOPPED")["taskArns"]
     (task,) = ecs.describe_tasks(cluster=CLUSTER, tasks=stopped)["tasks"]
     assert "CannotPullContainerError" in task["stoppedReason"]

@@ -60,6 +60,7 @@ def test_an_invalidation_is_done_after_a_while_and_once_per_reference(cloud: Emb
         "DefaultCacheBehavior": {"TargetOriginId": "o", "ViewerProtocolPolicy": "allow-all"},
     }
     distribution = client.create_distribution(DistributionConfig=config)["Distribution"]["Id"]
+    cloud.stop_clock()
     batch = {"Paths": {"Quantity": 1, "Items": ["/*"]}, "CallerReference": "once"}
 
     made = client.create_invalidation(DistributionId=distribution, InvalidationBatch=batch)["Invalidation"]
@@ -74,6 +75,7 @@ def test_an_invalidation_is_done_after_a_while_and_once_per_reference(cloud: Emb
 def test_a_snapshot_takes_its_time(cloud: EmbeddedCloud) -> None:
     """Creating with a percentage, then available."""
     rds = cloud.client("rds")
+    cloud.stop_clock()
     rds.create_db_snapshot(DBInstanceIdentifier="mintlocal", DBSnapshotIdentifier="one")
 
     def shown() -> tuple[str, int]:
