@@ -133,6 +133,8 @@ def build(environment: Environment, plan: ImageBuild) -> ImageBuilt:
     missing = engine_fault()
     if missing and not environment.endpoint_url:
         raise Refused(missing)
+    if missing and not plan.push:
+        raise Refused(f"{missing} --no-push needs one.")
     if missing:
         console.say(f"{missing} The image is assembled without one.")
         image_assembly.assemble_and_push(
@@ -157,7 +159,7 @@ def engine_fault() -> str:
     try:
         shell.capture(["docker", "version", "--format", "{{.Server.Version}}"], timeout=20)
     except DeployError as error:
-        return f"No Docker engine answers: {str(error).rpartition(': ')[2].rstrip('.')}."
+        return f"No Docker engine answers: {str(error).rpartition(': ')[2].rstrip('.?')}."
     return ""
 
 

@@ -1,0 +1,177 @@
+"""Building an image: the commands as values, then without an engine on the embedded AWS."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from scripts import build_image, environments, images
+from scripts.errors import DeployError, Refused
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
+
+NOW = 1635872719.9
+URI = "123456789012.dkr.ecr.us-west-2.amazonaws.com/mint-backend:abc"
+
+
+@pytest.fixture
+def dev(monkeypatch: pytest.MonkeyPatch) -> environments.Environment:
+    """dev of an account."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    return environments.find("dev")
+
+
+def test_the_commands_are_those_of_the_old_workflow(dev: environments.Environment) -> None:
+    """One instant for both times; the token on stdin."""
+    plan = build_image.plan(dev, tag="abc", file="Dockerfile", context=".", now=NOW)
+
+    assert plan.build_command() == [
+        "docker",
+        "image",
+        "build",
+        "--quiet",
+        "--no-cache",
+        "--tag",
+        URI,
+        "--build-arg",
+        "ARG_APPLICATION_VERSION=abc",
+        "--build-arg",
+        "ARG_APPLICATION_DATETIME=2021-11-02 17:05:19+00:00",
+        "--build-arg",
+        "ARG_APPLICATION_TS=1635872719",
+        "--file",
+        "Dockerfile",
+        ".",
+    ]
+    assert plan.login_command() == ["docker", "login", "--username", "AWS", "--password-stdin", URI.partition("/")[0]]
+    assert plan.push_command() == ["docker", "image", "push", URI]
+
+
+def test_the_migrations_have_a_dockerfile_of_their_own(dev: environments.Environment) -> None:
+    """Chosen by the repository."""
+    plan = build_image.plan(dev, image="mint-db-migrate", tag="abc")
+
+    assert plan.file == str(ROOT / "Dockerfile.db_migrations")
+    assert plan.uri.endswith("/mint-db-migrate:abc")
+
+
+def test_a_dry_run_shows_the_commands_without_engine_or_credentials(invoke: Invoke) -> None:
+    """And names what it could not look at."""
+    done = invoke("build-image", "--env=dev", "--tag=abc", "--dry-run", AWS_ACCOUNT_ID="123456789012", PATH="/nowhere")
+
+    assert done.returncode == 0, done.stderr
+    assert f"docker image build --quiet --no-cache --tag {URI}" in done.stderr
+    assert f"would run docker image push {URI}" in done.stderr
+    assert "could not read mint-backend in ECR: there are no AWS credentials here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        (["--image=Upper"], {}, "'Upper' is not an image's repository"),
+        (["--tag=a b"], {}, "'a b' is not a version"),
+        (["--context=/no/such"], {}, "The build context /no/such is not a folder"),
+        (["--file=/no/such"], {}, "The Dockerfile /no/such is not there"),
+    ],
+)
+def test_bad_input_is_refused(
+    cloud: EmbeddedCloud, invoke: Invoke, words: list[str], variables: dict[str, str], said: str
+) -> None:
+    """Exit code 2, and nothing is pushed."""
+    done = invoke("build-image", *words, **cloud.env, **variables)
+
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert cloud.requests("registry") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("", "docker is not installed"), (os.environ["PATH"], "No Docker engine answers")]
+)
+def test_without_an_engine_a_real_environment_refuses(
+    path: str, said: str, monkeypatch: pytest.MonkeyPatch, dev: environments.Environment
+) -> None:
+    """In one sentence, whether the program or the engine is missing."""
+    if path and not build_image.shell.available("docker"):
+        pytest.skip("there is no docker program that could look for an engine")
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    plan = build_image.plan(dev, tag="abc", file=str(ROOT / "examples/backend/Dockerfile"), context=str(ROOT))
+
+    with pytest.raises(Refused, match=said):
+        build_image.build(dev, plan)
+
+
+def test_without_an_engine_the_embedded_registry_gets_an_image_all_the_same(
+    cloud: EmbeddedCloud, invoke: Invoke
+) -> None:
+    """With the version in its environment, its files in a layer, and the digest that ECR shows."""
+    env = {**cloud.env, "GITHUB_SHA": "c" * 40, "DOCKER_HOST": "unix:///nowhere"}
+
+    done = invoke("build-image", "--json", **env)
+    again = invoke("build-image", **env)
+
+    assert done.returncode == 0, done.stderr
+    assert "The image is assembled without one." in done.stderr
+    digest = json.loads(done.stdout)["steps"][0]["result"]["digest"]
+    assert images.find(environments.find("local"), "mint-backend", "c" * 40) == digest
+    assert "skipping the build and the push" in again.stderr
+
+
+def test_only_building_pushes_nothing(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """--no-push without an engine has nothing to do it with."""
+    done = invoke("build-image", "--no-push", **cloud.env, DOCKER_HOST="unix:///nowhere")
+
+    assert done.returncode == 2
+    assert "--no-push needs one" in done.stderr
+    assert cloud.requests("registry") == []
+
+
+def test_a_registry_that_takes_the_image_but_does_not_list_it_is_a_failure(
+    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The world is looked at after the push."""
+    env = environments.find("local")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+    plan = build_image.plan(env, tag="v7")
+    cloud.fail(service="ecr", operation="DescribeImages", status=400, code="ImageNotFoundException")
+
+    with pytest.raises(DeployError, match="was pushed, but ECR does not know it"):
+        build_image.build(env, plan)
+
+
+def test_a_missing_repository_is_named(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Before anything is built."""
+    done = invoke("build-image", "--image=nobody", **cloud.env)
+
+    assert done.returncode == 1
+    assert "There is no repository nobody in the registry of local" in done.stderr
+
+
+def test_the_image_has_the_files_and_settings_of_the_dockerfile(tmp_path: Path) -> None:
+    """As an engine would read it; what needs an engine is refused."""
+    from scripts import image_assembly
+
+    (tmp_path / "server").write_text("binary")
+    (tmp_path / "server").chmod(0o755)
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    (tmp_path / "data" / "deep" / "a.sql").write_text("a")
+    file = tmp_path / "Dockerfile"
+    file.write_text(
+        'FROM scratch\nARG V=none\nENV VERSION=${V} TEXT="two words"\nCOPY server* absent* /\n'
+        'COPY data/ /data/\nUSER 1000\nEXPOSE 8080\nENTRYPOINT ["/server"]\n'
+    )
+
+    assembly = image_assembly.read(file, tmp_path, {"V": "abc"})
+
+    assert assembly.settings == {
+        "Env": ["VERSION=abc", "TEXT=two words"],
+        "User": "1000",
+        "ExposedPorts": {"8080/tcp": {}},
+        "Entrypoint": ["/server"],
+    }
+    assert sorted(assembly.files) == ["data/deep/a.sql", "server"]
+    assert image_assembly.layer(assembly.files) == image_assembly.layer(assembly.files)
+    file.write_text("FROM scratch\nRUN make\n")
+    with pytest.raises(Refused, match="`RUN make` needs a Docker engine"):
+        image_assembly.read(file, tmp_path, {})
