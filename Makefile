@@ -26,6 +26,9 @@ lint: setup
 test: lint ## Lint, types, unit and end-to-end tests
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
+bench-startup: setup ## Measure how long the command line takes to start
+	$(BIN)/python benchmarks/startup.py
+
 lock: ## Make requirements*.txt anew from requirements*.in
 	$(PYTHON) -m venv .local/lock
 	.local/lock/bin/pip install --quiet uv
@@ -36,4 +39,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test lock clean
+.PHONY: help setup deploy lint test bench-startup lock clean

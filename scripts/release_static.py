@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import aws, shell, version
+from scripts import aws, console, shell, version
 from scripts.environments import ROOT, Environment
 from scripts.errors import DeployError, Refused
 from scripts.release import cdn, manifest, plan, publish, references, site
@@ -122,6 +122,8 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
         found = read_site(path)
         present = listing.result()
         old, etag, unread = known.result()
+    if unread:
+        console.warn(f"the release goes on without its manifest, and deletes nothing: {unread}")
     return Observed(found, bucket, State(present, old, etag, unread))
 
 

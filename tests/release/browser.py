@@ -1,0 +1,48 @@
+"""Plays a browser: loads the page as it is served and everything that it needs, and says what is broken."""
+
+import re
+from collections.abc import Callable
+from urllib.parse import urljoin, urlsplit
+
+# What a server has at a path: content type and body, or None.
+Get = Callable[[str], tuple[str, bytes] | None]
+
+PAGE = re.compile(r"""<(?:script[^>]*?\ssrc|link[^>]*?\shref|img[^>]*?\ssrc)=["']?([^"' >]+)""")
+STYLE = re.compile(r"""url\(["']?([^"')]+)["']?\)""")
+SCRIPT = re.compile(r"""(?:import|from)\s*\(?\s*["']((?:\.|/)[^"']+)["']""")
+# A browser refuses these when they come with another type.
+STRICT = {".js": "javascript", ".mjs": "javascript", ".css": "text/css", ".html": "text/html"}
+
+
+def problems(get: Get, entry: str = "index.html") -> list[str]:
+    """Everything that is missing or has the wrong type, as a browser would find it. No page yet is no problem."""
+    if get(entry) is None:
+        return []
+    found: list[str] = []
+    seen: set[str] = set()
+    todo = [entry]
+    while todo:
+        key = todo.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        answer = get(key)
+        if answer is None:
+            found.append(f"{key} is missing")
+            continue
+        kind, body = answer
+        ending = re.search(r"\.[a-z]+$", key)
+        wanted = STRICT.get(ending[0] if ending else "", "")
+        if wanted not in kind:
+            found.append(f"{key} has the type {kind}")
+        todo += references(key, body.decode(errors="replace"))
+    return found
+
+
+def references(key: str, text: str) -> list[str]:
+    """The keys that a file names."""
+    pattern = PAGE if key.endswith(".html") else STYLE if key.endswith(".css") else SCRIPT
+    if not key.endswith((".html", ".css", ".js", ".mjs")):
+        return []
+    urls = [urlsplit(urljoin(f"http://site/{key}", reference)) for reference in pattern.findall(text)]
+    return [url.path.lstrip("/") for url in urls if url.netloc == "site" and url.path != "/"]

@@ -1,0 +1,491 @@
+"""Releases to the embedded AWS: what is put, in which order, and that the page is whole at every moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
+from tests.release import browser, sites
+
+BUCKET = "local-mint-app-static"
+OURS = "_release/"
+
+
+class Site:
+    """The bucket as people see it."""
+
+    def __init__(self, cloud: EmbeddedCloud) -> None:
+        self.cloud, self.s3 = cloud, cloud.client("s3")
+
+    def all_keys(self) -> set[str]:
+        """Everything in the bucket but the release's own files."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        found = {item["Key"] for page in pages for item in page.get("Contents", [])}
+        return {key for key in found if not key.startswith(OURS)}
+
+    def get(self, key: str) -> tuple[str, bytes] | None:
+        """Type and body of an object."""
+        try:
+            found = self.s3.get_object(Bucket=BUCKET, Key=key)
+        except ClientError:
+            return None
+        return found["ContentType"], found["Body"].read()
+
+    def put(self, key: str, body: bytes = b"theirs") -> None:
+        """Somebody else puts something."""
+        self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+    def puts(self) -> list[str]:
+        """The keys that were put since the test began, in order, without the release's own."""
+        made = [r["path"].removeprefix(f"/{BUCKET}/") for r in self.cloud.requests("s3", "PutObject")]
+        return [key for key in made if not key.startswith(OURS)]
+
+    def holds(self, folder: Path) -> bool:
+        """Whether every file of a folder is there with its content."""
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        return all((self.get(key) or ("", b""))[1] == body for key, body in files.items())
+
+
+@pytest.fixture
+def site(cloud: EmbeddedCloud) -> Site:
+    """The static bucket of the embedded AWS."""
+    return Site(cloud)
+
+
+Release = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def release(cloud: EmbeddedCloud, invoke: Invoke) -> Release:
+    """`release(folder, "--dry-run", code=0)`: release a folder that is built."""
+
+    def run(folder: Path, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        given = {"GITHUB_SHA": "abc", **cloud.env, **env}
+        done = invoke("release-static", "--no-build", f"--build-dir={folder}", *words, **given)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def settings(tmp_path: Path, **changes: object) -> dict[str, str]:
+    """A settings file with other values for local."""
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in changes.items())
+    text = (ROOT / "environments.toml").read_text()
+    path = tmp_path / "settings.toml"
+    path.write_text(text.replace("[environments.local]\n", f"[environments.local]\n{lines}"))
+    return {"ENVIRONMENTS_FILE": str(path)}
+
+
+@pytest.mark.parametrize("style", ["vite", "cra"])
+def test_a_browser_sees_a_whole_page_after_every_single_change(
+    site: Site, release: Release, tmp_path: Path, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one version replaces another, and that one a third, with nothing kept."""
+    env = settings(tmp_path, keep_releases=0, max_delete_percent=100)
+    checks: list[list[str]] = []
+    outermost = site.cloud.server._outermost
+
+    def watched(environ: dict[str, Any], start: Any) -> Any:
+        answer = outermost(environ, start)
+        changed = environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE")
+        if changed and environ["PATH_INFO"].startswith(f"/{BUCKET}") and "HTTP_X_BROWSER" not in environ:
+            checks.append(browser.problems(site.get))
+        return answer
+
+    monkeypatch.setattr(site.cloud.server, "_outermost", watched)
+    for version in ("one", "two", "three"):
+        release(sites.build(tmp_path / "build", version, style=style), **env)
+
+    assert len(checks) > 3 * 8
+    assert [found for found in checks if found] == []
+    assert site.holds(tmp_path / "build")
+    assert site.all_keys() == {
+        str(p.relative_to(tmp_path / "build")) for p in (tmp_path / "build").rglob("*") if p.is_file()
+    }
+
+
+def test_stages_come_in_order(site: Site, release: Release, tmp_path: Path) -> None:
+    """Hashed files, other files, other pages, and index.html alone at the end."""
+    release(sites.build(tmp_path / "build", "one"))
+
+    puts = site.puts()
+    assert puts[-1] == "index.html"
+    assert puts[-2] == "help/index.html"
+    assert set(puts[-4:-2]) == {"favicon.ico", "robots.txt"}
+    assert all(key.startswith("assets/") for key in puts[:-4])
+
+
+def test_only_what_changed_is_put(site: Site, release: Release, tmp_path: Path) -> None:
+    """Nothing: one LIST and one GET. One file: that file. Times and sizes do not count."""
+    folder = sites.build(tmp_path / "build", "one")
+    release(folder)
+    first = len(site.cloud.requests("s3"))
+
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    done = release(folder)
+    assert [r["operation"] for r in site.cloud.requests("s3")[first:]] in (
+        ["ListObjectsV2", "GetObject"],
+        ["GetObject", "ListObjectsV2"],
+    )
+    assert "already holds this build" in done.stderr
+
+    before = len(site.puts())
+    (folder / "robots.txt").write_text("User-agent: X\n")
+    release(folder)
+    assert site.puts()[before:] == ["robots.txt"]
+
+
+def test_a_change_of_headers_alone_is_a_change(site: Site, release: Release, tmp_path: Path) -> None:
+    """By the override table in the settings."""
+    folder = sites.build(tmp_path / "build", "one")
+    release(folder)
+    before = len(site.puts())
+
+    env = settings(tmp_path)
+    path = Path(env["ENVIRONMENTS_FILE"])
+    path.write_text(path.read_text() + '\n[environments.local.cache_control]\n"robots.*" = "max-age=60"\n')
+    done = release(folder, "--dry-run", **env)
+    release(folder, **env)
+
+    assert "would put robots.txt (headers," in done.stderr
+    assert site.puts()[before:] == ["robots.txt"]
+    assert site.s3.head_object(Bucket=BUCKET, Key="robots.txt")["CacheControl"] == "max-age=60"
+
+
+def test_an_object_that_somebody_overwrote_is_put_again(site: Site, release: Release, tmp_path: Path) -> None:
+    """LIST does not agree with the manifest any more."""
+    folder = sites.build(tmp_path / "build", "one")
+    release(folder)
+    site.put("favicon.ico")
+    before = len(site.puts())
+
+    done = release(folder)
+
+    assert site.puts()[before:] == ["favicon.ico"]
+    assert site.holds(folder)
+    assert done.returncode == 0
+
+
+def test_files_of_older_releases_stay_for_open_tabs_and_then_go(site: Site, release: Release, tmp_path: Path) -> None:
+    """Two releases back by default; what expires is deleted in one request, the manifest never."""
+    hashed = []
+    for version in ("one", "two", "three", "four"):
+        folder = sites.build(tmp_path / "build", version)
+        hashed.append({str(path.relative_to(folder)) for path in folder.rglob("*.js")})
+        release(folder)
+
+    keys = site.all_keys()
+    assert not hashed[0] & keys
+    assert hashed[1] | hashed[2] | hashed[3] <= keys
+    assert site.get("_release/manifest.json") is not None
+
+
+def test_a_bucket_that_was_never_released_to_keeps_what_it_has(site: Site, release: Release, tmp_path: Path) -> None:
+    """It is the release before the first one, and goes when that does."""
+    site.put("old-chunk.js")
+    for version in ("one", "two"):
+        release(sites.build(tmp_path / "build", version))
+        assert "old-chunk.js" in site.all_keys()
+    release(sites.build(tmp_path / "build", "three"))
+
+    assert "old-chunk.js" not in site.all_keys()
+
+
+def test_keeping_none_is_the_exact_mirror_of_old(site: Site, release: Release, tmp_path: Path) -> None:
+    """Other people's keys go too, and are named first."""
+    env = settings(tmp_path, keep_releases=0, max_delete_percent=100)
+    site.put("theirs.txt")
+    folder = sites.build(tmp_path / "build", "one")
+
+    done = release(folder, "--dry-run", **env)
+    release(folder, **env)
+
+    assert "would delete theirs.txt, which no release of ours has put there" in done.stderr.splitlines()[1]
+    assert site.all_keys() == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_too_many_deletes_are_refused(site: Site, release: Release, tmp_path: Path) -> None:
+    """Half of the bucket at the most, unless the settings say otherwise; nothing is changed."""
+    env = settings(tmp_path, keep_releases=0)
+    for number in range(40):
+        site.put(f"theirs/{number}")
+    before = len(site.puts())
+
+    done = release(sites.build(tmp_path / "build", "one"), code=2, **env)
+
+    assert "would delete 40 of the 40 objects" in done.stderr
+    assert "theirs/0" in done.stderr
+    assert site.puts()[before:] == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda folder: (folder / "index.html").unlink(), "has no index.html"),
+        (lambda folder: [p.unlink() for p in folder.rglob("*") if p.is_file()], "is empty"),
+        (
+            lambda folder: (folder / "robots.txt").rename(folder.parent / "x") and __import__("shutil").rmtree(folder),
+            "There is no build in",
+        ),
+        (lambda folder: (folder / "link.js").symlink_to("/etc/passwd"), "is a link"),
+        (lambda folder: (folder / "folder").symlink_to("/etc"), "is a link"),
+        (lambda folder: (folder / "here").symlink_to("robots.txt"), "is a link"),
+        (lambda folder: os.mkfifo(folder / "pipe"), "is neither a file nor a folder"),
+        (lambda folder: next(folder.rglob("*.css")).unlink(), "names files that are not in"),
+        (lambda folder: next(folder.rglob("*.svg")).unlink(), "names files that are not in"),
+        (lambda folder: next(folder.rglob("chunk3*")).unlink(), "names files that are not in"),
+        (lambda folder: (folder / "a\nb").write_text(""), "holds a character that a browser cannot ask for"),
+        (
+            lambda folder: (folder / "_release").mkdir() or (folder / "_release" / "x").write_text(""),
+            "_release/ is taken",
+        ),
+    ],
+    ids=[
+        "no index.html",
+        "empty",
+        "missing",
+        "a link out of the tree",
+        "a link to a folder",
+        "a link inside",
+        "a pipe",
+        "a style that the page names is missing",
+        "a picture that the style names is missing",
+        "a chunk that the script imports is missing",
+        "a line end in a name",
+        "our own prefix",
+    ],
+)
+def test_an_unfit_build_is_refused_before_any_change(
+    site: Site, release: Release, tmp_path: Path, break_it: Callable[[Path], object], said: str
+) -> None:
+    """Exit code 2, and the bucket is as it was."""
+    folder = sites.build(tmp_path / "build", "one")
+    release(folder)
+    changes = len(site.cloud.requests("s3", "PutObject")) + len(site.cloud.requests("s3", "DeleteObjects"))
+    break_it(folder)
+
+    done = release(folder, code=2)
+
+    assert said in done.stderr.splitlines()[-1]
+    assert len(site.cloud.requests("s3", "PutObject")) + len(site.cloud.requests("s3", "DeleteObjects")) == changes
+
+
+def test_the_bucket_of_another_environment_is_refused(site: Site, release: Release, tmp_path: Path) -> None:
+    """The manifest says whose it is."""
+    folder = sites.build(tmp_path / "build", "one")
+    release(folder)
+    env = settings(tmp_path)
+    path = Path(env["ENVIRONMENTS_FILE"])
+    path.write_text(path.read_text().replace("[environments.local", "[environments.other"))
+
+    done = release(folder, "--env=other", f"--bucket={BUCKET}", code=2, **env)
+
+    assert f"{BUCKET} holds mint-app of local, not mint-app of other" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rule", "code", "said"),
+    [
+        ({"status": 403, "code": "AccessDenied"}, 1, "S3 refused listing the bucket local-mint-app-static"),
+        ({"status": 404, "code": "NoSuchBucket"}, 1, "NoSuchBucket"),
+        ({"status": 400, "code": "ExpiredToken"}, 2, "S3 does not accept the credentials"),
+        ({"status": 301, "code": "PermanentRedirect"}, 2, "Wrong region"),
+    ],
+)
+def test_a_bucket_that_cannot_be_listed_is_said_with_the_reason(
+    site: Site, release: Release, tmp_path: Path, rule: dict[str, Any], code: int, said: str
+) -> None:
+    """And a dry run goes on without it."""
+    folder = sites.build(tmp_path / "build", "one")
+    site.cloud.fail(service="s3", operation="ListObjectsV2", times=2, **rule)
+
+    done = release(folder, code=code)
+    dry = release(folder, "--dry-run")
+
+    assert said in done.stderr.splitlines()[-1]
+    assert site.puts() == []
+    assert f"could not read the bucket {BUCKET}" in dry.stderr
+
+
+@pytest.mark.parametrize("key", ["assets/", "robots.txt", "help/index.html", "index.html"])
+def test_a_failed_upload_leaves_the_old_page_whole(site: Site, release: Release, tmp_path: Path, key: str) -> None:
+    """Nothing after its stage is put and nothing is deleted; the next run completes the release."""
+    env = settings(tmp_path, keep_releases=0, max_delete_percent=100)
+    old = sites.build(tmp_path / "old", "one")
+    release(old, **env)
+    (tmp_path / "old" / "robots.txt").read_text()
+    new = sites.build(tmp_path / "new", "two")
+    (new / "robots.txt").write_text("other")
+    site.cloud.fail(service="s3", method="PUT", path=f"/{BUCKET}/{key}", status=403, code="AccessDenied", times=1)
+
+    done = release(new, code=1, **env)
+
+    assert "AccessDenied" in done.stderr
+    assert browser.problems(site.get) == []
+    assert b"one" in (site.get("index.html") or ("", b""))[1]
+    assert {str(p.relative_to(old)) for p in old.rglob("*") if p.is_file()} <= site.all_keys()
+    release(new, **env)
+    assert site.holds(new)
+    assert browser.problems(site.get) == []
+
+
+def test_a_second_release_at_the_same_time_is_refused(site: Site, release: Release, tmp_path: Path) -> None:
+    """Before its first write, naming the holder and the end of the lease; --force-lock breaks it."""
+    lease = {"id": "x", "actor": "octocat", "run": "https://github.com/r/1", "host": "h", "expires": time.time() + 600}
+    site.put("_release/lease.json", json.dumps(lease).encode())
+    folder = sites.build(tmp_path / "build", "one")
+
+    done = release(folder, code=2)
+    assert "octocat (h, https://github.com/r/1) is releasing to local-mint-app-static" in done.stderr
+    assert site.puts() == []
+
+    release(folder, "--force-lock")
+    assert site.holds(folder)
+    assert site.get("_release/lease.json") is None
+
+
+def test_the_lease_of_a_dead_holder_expires(site: Site, release: Release, tmp_path: Path) -> None:
+    """And one that is damaged does not count."""
+    for body in (json.dumps({"id": "x", "actor": "octocat", "expires": time.time() - 1}).encode(), b"nonsense"):
+        site.put("_release/lease.json", body)
+        release(sites.build(tmp_path / "build", str(body[:3])))
+        assert site.get("_release/lease.json") is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_release_that_is_stopped_gives_the_lease_back(site: Site, tmp_path: Path, number: signal.Signals) -> None:
+    """The page is the old one or the new one, and the next release can begin."""
+    folder = sites.build(tmp_path / "build", "one")
+    site.cloud.fail(service="s3", method="PUT", path="robots.txt", delay=3, times=1)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "invoke", "release-static", "--no-build", f"--build-dir={folder}"],
+        cwd=ROOT,
+        env={**os.environ, **site.cloud.env, "GITHUB_SHA": "abc"},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 30
+    while not any("robots" in r["path"] for r in site.cloud.requests("s3")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[1].decode()
+
+    assert process.returncode == 3, said
+    assert site.get("_release/lease.json") is None
+    assert site.get("index.html") is None
+
+
+def test_a_manifest_that_may_not_be_read_is_done_without(site: Site, release: Release, tmp_path: Path) -> None:
+    """It says so, puts everything, and deletes nothing."""
+    folder = sites.build(tmp_path / "build", "one")
+    release(folder)
+    site.put("theirs.txt")
+    before = len(site.puts())
+    site.cloud.fail(
+        service="s3", operation="GetObject", path="manifest.json$", status=403, code="AccessDenied", times=1
+    )
+
+    done = release(folder)
+
+    assert "the release goes on without its manifest" in done.stderr
+    assert len(site.puts()[before:]) == sum(1 for p in folder.rglob("*") if p.is_file())
+    assert "theirs.txt" in site.all_keys()
+
+
+def test_a_dry_run_says_exactly_what_the_run_then_does(site: Site, release: Release, tmp_path: Path) -> None:
+    """Keys, reasons, bytes and headers, as one document; and what `aws s3 sync` would have put."""
+    release(sites.build(tmp_path / "build", "one"))
+    folder = sites.build(tmp_path / "build", "two")
+    before = len(site.puts())
+
+    dry = release(folder, "--dry-run", "--json")
+    assert site.puts()[before:] == []
+    plan = json.loads(dry.stdout)["steps"][0]["plan"]
+    release(folder)
+
+    assert sorted(put["key"] for put in plan["puts"]) == sorted(site.puts()[before:])
+    assert {put["reason"] for put in plan["puts"]} == {"new", "content"}
+    for put in plan["puts"]:
+        head = site.s3.head_object(Bucket=BUCKET, Key=put["key"])
+        assert put["headers"] == {"Content-Type": head["ContentType"], "Cache-Control": head["CacheControl"]}
+        assert put["size"] == head["ContentLength"]
+    assert "`aws s3 sync` would put all 12" in dry.stderr
+
+
+def test_a_dry_run_without_credentials_or_network_shows_the_build(invoke: Invoke, tmp_path: Path) -> None:
+    """Exit code 0, with one line for the bucket."""
+    folder = sites.build(tmp_path / "build", "one")
+
+    done = invoke(
+        "release-static", "--env=dev", "--no-build", f"--build-dir={folder}", "--bucket=some-bucket", "--dry-run"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "could not read the bucket some-bucket: there are no AWS credentials here" in done.stderr
+    assert "would put index.html (new," in done.stderr
+
+
+def test_the_build_gets_the_environments_variables_and_a_failure_is_said(
+    cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
+) -> None:
+    """A build that fails releases nothing; a program that is missing is named before anything runs."""
+    program = tmp_path / "bundle"
+    program.write_text("#!/bin/sh\nenv | grep ^REACT_APP_ | sort >&2\nexit 3\n")
+    program.chmod(0o755)
+    failing = settings(tmp_path)
+    path = Path(failing["ENVIRONMENTS_FILE"])
+    path.write_text(
+        path.read_text().replace('build = ["python3", "examples/frontend/build.py"]', f'build = ["{program}"]')
+    )
+
+    done = invoke("release-static", **cloud.env, **failing)
+    missing = invoke(
+        "release-static",
+        "--env=dev",
+        AWS_ACCOUNT_ID="123456789012",
+        STATIC_S3_BUCKET="bucket-of-dev",
+        OKTA_CLIENT_ID="a",
+        OKTA_SERVER_ID="b",
+        LD_CLIENT_ID="c",
+        PATH="/nowhere",
+    )
+    unset = invoke("release-static", "--env=dev", STATIC_S3_BUCKET_DEV="bucket-of-dev")
+
+    assert done.returncode == 1
+    assert "REACT_APP_APP_ENV=local" in done.stderr
+    assert f"`{program}` failed with exit code 3" in done.stderr
+    assert cloud.requests("s3") == []
+    assert (missing.returncode, unset.returncode) == (2, 2)
+    assert "yarn is not installed: it is needed to build the frontend" in missing.stderr
+    assert "OKTA_CLIENT_ID is not set: dev needs it for its frontend.REACT_APP_OKTA_CLIENT_ID" in unset.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--build-dir="], "--build-dir is empty"),
+        (["--bucket=My_Bucket"], "'My_Bucket' is no name of an S3 bucket"),
+        (["--bucket="], "'' is no name of an S3 bucket"),
+        (["--env=dev"], "STATIC_S3_BUCKET is not set"),
+    ],
+)
+def test_bad_input_is_refused(cloud: EmbeddedCloud, invoke: Invoke, words: list[str], said: str) -> None:
+    """Before any request."""
+    env = cloud.env if "--env=dev" not in words else {}
+    done = invoke("release-static", "--no-build", *words, **env)
+
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert cloud.requests("s3") == []
