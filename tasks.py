@@ -10,24 +10,7 @@ from pathlib import Path
 
 import invoke
 
-import scripts.announce_failure
-import scripts.backup_database
-import scripts.build_image
-import scripts.check_image
-import scripts.clean_database
-import scripts.console
-import scripts.deploy_service
-import scripts.embedded
-import scripts.healthcheck
-import scripts.images
-import scripts.migrate_database
-import scripts.package_ecs_manager
-import scripts.release_static
-import scripts.revert
-import scripts.run_task
-import scripts.status
-import scripts.version
-from scripts.command import Command
+import scripts
 
 task = partial(invoke.task, positional=[], auto_shortflags=False)
 
@@ -65,7 +48,7 @@ def build_image(
     c, env=None, image=None, file=None, context=None, tag=None, no_push=False, dry_run=False, yes=False, json=False
 ):
     """Build the image of a version and push it to ECR, unless it is there already."""
-    with Command(c, "build-image", env, dry_run=dry_run, yes=yes, json=json) as command:
+    with scripts.command.Command(c, "build-image", env, dry_run=dry_run, yes=yes, json=json) as command:
         _build_image(command, push=not no_push, image=image, file=file, context=context, tag=tag)
 
 
@@ -95,7 +78,7 @@ def deploy_service(
     json=False,
 ):
     """Deploy a service: the ECS manager gives it the image and starts its rollout."""
-    with Command(c, "deploy-service", env, dry_run=dry_run, yes=yes, json=json) as command:
+    with scripts.command.Command(c, "deploy-service", env, dry_run=dry_run, yes=yes, json=json) as command:
         plan = scripts.deploy_service.plan(
             command.environment,
             service=service,
@@ -127,7 +110,7 @@ def run_task(
     json=False,
 ):
     """Run a service's task once and wait for its end; fails with its exit code and reason."""
-    with Command(c, "run-task", env, dry_run=dry_run, yes=yes, json=json) as command:
+    with scripts.command.Command(c, "run-task", env, dry_run=dry_run, yes=yes, json=json) as command:
         plan = scripts.run_task.plan(
             command.environment, service=service, function_name=function_name, qualifier=qualifier
         )
@@ -143,7 +126,7 @@ def run_task(
 )
 def healthcheck(c, env=None, version=None, timeout=None, url=None, dry_run=False, yes=False, json=False):
     """Wait until the environment answers with the version."""
-    with Command(c, "healthcheck", env, dry_run=dry_run, yes=yes, json=json, changes=False) as command:
+    with scripts.command.Command(c, "healthcheck", env, dry_run=dry_run, yes=yes, json=json, changes=False) as command:
         plan = scripts.healthcheck.plan(command.environment, wanted=version, timeout=timeout, url=url)
         command.run(
             plan,
@@ -189,7 +172,7 @@ def release_static(
     json=False,
 ):
     """Build the frontend and release it to S3; the page is whole at every moment."""
-    with Command(c, "release-static", env, dry_run=dry_run, yes=yes, json=json) as command:
+    with scripts.command.Command(c, "release-static", env, dry_run=dry_run, yes=yes, json=json) as command:
         name = scripts.release_static.bucket_name(command.environment, bucket)
         path = scripts.release_static.folder(command.environment, build_dir)
         if not no_build:
@@ -200,7 +183,7 @@ def release_static(
 @task(help=flags(tag="Version to deploy: the images' tag. Default: $GITHUB_SHA, else the commit that is checked out."))
 def deploy(c, env=None, tag=None, dry_run=False, yes=False, json=False):
     """Deploy a version: back up or clean, migrate, deploy the service, wait until it answers, release the frontend."""
-    with Command(c, "deploy", env, dry_run=dry_run, yes=yes, json=json) as command:
+    with scripts.command.Command(c, "deploy", env, dry_run=dry_run, yes=yes, json=json) as command:
         env, version = command.environment, scripts.version.wanted(tag)
         if not command.dry_run:
             # What the last steps need is looked at before the first one changes anything.
@@ -286,7 +269,7 @@ def _release_default(command):
 def revert(c, env=None, commit=None, base=None, no_push=False, no_pr=False, dry_run=False, yes=False, json=False):
     """Roll back: revert a commit on a branch of its own and open the pull request."""
     flags = {"dry_run": dry_run, "yes": yes, "json": json}
-    with Command(c, "revert", env, changes=False, embedded=False, application=True, **flags) as command:
+    with scripts.command.Command(c, "revert", env, changes=False, embedded=False, application=True, **flags) as command:
         folder = scripts.revert.top(Path.cwd())
         command.read("the newest commits", partial(scripts.revert.fetch, folder))
         asked = scripts.status.ask(scripts.status.plan(None).urls)
@@ -307,7 +290,7 @@ def revert(c, env=None, commit=None, base=None, no_push=False, no_pr=False, dry_
 def status(c, env=None, dry_run=False, yes=False, json=False):
     """Say what runs where: version, commit, age, and how far behind the main branch."""
     flags = {"dry_run": dry_run, "yes": yes, "json": json}
-    with Command(c, "status", env, changes=False, embedded=False, application=True, **flags) as command:
+    with scripts.command.Command(c, "status", env, changes=False, embedded=False, application=True, **flags) as command:
         application = command.environment.application
         look = partial(scripts.status.table, folder=Path.cwd(), main_branch=application.main_branch, now=time.time())
         table = command.run(scripts.status.plan(env), look)
@@ -318,21 +301,21 @@ def status(c, env=None, dry_run=False, yes=False, json=False):
 @task(help=flags())
 def backup_database(c, env=None, dry_run=False, yes=False, json=False):
     """Take a snapshot of the database and wait until it is available."""
-    with Command(c, "backup-database", env, dry_run=dry_run, yes=yes, json=json) as command:
+    with scripts.command.Command(c, "backup-database", env, dry_run=dry_run, yes=yes, json=json) as command:
         _backup(command)
 
 
 @task(help=flags())
 def clean_database(c, env=None, dry_run=False, yes=False, json=False):
     """Empty the database, where the settings allow it; never production's."""
-    with Command(c, "clean-database", env, dry_run=dry_run, yes=yes, json=json) as command:
+    with scripts.command.Command(c, "clean-database", env, dry_run=dry_run, yes=yes, json=json) as command:
         _clean(command)
 
 
 @task(help=flags(tag="The migrations' image's tag. Default: $GITHUB_SHA, else the commit that is checked out."))
 def migrate_database(c, env=None, tag=None, dry_run=False, yes=False, json=False):
     """Migrate the database: deploy the migrations of a version, run them once, show what they printed."""
-    with Command(c, "migrate-database", env, dry_run=dry_run, yes=yes, json=json) as command:
+    with scripts.command.Command(c, "migrate-database", env, dry_run=dry_run, yes=yes, json=json) as command:
         command.row(_migration(command, scripts.version.wanted(tag)))
 
 
@@ -370,7 +353,7 @@ def check_image(
     json=False,
 ):
     """Fail for what the registry's scanner found in an image."""
-    with Command(c, "check-image", env, dry_run=dry_run, yes=yes, json=json, changes=False) as command:
+    with scripts.command.Command(c, "check-image", env, dry_run=dry_run, yes=yes, json=json, changes=False) as command:
         env, module = command.environment, scripts.check_image
         module.check_flags(tag, running, against_running)
         answers = ""
@@ -404,7 +387,9 @@ def check_image(
 )
 def announce_failure(c, env=None, step=None, reason=None, dry_run=False, yes=False, json=False):
     """Tell the team's Slack channel that a job of the main branch has failed; never fails for Slack."""
-    with Command(c, "announce-failure", env, dry_run=dry_run, yes=yes, json=json, changes=False) as command:
+    with scripts.command.Command(
+        c, "announce-failure", env, dry_run=dry_run, yes=yes, json=json, changes=False
+    ) as command:
         asked = [] if command.dry_run else scripts.status.ask(scripts.status.plan(command.environment.name).urls)
         running = next((one.version for one in asked), "")
         plan = scripts.announce_failure.plan(command.environment, step=step, reason=reason, running=running)
@@ -415,13 +400,15 @@ def announce_failure(c, env=None, step=None, reason=None, dry_run=False, yes=Fal
 def package_ecs_manager(c, env=None, output=None, dry_run=False, yes=False, json=False):
     """Pack the ecs-manager Lambda into a zip, the same bytes each time."""
     flags = {"dry_run": dry_run, "yes": yes, "json": json}
-    with Command(c, "package-ecs-manager", env, changes=False, embedded=False, application=True, **flags) as command:
+    with scripts.command.Command(
+        c, "package-ecs-manager", env, changes=False, embedded=False, application=True, **flags
+    ) as command:
         command.run(scripts.package_ecs_manager.plan(output), scripts.package_ecs_manager.write)
 
 
 def _local(c, verb, env, port, dry_run, yes, json):
     flags = {"dry_run": dry_run, "yes": yes, "json": json}
-    with Command(c, f"local.{verb}", env or "local", changes=False, embedded=False, **flags) as command:
+    with scripts.command.Command(c, f"local.{verb}", env or "local", changes=False, embedded=False, **flags) as command:
         command.run(scripts.embedded.plan(command.environment, verb, port), scripts.embedded.act)
 
 

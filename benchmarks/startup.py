@@ -20,7 +20,8 @@ DRY_RUN = ["deploy-service", "--env=dev", "--dry-run"]
 def seconds(words: list[str], folder: Path, env: dict[str, str]) -> float:
     """One run, as a whole process."""
     started = time.perf_counter()
-    subprocess.run(words, cwd=folder, env=env, capture_output=True, check=True)
+    # An empty tasks.py has nothing to list, and Invoke says so with exit code 1.
+    subprocess.run(words, cwd=folder, env=env, capture_output=True, check=folder == ROOT)
     return time.perf_counter() - started
 
 

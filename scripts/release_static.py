@@ -135,12 +135,14 @@ def unseen(environment: Environment, name: str, path: Path) -> Observed:
 
 def decide(environment: Environment, observed: Observed, *, now: float | None = None) -> ReleasePlan:
     """The plan of a release. now: Unix time in seconds. Raises Refused for what a release must not do."""
-    at = int(time.time() if now is None else now)
+    now = time.time() if now is None else now
+    at = int(now)
     try:
         running = version.wanted(None)
     except DeployError:
         running = "unknown"
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+    # To the millisecond: no two releases have one id.
+    stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(at))}.{int(now * 1000) % 1000:03d}Z"
     release = Release(f"{stamp}-{version.short(running)}", running, at, *actor())
     return plan.plan(
         observed.site,
