@@ -150,6 +150,30 @@ def _build_frontend(command):
     command.run(plan, scripts.release_static.build, "build the frontend")
 
 
+@task(help=flags())
+def build_frontend(c, env=None, dry_run=False, yes=False, json=False):
+    """Build the frontend with the environment's variables, for a release later."""
+    with scripts.command.Command(
+        c, "build-frontend", env, dry_run=dry_run, yes=yes, json=json, changes=False
+    ) as command:
+        _build_frontend(command)
+
+
+@task(
+    help=flags(
+        build_dir="Folder to release. Default: from the settings.",
+        bucket="Bucket to release to. Default: $STORYBOOK_S3_BUCKET_<ENV>, $STORYBOOK_S3_BUCKET, or the settings.",
+        force_lock="Break the lease of another release, which must be dead.",
+    )
+)
+def release_storybook(c, env=None, build_dir=None, bucket=None, force_lock=False, dry_run=False, yes=False, json=False):
+    """Release a built storybook to S3, where the settings have a bucket for it."""
+    with scripts.command.Command(c, "release-storybook", env, dry_run=dry_run, yes=yes, json=json) as command:
+        name = scripts.release_static.bucket_name(command.environment, bucket, "storybook_bucket")
+        path = scripts.release_static.folder(command.environment, build_dir, "storybook_dir")
+        _release(command, name, path, force_lock)
+
+
 @task(
     help=flags(
         build_dir="Folder to release. Default: from the settings.",
@@ -207,9 +231,9 @@ def deploy(c, env=None, tag=None, dry_run=False, yes=False, json=False):
         command.last_line = f"{env.name} runs {scripts.version.short(version)}"
 
 
-def _deploy_service(command, service, tag):
+def _deploy_service(command, service, tag, image_uri=None):
     env = command.environment
-    plan = scripts.deploy_service.plan(env, service=service, tag=tag)
+    plan = scripts.deploy_service.plan(env, service=service, tag=tag, image_uri=image_uri)
     return command.run(plan, partial(scripts.deploy_service.deploy, env), f"deploy {service}")
 
 
@@ -231,7 +255,7 @@ def _clean(command):
     return _run_task(command, cleaner.service, function_name=cleaner.function, qualifier=cleaner.qualifier)
 
 
-def _migration(command, version):
+def _migration(command, version, image_uri=None):
     """The steps of a migration: the service that migrates gets its image, then its task runs once."""
     service = scripts.migrate_database.service(command.environment)
 
@@ -240,7 +264,7 @@ def _migration(command, version):
             return _run_task(command, service)
 
     return [
-        ("deploy the migrations", partial(_deploy_service, command, service, version)),
+        ("deploy the migrations", partial(_deploy_service, command, service, version, image_uri)),
         ("migrate the database", migrate),
     ]
 
@@ -312,11 +336,17 @@ def clean_database(c, env=None, dry_run=False, yes=False, json=False):
         _clean(command)
 
 
-@task(help=flags(tag="The migrations' image's tag. Default: $GITHUB_SHA, else the commit that is checked out."))
-def migrate_database(c, env=None, tag=None, dry_run=False, yes=False, json=False):
+@task(
+    help=flags(
+        tag="The migrations' image's tag. Default: $GITHUB_SHA, else the commit that is checked out.",
+        image_uri="The image's whole URI, instead of --tag.",
+    )
+)
+def migrate_database(c, env=None, tag=None, image_uri=None, dry_run=False, yes=False, json=False):
     """Migrate the database: deploy the migrations of a version, run them once, show what they printed."""
     with scripts.command.Command(c, "migrate-database", env, dry_run=dry_run, yes=yes, json=json) as command:
-        command.row(_migration(command, scripts.version.wanted(tag)))
+        tag = scripts.version.wanted(tag) if image_uri is None else None
+        command.row(_migration(command, tag, image_uri))
 
 
 @task(
@@ -436,6 +466,7 @@ def local_status(c, env=None, port=None, dry_run=False, yes=False, json=False):
 namespace = invoke.Collection(
     announce_failure,
     backup_database,
+    build_frontend,
     build_image,
     check_image,
     clean_database,
@@ -445,6 +476,7 @@ namespace = invoke.Collection(
     migrate_database,
     package_ecs_manager,
     release_static,
+    release_storybook,
     revert,
     run_task,
     status,

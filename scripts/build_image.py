@@ -72,8 +72,9 @@ class ImageBuilt:
         return f"{self.uri} is in the registry{'' if self.built else ' already: not pushed again'} ({self.digest})"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know: the digest promotes exactly this image."""
-        return {"image": self.uri, "digest": self.digest}
+        """What later steps of a workflow may want to know: by its digest exactly this image is promoted."""
+        repository = self.uri.rpartition(":")[0]
+        return {"image": self.uri, **({"pinned": f"{repository}@{self.digest}"} if self.digest else {})}
 
 
 def planned(environment: Environment, image: str | None, tag: str | None) -> tuple[str, str]:

@@ -88,20 +88,20 @@ def build(plan: FrontendBuild) -> FrontendBuilt:
     return FrontendBuilt(plan.folder)
 
 
-def bucket_name(environment: Environment, flag: str | None) -> str:
+def bucket_name(environment: Environment, flag: str | None, setting: str = "bucket") -> str:
     """The bucket to release to. Raises Refused for none, or for what cannot be one."""
     if flag is None:
-        return environment.require("bucket")
+        return environment.require(setting)
     if not BUCKET.fullmatch(flag):
         raise Refused(f"{flag!r} is no name of an S3 bucket.")
     return flag
 
 
-def folder(environment: Environment, flag: str | None) -> Path:
+def folder(environment: Environment, flag: str | None, setting: str = "build_dir") -> Path:
     """The folder to release. Raises Refused for an empty name."""
     if flag == "":
         raise Refused("--build-dir is empty: give a folder.")
-    return ROOT / environment.build_dir if flag is None else Path(flag)
+    return ROOT / str(getattr(environment, setting)) if flag is None else Path(flag)
 
 
 def read_site(path: Path) -> Site:
