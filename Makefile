@@ -26,6 +26,9 @@ lint: setup
 test: lint ## Lint, types, unit and end-to-end tests
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
+docs: setup ## Write docs/tasks/ from the tasks' own help
+	$(BIN)/python docs/generate.py
+
 bench-startup: setup ## Measure how long the command line takes to start
 	$(BIN)/python benchmarks/startup.py
 
@@ -39,4 +42,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test bench-startup lock clean
+.PHONY: help setup deploy lint test docs bench-startup lock clean

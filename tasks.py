@@ -4,6 +4,7 @@
 no short flags of our own, because they would take -e and -h from Invoke.
 """
 
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -436,6 +437,76 @@ def package_ecs_manager(c, env=None, output=None, dry_run=False, yes=False, json
         command.run(scripts.package_ecs_manager.plan(output), scripts.package_ecs_manager.write)
 
 
+BUCKET = "Bucket of the releases. Default: $STATIC_S3_BUCKET_<ENV>, $STATIC_S3_BUCKET, or the settings."
+
+
+def _look(c, name, env, bucket, what, act, dry_run, yes, json):
+    flags = {"dry_run": dry_run, "yes": yes, "json": json}
+    with scripts.command.Command(c, f"release.{name}", env, changes=False, **flags) as command:
+        chosen = scripts.release_static.bucket_name(command.environment, bucket)
+        plan = scripts.release_history.Look(f"{what} {chosen}")
+        seen = command.run(plan, act(command.environment, chosen))
+        if seen and hasattr(seen, "lines") and not json:
+            lines = seen.lines() if callable(seen.lines) else seen.lines
+            scripts.console.result("\n".join(lines))
+
+
+@task(name="list", help=flags(bucket=BUCKET))
+def release_list(c, env=None, bucket=None, dry_run=False, yes=False, json=False):
+    """List the releases that are kept, the live one first."""
+    _look(c, "list", env, bucket, "read the releases of", scripts.release_history.releases, dry_run, yes, json)
+
+
+@task(
+    name="diff",
+    help=flags(
+        bucket=BUCKET,
+        old="Release to compare from. Default: the one before.",
+        new="Release to compare. Default: the live one.",
+    ),
+)
+def release_diff(c, env=None, old=None, new=None, bucket=None, dry_run=False, yes=False, json=False):
+    """Say which files differ between two releases."""
+    act = partial(scripts.release_history.difference, old=old, new=new)
+    _look(c, "diff", env, bucket, "compare two releases of", act, dry_run, yes, json)
+
+
+@task(name="verify", help=flags(bucket=BUCKET, url="Fetch the page and all it needs from this URL too."))
+def release_verify(c, env=None, bucket=None, url=None, dry_run=False, yes=False, json=False):
+    """Compare the bucket, and the site as it is served, with the live release."""
+    act = partial(scripts.release_history.check, url=url)
+    _look(c, "verify", env, bucket, "compare with its manifest", act, dry_run, yes, json)
+
+
+@task(
+    name="rollback",
+    help=flags(
+        bucket=BUCKET,
+        to="Release to go back to. Default: the one before the live one.",
+        force_lock="Break the lease of another release, which must be dead.",
+        wait="Wait until the CDN has forgotten what was there before.",
+    ),
+)
+def release_rollback(
+    c, env=None, to=None, bucket=None, force_lock=False, wait=False, dry_run=False, yes=False, json=False
+):
+    """Go back to an earlier release of the frontend, without a build."""
+    static = scripts.release_static
+    with (
+        scripts.command.Command(c, "release.rollback", env, dry_run=dry_run, yes=yes, json=json) as command,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        environment = command.environment
+        name = static.bucket_name(environment, bucket)
+        look = partial(scripts.release_history.restored, environment, name, to, Path(folder))
+        found = command.read(f"the bucket {name}", look)
+        if found:
+            site, s3, state, version = found
+            observed = static.Observed(site, s3, state)
+            act = partial(static.release, environment, observed, force_lock=force_lock, wait=wait)
+            command.run(static.decide(environment, observed, of_version=version), act, "rollback")
+
+
 def _local(c, verb, env, port, dry_run, yes, json):
     flags = {"dry_run": dry_run, "yes": yes, "json": json}
     with scripts.command.Command(c, f"local.{verb}", env or "local", changes=False, embedded=False, **flags) as command:
@@ -480,5 +551,6 @@ namespace = invoke.Collection(
     revert,
     run_task,
     status,
+    invoke.Collection("release", release_list, release_diff, release_rollback, release_verify),
     invoke.Collection("local", local_up, local_down, local_status),
 )

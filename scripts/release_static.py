@@ -133,12 +133,17 @@ def unseen(environment: Environment, name: str, path: Path) -> Observed:
     return Observed(read_site(path), bucket, State(None, None, "", "not read"))
 
 
-def decide(environment: Environment, observed: Observed, *, now: float | None = None) -> ReleasePlan:
-    """The plan of a release. now: Unix time in seconds. Raises Refused for what a release must not do."""
+def decide(
+    environment: Environment, observed: Observed, *, now: float | None = None, of_version: str = ""
+) -> ReleasePlan:
+    """The plan of a release. now: Unix time in seconds. Raises Refused for what a release must not do.
+
+    of_version: the version that is released, where it is not the one that is checked out.
+    """
     now = time.time() if now is None else now
     at = int(now)
     try:
-        running = version.wanted(None)
+        running = of_version or version.wanted(None)
     except DeployError:
         running = "unknown"
     # To the millisecond: no two releases have one id.

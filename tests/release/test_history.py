@@ -1,0 +1,255 @@
+"""Undo: the kept releases, what changed, going back without a build, and verifying what is live."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.release import references
+from scripts.release import site as sites_module
+from tests.conftest import EmbeddedCloud, Invoke
+from tests.release import browser, sites
+from tests.release.test_publish import BUCKET, Release, Site, release, settings, site
+from tests.stand_in import Reply, stand_in
+
+__all__ = ["release", "site"]
+
+
+def ids(cloud: EmbeddedCloud, invoke: Invoke) -> list[str]:
+    """The kept releases, newest first."""
+    done = invoke("release.list", "--json", **cloud.env)
+    assert done.returncode == 0, done.stderr
+    return [item["id"] for item in json.loads(done.stdout)["steps"][0]["result"]["data"]]
+
+
+@pytest.fixture
+def three(site: Site, release: Release, tmp_path: Path) -> list[Path]:
+    """Three releases, oldest first."""
+    folders = [sites.build(tmp_path / version, version) for version in ("one", "two", "three")]
+    for folder in folders:
+        release(folder, GITHUB_SHA=folder.name, GITHUB_ACTOR="octocat")
+    return folders
+
+
+def test_the_kept_releases_are_listed(site: Site, invoke: Invoke, three: list[Path]) -> None:
+    """The live one first, with who released it."""
+    done = invoke("release.list", **site.cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.splitlines()
+    assert re.match(r"\* \d{8}T\d{6}\.\d{3}Z-three  .* UTC  octocat", shown[0])
+    assert [
+        line.split()[-4].rpartition("-")[2] if "*" in line else line.split()[0].rpartition("-")[2] for line in shown
+    ][1:] == ["two", "one"]
+
+
+def test_two_releases_are_compared(site: Site, invoke: Invoke, three: list[Path]) -> None:
+    """By default the live one with the one before."""
+    done = invoke("release.diff", **site.cloud.env)
+    lines = done.stdout.splitlines()
+    assert "~ index.html" in lines
+    assert "~ help/index.html" in lines
+    assert sum(line.startswith("+ assets/") for line in lines) == 8
+    assert sum(line.startswith("- assets/") for line in lines) == 8
+
+    first = ids(site.cloud, invoke)[-1]
+    same = invoke("release.diff", f"--old={first}", f"--new={first}", **site.cloud.env)
+    assert same.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("back", [1, 2])
+def test_a_rollback_needs_no_build_and_few_requests(site: Site, invoke: Invoke, three: list[Path], back: int) -> None:
+    """The unhashed files that differ, from the bucket's own store; the page is whole and it can go forward again."""
+    known = ids(site.cloud, invoke)
+    before = len(site.puts())
+
+    done = invoke("release.rollback", *([f"--to={known[back]}"] if back > 1 else []), **site.cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert site.puts()[before:] == ["help/index.html", "index.html"]
+    assert site.holds(three[2 - back])
+    assert browser.problems(site.get) == []
+    now = ids(site.cloud, invoke)
+    assert now[0].endswith(f"-{three[2 - back].name}")
+    forward = invoke("release.rollback", f"--to={known[0]}", **site.cloud.env)
+    assert forward.returncode == 0, forward.stderr
+    assert site.holds(three[2])
+
+
+def test_a_dry_run_of_a_rollback_changes_nothing(site: Site, invoke: Invoke, three: list[Path]) -> None:
+    """And says what would be put."""
+    before = len(site.cloud.requests("s3", "PutObject"))
+
+    done = invoke("release.rollback", "--dry-run", **site.cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert "would put index.html (content," in done.stderr
+    assert len(site.cloud.requests("s3", "PutObject")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--to=nothing"], "'nothing' is not a kept release of local-mint-app-static: there are "),
+        (["--to="], "'' is not a kept release"),
+    ],
+)
+def test_a_release_that_is_not_kept_is_refused(
+    site: Site, invoke: Invoke, three: list[Path], words: list[str], said: str
+) -> None:
+    """With those that are."""
+    done = invoke("release.rollback", *words, **site.cloud.env)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_bucket_without_releases_says_so(site: Site, invoke: Invoke) -> None:
+    """For each of the commands."""
+    for task in ("release.list", "release.diff", "release.rollback", "release.verify"):
+        done = invoke(task, **site.cloud.env)
+        assert done.returncode == 2
+        assert "has no release of ours" in done.stderr
+
+
+def test_a_release_whose_file_is_gone_cannot_be_restored(site: Site, invoke: Invoke, three: list[Path]) -> None:
+    """Nothing is changed then."""
+    gone = next(path for path in three[1].rglob("chunk1*"))
+    site.s3.delete_object(Bucket=BUCKET, Key=str(gone.relative_to(three[1])))
+
+    done = invoke("release.rollback", **site.cloud.env)
+
+    assert done.returncode == 2
+    assert "cannot be restored" in done.stderr
+    assert site.holds(three[2])
+
+
+def test_what_is_live_is_verified(site: Site, invoke: Invoke, three: list[Path]) -> None:
+    """Missing, overwritten and foreign objects are named; only the first two make it wrong."""
+    assert invoke("release.verify", **site.cloud.env).returncode == 0
+    site.put("theirs.txt")
+    done = invoke("release.verify", **site.cloud.env)
+    assert (done.returncode, done.stdout.strip()) == (0, "foreign theirs.txt")
+
+    site.put("robots.txt")
+    site.s3.delete_object(Bucket=BUCKET, Key="favicon.ico")
+    done = invoke("release.verify", **site.cloud.env)
+    assert done.returncode == 1
+    assert "missing favicon.ico" in done.stderr
+    assert "overwritten robots.txt" in done.stderr
+
+
+def test_the_site_as_it_is_served_is_verified(site: Site, invoke: Invoke, three: list[Path]) -> None:
+    """Status, type and content of the page and of every file that it needs."""
+    broken: dict[str, Reply] = {}
+
+    def serve(method: str, path: str) -> Reply:
+        found = site.get(path.lstrip("/"))
+        if path in broken:
+            return broken[path]
+        return Reply(found[1], headers={"Content-Type": found[0]}) if found else Reply(b"", 404)
+
+    with stand_in(serve) as server:
+        good = invoke("release.verify", f"--url={server.url}", **site.cloud.env)
+        asked = {request["path"] for request in server.requests}
+        script = next(path for path in asked if "index-" in path and path.endswith(".js"))
+        broken |= {script: Reply(b"<html>", headers={"Content-Type": "text/html"}), "/favicon.ico": Reply(b"", 404)}
+        bad = invoke("release.verify", f"--url={server.url}", **site.cloud.env)
+    refused = invoke("release.verify", "--url=mint.cms.gov", **site.cloud.env)
+
+    assert good.returncode == 0, good.stderr
+    assert len(asked) == 10
+    assert bad.returncode == 1
+    assert "has the type text/html instead of text/javascript" in bad.stderr
+    assert "served favicon.ico: HTTP status 404" in bad.stderr
+    assert refused.returncode == 2
+
+
+def distribution(cloud: EmbeddedCloud) -> str:
+    """A CloudFront distribution."""
+    origin = {"Id": "o", "DomainName": "bucket.s3.amazonaws.com", "S3OriginConfig": {"OriginAccessIdentity": ""}}
+    config = {
+        "CallerReference": "1",
+        "Comment": "",
+        "Enabled": True,
+        "Origins": {"Quantity": 1, "Items": [origin]},
+        "DefaultCacheBehavior": {"TargetOriginId": "o", "ViewerProtocolPolicy": "allow-all"},
+    }
+    made = cloud.client("cloudfront").create_distribution(DistributionConfig=config)
+    return str(made["Distribution"]["Id"])
+
+
+def test_the_cdn_is_told_of_changed_unhashed_paths_alone(site: Site, release: Release, tmp_path: Path) -> None:
+    """Hashed files never; a page and its folder; /* when there are too many."""
+    env = settings(tmp_path, distribution=distribution(site.cloud))
+    release(sites.build(tmp_path / "one", "one"), **env)
+    folder = sites.build(tmp_path / "two", "two")
+    release(folder, "--wait", **env)
+
+    told = [r["parameters"]["paths"] for r in site.cloud.requests("cloudfront", "CreateInvalidation")]
+    assert told == [["/", "/help/index.html", "/index.html"]]
+    for number in range(20):
+        (folder / f"page{number}.txt").write_text("1")
+    release(folder, **env)
+    for number in range(20):
+        (folder / f"page{number}.txt").write_text("2")
+    release(folder, **env)
+    assert site.cloud.requests("cloudfront", "CreateInvalidation")[-1]["parameters"]["paths"] == ["/*"]
+
+
+def test_a_failed_invalidation_is_told_by_the_next_run(site: Site, release: Release, tmp_path: Path) -> None:
+    """Exit code 1 after a published release, and retried even when nothing changed."""
+    env = settings(tmp_path, distribution=distribution(site.cloud))
+    release(sites.build(tmp_path / "one", "one"), **env)
+    folder = sites.build(tmp_path / "two", "two")
+    site.cloud.fail(service="cloudfront", method="POST", status=403, code="AccessDenied", times=1)
+
+    failed = release(folder, code=1, **env)
+    assert "the CDN was not told" in failed.stderr
+    assert site.holds(folder)
+    site.cloud.server.cloud.requests.clear()
+
+    release(folder, **env)
+    assert [r["parameters"]["paths"] for r in site.cloud.requests("cloudfront", "CreateInvalidation")] == [
+        ["/", "/help/index.html", "/index.html"]
+    ]
+    assert site.puts() == []
+    site.cloud.server.cloud.requests.clear()
+    release(folder, **env)
+    assert site.cloud.requests("cloudfront") == []
+
+
+def test_a_storybook_is_released_by_the_same_engine(cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:
+    """Where the settings have a bucket for it, and nowhere else."""
+    folder = sites.build(tmp_path / "storybook", "one")
+
+    done = invoke("release-storybook", f"--build-dir={folder}", **cloud.env)
+    refused = invoke("release-storybook", "--env=prod", "--yes", f"--build-dir={folder}")
+
+    assert done.returncode == 0, done.stderr
+    found = cloud.client("s3").get_object(Bucket="local-mint-app-storybook", Key="index.html")
+    assert found["Body"].read() == (folder / "index.html").read_bytes()
+    assert refused.returncode == 2
+    assert "prod has no storybook_bucket" in refused.stderr
+
+
+def test_references_are_read_as_a_browser_reads_them(tmp_path: Path) -> None:
+    """Scripts, styles, pictures, imports and Vite's preload list; other sites and data are not ours."""
+    found = set(
+        references.of(
+            "sub/index.html",
+            '<script src="/a.js?v=1"></script><link rel="stylesheet" href="b.css">'
+            '<link rel="modulepreload" href="../c.js">'
+            '<link rel="canonical" href="/d"><img src="https://elsewhere/e.png"><img src="data:image/png;base64,x">',
+        )
+    )
+    assert found == {"a.js", "sub/b.css", "c.js"}
+    assert set(references.of("x/a.css", "a{b:url(../c.png)} @import 'd.css'; e{f:url(\"data:x\")}")) == {
+        "c.png",
+        "x/d.css",
+    }
+    code = 'import{a}from"./b.js";import("/c.js");export*from"../d.js";const e="./f.js";'
+    code += '__vite__mapDeps=(i,m=["assets/g.js","assets/h.css"])=>i'
+    assert set(references.of("assets/a.js", code)) == {"assets/b.js", "c.js", "d.js", "assets/g.js", "assets/h.css"}
+    assert sites_module.PREFIX == "_release/"

@@ -1,0 +1,90 @@
+"""The documentation is true: pages are current, links lead somewhere, and the migration table really runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
+from tests.release import sites
+from tests.test_cli import TASKS
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    path for path in (ROOT / "docs").glob("*.md")
+)
+
+
+def test_the_tasks_pages_are_current(tmp_path: Path) -> None:
+    """`make docs` would write exactly what is there."""
+    subprocess.run([sys.executable, "docs/generate.py", str(tmp_path / "tasks")], cwd=ROOT, check=True)
+
+    written = {path.name: path.read_text() for path in (tmp_path / "tasks").iterdir()}
+    there = {path.name: path.read_text() for path in (ROOT / "docs" / "tasks").iterdir()}
+    assert written == there
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    """Of this repository."""
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_every_command_in_the_documentation_is_a_task() -> None:
+    """`invoke NAME` names one, wherever it stands."""
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"\binvoke\s+([a-z][a-z.-]+[a-z])", page.read_text())
+        if not name.startswith("--")
+    }
+
+    assert named - set(TASKS) == set()
+
+
+def rows() -> list[tuple[str, str]]:
+    """The table of docs/migrating.md: old line, new line."""
+    text = (ROOT / "docs" / "migrating.md").read_text()
+    return re.findall(r"^\| (.+?) \| `(invoke .+?)` \|$", text, re.MULTILINE)
+
+
+def test_the_table_has_every_old_script() -> None:
+    """None is forgotten."""
+    old = " ".join(old for old, _ in rows())
+
+    for script in (
+        "deploy_service",
+        "db_lambda_invoke",
+        "healthcheck",
+        "release_static",
+        "release_storybook_static",
+        "rds-snapshot-app-db",
+        "check_ecr_findings",
+        "check_deployed_image_findings",
+        "github-action-announce-broken-branch",
+        "docker image build",
+    ):
+        assert script in old
+
+
+@pytest.mark.parametrize("line", [new for _, new in rows()])
+def test_the_new_line_works(line: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:
+    """On the embedded AWS, with the variables of the old line."""
+    storybook = sites.build(tmp_path / "storybook", "one")
+    line = line.replace('"$IMAGE_TAG"', "v0").replace('"$STORYBOOK"', str(storybook))
+    words = shlex.split(line)[1:]
+    github = {
+        "GITHUB_REF": "refs/heads/main",
+        "GITHUB_RUN_ID": "1",
+        "GITHUB_JOB": "deploy",
+        "GITHUB_REPOSITORY": "owner/app",
+        "GITHUB_ACTOR": "octocat",
+    }
+
+    done = invoke(*words, **cloud.env, **github, DOCKER_HOST="unix:///nowhere")
+
+    assert done.returncode == 0, done.stderr
