@@ -54,7 +54,7 @@ def releases(environment: Environment, name: str) -> Callable[[Look], Seen]:
 
     def act(plan: Look) -> Seen:
         state = look(environment, name)[1]
-        found = history.known(state, name).releases
+        found = list(history.known(state, name).releases)
         return Seen(f"{name} keeps {len(found)} releases", tuple(history.lines(found)), found)
 
     return act
@@ -64,8 +64,7 @@ def difference(environment: Environment, name: str, old: str | None, new: str | 
     """What changed between two releases."""
 
     def act(plan: Look) -> Seen:
-        bucket, state = look(environment, name)
-        found = history.compare(bucket, state, old, new)
+        found = history.compare(look(environment, name)[1], name, old, new)
         return Seen(f"{found.old} -> {found.new}: {len(found.lines())} files", tuple(found.lines()), found)
 
     return act
@@ -90,6 +89,6 @@ def check(environment: Environment, name: str, url: str | None) -> Callable[[Loo
 def restored(environment: Environment, name: str, to: str | None, folder: Path) -> tuple[Any, Bucket, State, str]:
     """The site of an earlier release, its bucket and state, and its version. Raises Refused."""
     bucket, state = look(environment, name)
-    target = history.target(bucket, state, to)
     headers = lambda key: content.headers(key, environment.cache_control)  # noqa: E731
-    return history.restored(bucket, state, target, folder, headers), bucket, state, target.version
+    release, site = history.restored(bucket, state, to, folder, headers)
+    return site, bucket, state, release.version

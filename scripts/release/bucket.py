@@ -11,10 +11,11 @@ import hmac
 import os
 import random
 import ssl
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
@@ -22,12 +23,18 @@ from xml.etree import ElementTree
 from scripts.environments import Environment
 from scripts.errors import FAILED, REFUSED, DeployError
 
-TRIES = 5
-TIMEOUT = 60.0
-# Uploads at the same time; each holds its body in memory.
-IN_FLIGHT = 32
+# With the pauses between them, enough to outlive a server that is away for five seconds.
+TRIES = 8
+TIMEOUT = 20.0
+# Uploads at the same time. Each holds its body in memory: 16 MB of small files, 64 MB of large ones.
+SMALL, SMALL_IN_FLIGHT = 256 << 10, 64
+LARGE_IN_FLIGHT = 4
 # Larger files are sent in parts, and never held whole.
-SINGLE_PUT = 64 << 20
+SINGLE_PUT = 16 << 20
+PART = 8 << 20
+LIST_PAGE = DELETE_BATCH = 1000
+# So few uploads are done before the faster library is imported.
+FEW = 8
 EMPTY = hashlib.sha256(b"").hexdigest()
 CREDENTIALS = {"InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"}
 REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "TemporaryRedirect"}
@@ -52,10 +59,10 @@ class Remote:
 
 @dataclass(frozen=True)
 class Upload:
-    """One object to be put. body: its bytes, or the path of a file."""
+    """One object to be put. path: of the file that holds its size in bytes."""
 
     key: str
-    body: bytes | str
+    path: str
     size: int
     headers: Mapping[str, str]
 
@@ -80,7 +87,7 @@ class Answer:
 
 
 class Bucket:
-    """One bucket. Requests are retried where that is right: five tries, with backoff and jitter."""
+    """One bucket. Requests are retried where that is right: bounded, with backoff and jitter."""
 
     def __init__(self, name: str, region: str, endpoint: str, keys: Keys, where: str) -> None:
         """endpoint: of a server other than AWS, else empty. where: the environment's name, for messages."""
@@ -90,7 +97,7 @@ class Bucket:
         host = f"{name}.s3.{region}.amazonaws.com" if virtual else f"s3.{region}.amazonaws.com"
         self._endpoint = endpoint or f"https://{host}"
         self._virtual = virtual
-        self._local = threading.local()
+        self._idle: list[Any] = []
 
     # Requests
 
@@ -112,30 +119,43 @@ class Bucket:
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """An object's body and ETag, or None if there is no such key."""
+        answer = self._get(key, {})
+        return (answer.body, _etag(answer)) if answer else None
+
+    def is_still(self, key: str, etag: str) -> bool:
+        """Whether an object is the one with an ETag; "" for none."""
+        answer = self._get(key, {"If-None-Match": f'"{etag}"'} if etag else {})
+        return not etag if answer is None else answer.status == 304 or _etag(answer) == etag
+
+    def _get(self, key: str, headers: Mapping[str, str]) -> Answer | None:
         try:
-            answer = self._send("GET", key, doing=f"reading {key}")
+            return self._send("GET", key, headers=headers, doing=f"reading {key}")
         except S3Error as error:
             if error.status == 404 and error.s3_code in ("NoSuchKey", ""):
                 return None
             raise
-        return answer.body, answer.headers.get("etag", "").strip('"')
 
     def put(self, key: str, body: bytes, headers: Mapping[str, str]) -> str:
         """Put one object, and return its ETag. headers may hold If-Match or If-None-Match.
 
         Raises S3Error with status 412 where the condition does not hold.
         """
-        answer = self._send("PUT", key, headers=headers, body=body, doing=f"writing {key}")
-        return answer.headers.get("etag", "").strip('"')
+        return _etag(self._send("PUT", key, headers=headers, body=body, doing=f"writing {key}"))
 
-    def delete(self, keys: Sequence[str]) -> dict[str, str]:
-        """Delete objects, 1,000 in a request. Returns the keys that could not be deleted, with the reason."""
+    def delete(self, keys: Sequence[str], etags: Mapping[str, str]) -> dict[str, str]:
+        """Delete objects, 1,000 in a request. Returns the keys that could not be deleted, with the reason.
+
+        etags: of those keys that are deleted only if they still have it.
+        """
         failed: dict[str, str] = {}
-        for start in range(0, len(keys), 1000):
+        for start in range(0, len(keys), DELETE_BATCH):
             root = ElementTree.Element("Delete")
             ElementTree.SubElement(root, "Quiet").text = "true"
-            for key in keys[start : start + 1000]:
-                ElementTree.SubElement(ElementTree.SubElement(root, "Object"), "Key").text = key
+            for key in keys[start : start + DELETE_BATCH]:
+                item = ElementTree.SubElement(root, "Object")
+                ElementTree.SubElement(item, "Key").text = key
+                if key in etags:
+                    ElementTree.SubElement(item, "ETag").text = f'"{etags[key]}"'
             body = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
             md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
             answer = self._send(
@@ -147,13 +167,15 @@ class Bucket:
 
     def put_all(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
         """Put many objects at the same time; `done` gets each with its ETag. Stops at the first that fails."""
-        if not uploads:
+        if len(uploads) <= FEW and all(upload.size <= SMALL for upload in uploads):
+            with ThreadPoolExecutor(FEW) as pool:
+                etags = pool.map(
+                    lambda upload: self.put(upload.key, Path(upload.path).read_bytes(), upload.headers), uploads
+                )
+                for upload, etag in zip(uploads, etags, strict=True):
+                    done(upload, etag)
             return
-        if len(uploads) <= 2 and all(upload.size <= SINGLE_PUT for upload in uploads):
-            for upload in uploads:
-                done(upload, self.put(upload.key, _bytes(upload), upload.headers))
-            return
-        self.requests += len(uploads)
+        self.requests += sum(requests_of(upload.size) for upload in uploads)
         import asyncio
 
         from obstore.exceptions import BaseError
@@ -174,30 +196,38 @@ class Bucket:
 
         import obstore
 
-        store, gate = self._store(), asyncio.Semaphore(IN_FLIGHT)
+        async def put_each(store: Any, queue: Iterator[Upload]) -> None:
+            for upload in queue:
+                in_parts = upload.size > SINGLE_PUT
+                body: Any = Path(upload.path) if in_parts else Path(upload.path).read_bytes()
+                attributes: Any = upload.headers
+                put = obstore.put_async(
+                    store,
+                    upload.key,
+                    body,
+                    attributes=attributes,
+                    use_multipart=in_parts,
+                    chunk_size=PART,
+                    max_concurrency=LARGE_IN_FLIGHT,
+                )
+                done(upload, str((await put)["e_tag"] or "").strip('"'))
 
-        async def put(upload: Upload) -> None:
-            async with gate:
-                large = upload.size > SINGLE_PUT
-                body: Any = upload.body if isinstance(upload.body, bytes) else None
-                if body is None:
-                    from pathlib import Path
-
-                    body = Path(str(upload.body)) if large else _bytes(upload)
-                attributes = dict(upload.headers)
-                result = await obstore.put_async(store, upload.key, body, attributes=attributes, use_multipart=large)
-                done(upload, str(result["e_tag"] or "").strip('"'))
-
+        small = iter([upload for upload in uploads if upload.size <= SMALL])
+        large = iter([upload for upload in uploads if upload.size > SMALL])
+        # The time for a large file is that of a slow line; a small one that takes as long is stuck.
+        quick, patient = self._store(TIMEOUT), self._store(15 * TIMEOUT)
         async with asyncio.TaskGroup() as group:
-            for upload in uploads:
-                group.create_task(put(upload))
+            for _ in range(min(SMALL_IN_FLIGHT, len(uploads))):
+                group.create_task(put_each(quick, small))
+            for _ in range(LARGE_IN_FLIGHT):
+                group.create_task(put_each(patient, large))
 
-    def _store(self) -> Any:
+    def _store(self, timeout: float) -> Any:
         from datetime import timedelta
 
         from obstore.store import S3Store
 
-        backoff: Any = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2}
+        backoff: Any = {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 3}
         session: Any = {"session_token": self._keys.token} if self._keys.token else {}
         return S3Store(
             self.name,
@@ -208,13 +238,13 @@ class Bucket:
             secret_access_key=self._keys.secret,
             virtual_hosted_style_request=self._virtual,
             client_options={
-                "timeout": "300s",
-                "connect_timeout": "5s",
+                "timeout": timedelta(seconds=timeout),
+                "connect_timeout": timedelta(seconds=5),
                 "allow_http": self._endpoint.startswith("http://"),
             },
             retry_config={
                 "max_retries": TRIES - 1,
-                "retry_timeout": timedelta(seconds=120),
+                "retry_timeout": timedelta(seconds=2 * timeout),
                 "backoff": backoff,
             },
         )
@@ -241,10 +271,9 @@ class Bucket:
             try:
                 answer = self._once(method, key, query or {}, headers or {}, body)
             except (OSError, http.client.HTTPException) as error:
-                self._close()
                 problem = str(error) or type(error).__name__
                 continue
-            if answer.status < 300:
+            if answer.status < 300 or answer.status == 304:
                 return answer
             refusal = self._error(answer, doing)
             passing = answer.status >= 500 or answer.status == 429 or refusal.s3_code == "RequestTimeout"
@@ -259,12 +288,18 @@ class Bucket:
             path = path.rstrip("/")
         asked = "&".join(f"{quote(k, safe='~')}={quote(v, safe='~')}" for k, v in sorted(query.items()))
         signed = self._signed(method, parts.netloc, path, asked, headers, body)
-        connection = self._connection()
         self.requests += 1
-        connection.request(method, f"{path}?{asked}" if asked else path, body=body or None, headers=signed)
-        answer = connection.getresponse()
-        found = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, found, answer.read())
+        connection = self._idle.pop() if self._idle else self._connection()
+        try:
+            connection.request(method, f"{path}?{asked}" if asked else path, body=body or None, headers=signed)
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            received = Answer(answer.status, found, answer.read())
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+        return received
 
     def _signed(
         self, method: str, host: str, path: str, query: str, headers: Mapping[str, str], body: bytes
@@ -293,22 +328,14 @@ class Bucket:
         return given
 
     def _connection(self) -> Any:
-        """This thread's connection, kept from request to request."""
+        """A new connection. One that is idle is used again first: a handshake takes longer than a request."""
         import http.client
 
-        if getattr(self._local, "connection", None) is None:
-            parts = urlsplit(self._endpoint)
-            if parts.scheme == "https":
-                context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
-                self._local.connection = http.client.HTTPSConnection(parts.netloc, timeout=TIMEOUT, context=context)
-            else:
-                self._local.connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT)
-        return self._local.connection
-
-    def _close(self) -> None:
-        if getattr(self._local, "connection", None) is not None:
-            self._local.connection.close()
-            self._local.connection = None
+        parts = urlsplit(self._endpoint)
+        if parts.scheme == "https":
+            context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
+            return http.client.HTTPSConnection(parts.netloc, timeout=TIMEOUT, context=context)
+        return http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT)
 
     # Errors
 
@@ -353,11 +380,13 @@ class Bucket:
         return DeployError(f"Writing to the bucket {self.name} ({self._where}) failed: {text.splitlines()[0][:300]}")
 
 
-def _bytes(upload: Upload) -> bytes:
-    if isinstance(upload.body, bytes):
-        return upload.body
-    with open(upload.body, "rb") as file:
-        return file.read()
+def _etag(answer: Answer) -> str:
+    return answer.headers.get("etag", "").strip('"')
+
+
+def requests_of(size: int) -> int:
+    """How many requests it takes to put a file of a size in bytes."""
+    return 1 if size <= SINGLE_PUT else 2 + -(-size // PART)
 
 
 def _unquoted(key: str) -> str:

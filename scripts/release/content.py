@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 
 # Pinned: the tables of a machine differ, and a browser runs no module of the wrong type.
 # Source: https://www.iana.org/assignments/media-types, RFC 9239 for JavaScript.
@@ -79,7 +80,13 @@ def is_hashed(key: str) -> bool:
 
 def headers(key: str, cache_control: Mapping[str, str]) -> dict[str, str]:
     """The headers that a key is stored with. cache_control: pattern -> value, the first that fits wins."""
-    cache = next((value for pattern, value in cache_control.items() if fnmatchcase(key, pattern)), None)
-    if cache is None:
-        cache = FOREVER if is_hashed(key) else ASK_FIRST
-    return {"Content-Type": content_type(key), "Cache-Control": cache}
+    value = next((value for pattern, value in cache_control.items() if fnmatchcase(key, pattern)), None)
+    if value is None:
+        value = FOREVER if is_hashed(key) else ASK_FIRST
+    return _headers(content_type(key), value)
+
+
+@cache
+def _headers(kind: str, cache_control: str) -> dict[str, str]:
+    """One record for all the files that have the same."""
+    return {"Content-Type": kind, "Cache-Control": cache_control}

@@ -4,7 +4,7 @@ A rollback builds nothing. The hashed files of a kept release are still in the b
 stored under `_release/files/`; so it is a release like any other, of a site that is put together from those.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def known(state: State, bucket: str) -> Manifest:
     return state.manifest
 
 
-def lines(releases: tuple[Release, ...]) -> list[str]:
+def lines(releases: Iterable[Release]) -> list[str]:
     """The releases for a person, newest first; the first is the one that is live."""
     import time
 
@@ -51,32 +51,38 @@ def lines(releases: tuple[Release, ...]) -> list[str]:
     return shown
 
 
-def files_of(bucket: Bucket, current: Manifest, release: str) -> Mapping[str, Entry]:
-    """The files of a kept release. Raises Refused for one that is not kept, with those that are."""
-    ids = [item.id for item in current.releases]
-    if release not in ids:
-        raise Refused(f"{release!r} is not a kept release of {bucket.name}: there are {', '.join(ids)}.")
-    found = bucket.get(manifest.record_key(release))
+def find(current: Manifest, wanted: str, bucket: str) -> Release:
+    """A kept release by its id. Raises Refused for one that is not kept, with those that are."""
+    found = next((release for release in current.releases if release.id == wanted), None)
     if found is None:
-        raise Refused(f"{release} was there before the first release of ours: its files are not recorded.")
-    return manifest.load(found[0]).files
+        ids = ", ".join(release.id for release in current.releases)
+        raise Refused(f"{wanted!r} is not a kept release of {bucket}: there are {ids}.")
+    if not found.at:
+        raise Refused(f"{wanted} was there before the first release of ours: its files are not recorded.")
+    return found
 
 
-def compare(bucket: Bucket, state: State, old: str | None, new: str | None) -> Difference:
+def before_live(current: Manifest, bucket: str) -> Release:
+    """The release before the live one. Raises Refused where there is none."""
+    if len(current.releases) < 2:
+        raise Refused(f"{bucket} has only one release: there is none before it.")
+    return find(current, list(current.releases)[1].id, bucket)
+
+
+def compare(state: State, bucket: str, old: str | None, new: str | None) -> Difference:
     """What changed between two releases; by default between the last two. Raises Refused."""
-    current = known(state, bucket.name)
-    ids = [release.id for release in current.releases]
-    if old is None and len(ids) < 2:
-        raise Refused(f"{bucket.name} has only one release: there is nothing to compare it with.")
-    old, new = ids[1] if old is None else old, ids[0] if new is None else new
-    before, after = files_of(bucket, current, old), files_of(bucket, current, new)
-    both = before.keys() & after.keys()
+    current = known(state, bucket)
+    first = before_live(current, bucket) if old is None else find(current, old, bucket)
+    second = next(iter(current.releases)) if new is None else find(current, new, bucket)
+    before, after = current.releases[first], current.releases[second]
     return Difference(
-        old=old,
-        new=new,
+        old=first.id,
+        new=second.id,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
-        changed=tuple(sorted(key for key in both if _stored(before[key]) != _stored(after[key]))),
+        changed=tuple(
+            sorted(key for key in before.keys() & after.keys() if _stored(before[key]) != _stored(after[key]))
+        ),
     )
 
 
@@ -85,44 +91,30 @@ def _stored(entry: Entry) -> tuple[str, dict[str, str]]:
     return entry.sha256, dict(entry.headers)
 
 
-def target(bucket: Bucket, state: State, wanted: str | None) -> Release:
-    """The release to go back to: the one that is named, else the one before the newest. Raises Refused."""
-    current = known(state, bucket.name)
-    if wanted is None:
-        if len(current.releases) < 2:
-            raise Refused(f"{bucket.name} has only one release: there is none to go back to.")
-        return current.releases[1]
-    found = next((release for release in current.releases if release.id == wanted), None)
-    if found is None:
-        ids = ", ".join(release.id for release in current.releases)
-        raise Refused(f"{wanted!r} is not a kept release of {bucket.name}: there are {ids}.")
-    return found
-
-
 def restored(
-    bucket: Bucket, state: State, to: Release, folder: Path, headers: Callable[[str], Mapping[str, str]]
-) -> Site:
-    """The site of a release, put together in a folder; hashed files stay where they are, in the bucket.
+    bucket: Bucket, state: State, wanted: str | None, folder: Path, headers: Callable[[str], Mapping[str, str]]
+) -> tuple[Release, Site]:
+    """A release, by default the one before the live one, and its site, put together in a folder.
 
-    headers: what a key is stored with now. Raises Refused where a file of that release is gone.
+    Hashed files stay where they are, in the bucket. headers: what a key is stored with now. Raises Refused where the
+    release is not kept, or a file of it is gone.
     """
     current = known(state, bucket.name)
+    to = before_live(current, bucket.name) if wanted is None else find(current, wanted, bucket.name)
+    there = current.known()
     files: dict[str, File] = {}
     missing = []
-    for key, entry in files_of(bucket, current, to.id).items():
-        file = File("", entry.size, entry.sha256, "")
-        remote = (state.listing or {}).get(key)
-        kept = current.kept.get(key)
-        there = current.files.get(key) or (kept[0] if kept else None)
-        if reason_to_put(file, headers(key), there, remote):
-            found = bucket.get(manifest.blob_key(entry.sha256))
-            if found is None:
-                missing.append(key)
-                continue
-            path = folder / entry.sha256
-            path.write_bytes(found[0])
-            file = File(str(path), entry.size, entry.sha256, "")
-        files[key] = file
+    for key, entry in current.releases[to].items():
+        files[key] = File("", entry.size, entry.sha256)
+        if not reason_to_put(files[key], headers(key), there.get(key), (state.listing or {}).get(key)):
+            continue
+        found = bucket.get(manifest.blob_key(entry.sha256))
+        if found is None:
+            missing.append(key)
+            continue
+        path = folder / entry.sha256
+        path.write_bytes(found[0])
+        files[key] = File(str(path), entry.size, entry.sha256)
     if missing:
         raise Refused(f"{to.id} cannot be restored: {', '.join(missing[:10])} is no longer there.")
-    return Site(str(folder), files)
+    return to, Site(str(folder), files)

@@ -5,8 +5,8 @@ compared as opaque texts, so this is right under KMS and for multipart uploads, 
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scripts.errors import Refused
@@ -15,6 +15,7 @@ from scripts.release.site import PREFIX
 
 KEY = f"{PREFIX}manifest.json"
 LEASE = f"{PREFIX}lease.json"
+BLOBS = f"{PREFIX}files/"
 JSON = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
 FORMAT = 1
 
@@ -31,7 +32,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Release:
-    """One release. at: Unix time. run: the URL of the workflow's run, empty on a laptop."""
+    """One release. at: Unix time. run: the URL of the workflow's run, empty on a laptop.
+
+    at is 0 for what the bucket held before the first release of ours: its files are those that we did not replace,
+    and nobody knows what is in them.
+    """
 
     id: str
     version: str
@@ -44,16 +49,23 @@ class Release:
 class Manifest:
     """The state of the bucket as we left it.
 
-    files: of the newest release. kept: those of older releases that stay, each with the id of the last
-    release that had it. releases: newest first. pending: paths that the CDN has not been told of.
+    releases: with the files of each, newest first; the newest is live and the others are kept.
+    pending: paths that the CDN has not been told of.
     """
 
     application: str
     environment: str
-    releases: tuple[Release, ...] = ()
-    files: Mapping[str, Entry] = field(default_factory=dict)
-    kept: Mapping[str, tuple[Entry, str]] = field(default_factory=dict)
+    releases: Mapping[Release, Mapping[str, Entry]] = field(default_factory=dict)
     pending: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> Mapping[str, Entry]:
+        """The files of the live release."""
+        return next(iter(self.releases.values()), {})
+
+    def known(self) -> dict[str, Entry]:
+        """Everything of ours that is in the bucket: each key as the newest release that has it left it."""
+        return {key: entry for files in reversed(list(self.releases.values())) for key, entry in files.items()}
 
 
 @dataclass(frozen=True)
@@ -67,26 +79,30 @@ class State:
 
 
 def dump(manifest: Manifest) -> bytes:
-    """A manifest as JSON; headers, which are few, once each."""
-    kinds: list[dict[str, str]] = []
+    """A manifest as JSON: the files of the live release, and of each older one what differs from the one after it."""
+    kinds: list[Mapping[str, str]] = []
 
     def row(entry: Entry) -> list[Any]:
-        headers = dict(entry.headers)
-        if headers not in kinds:
-            kinds.append(headers)
-        return [entry.sha256, entry.size, entry.etag, kinds.index(headers)]
+        if entry.headers not in kinds:
+            kinds.append(entry.headers)
+        return [entry.sha256, entry.size, entry.etag, kinds.index(entry.headers)]
 
+    releases = []
+    newer: Mapping[str, Entry] = {}
+    for release, files in manifest.releases.items():
+        own = {key: row(entry) for key, entry in files.items() if newer.get(key) != entry}
+        without = [key for key in newer if key not in files]
+        releases.append({"release": asdict(release), "files": own, "without": without})
+        newer = files
     document = {
         "format": FORMAT,
         "application": manifest.application,
         "environment": manifest.environment,
-        "releases": [asdict(release) for release in manifest.releases],
-        "pending": list(manifest.pending),
-        "files": {key: row(entry) for key, entry in manifest.files.items()},
-        "kept": {key: [*row(entry), last] for key, (entry, last) in manifest.kept.items()},
+        "pending": manifest.pending,
+        "releases": releases,
         "headers": kinds,
     }
-    return json.dumps(document, separators=(",", ":")).encode()
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def load(body: bytes) -> Manifest:
@@ -95,21 +111,23 @@ def load(body: bytes) -> Manifest:
         document = json.loads(body)
         if document["format"] != FORMAT:
             raise Refused(f"{KEY} has format {document['format']}: it was written by a newer version of this command.")
-        kinds = document["headers"]
-
-        def entry(row: list[Any]) -> Entry:
-            return Entry(row[0], row[1], row[2], kinds[row[3]])
-
         return Manifest(
             application=document["application"],
             environment=document["environment"],
-            releases=tuple(Release(**item) for item in document["releases"]),
-            files={key: entry(row) for key, row in document["files"].items()},
-            kept={key: (entry(row), row[4]) for key, row in document["kept"].items()},
+            releases=dict(_releases(document["releases"], document["headers"])),
             pending=tuple(document["pending"]),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise Refused(f"{KEY} is damaged ({error}): delete it, and the next release begins a new one.") from error
+
+
+def _releases(rows: list[dict[str, Any]], kinds: list[dict[str, str]]) -> Iterator[tuple[Release, dict[str, Entry]]]:
+    newer: dict[str, Entry] = {}
+    for row in rows:
+        own = {key: Entry(sha, size, etag, kinds[kind]) for key, (sha, size, etag, kind) in row["files"].items()}
+        without = set(row["without"])
+        newer = {key: entry for key, entry in newer.items() if key not in without} | own
+        yield Release(**row["release"]), newer
 
 
 def read(bucket: Bucket) -> tuple[Manifest | None, str, str]:
@@ -123,16 +141,6 @@ def read(bucket: Bucket) -> tuple[Manifest | None, str, str]:
     return (load(found[0]), found[1], "") if found else (None, "", "")
 
 
-def record_key(release: str) -> str:
-    """Where the files of one release are recorded."""
-    return f"{PREFIX}releases/{release}.json"
-
-
 def blob_key(sha256: str) -> str:
     """Where an unhashed file of a kept release is stored, by its content."""
-    return f"{PREFIX}files/{sha256}"
-
-
-def record(manifest: Manifest) -> Manifest:
-    """What is recorded of the newest release alone: its files, so that it can be rolled back to."""
-    return replace(manifest, releases=manifest.releases[:1], kept={}, pending=())
+    return f"{BLOBS}{sha256}"

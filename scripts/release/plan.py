@@ -1,12 +1,13 @@
 """Decides a release: what is put in which stage, what is deleted, and why. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from scripts.errors import Refused
 from scripts.release import content
-from scripts.release.bucket import Remote
-from scripts.release.manifest import Entry, Manifest, Release, State, blob_key, record_key
+from scripts.release.bucket import DELETE_BATCH, LIST_PAGE, Remote, requests_of
+from scripts.release.manifest import BLOBS, Entry, Manifest, Release, State, blob_key
 from scripts.release.site import ENTRY, PREFIX, File, Site
 
 # The stages of a release; each begins when all of the one before has succeeded.
@@ -37,7 +38,11 @@ class Delete:
 
 @dataclass(frozen=True)
 class ReleasePlan:
-    """Everything that a release is going to do. blobs: keys of unhashed files to be stored for a rollback."""
+    """Everything that a release is going to do.
+
+    blobs: keys of unhashed files to be stored for a rollback. relisted: keys that join or leave the live release
+    without being put. requests: to S3, LIST and the manifest's GET included.
+    """
 
     bucket: str
     release: Release
@@ -46,13 +51,14 @@ class ReleasePlan:
     deletes: tuple[Delete, ...]
     unchanged: tuple[str, ...]
     invalidate: tuple[str, ...]
-    adopted: tuple[str, ...]
+    relisted: tuple[str, ...]
     total_bytes: int
+    requests: int
 
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.puts or self.deletes or self.invalidate or self.adopted)
+        return bool(self.puts or self.deletes or self.invalidate or self.relisted)
 
     def describe(self) -> list[str]:
         """The plan in lines for a person; other people's keys that would go come first."""
@@ -67,8 +73,8 @@ class ReleasePlan:
         files, size = len(self.puts) + len(self.unchanged), sum(put.size for put in self.puts)
         lines.append(
             f"release {self.release.id} to {self.bucket}: put {len(self.puts)} of {files} files"
-            f" ({size:,} of {self.total_bytes:,} bytes), leave {len(self.unchanged)}, delete {len(self.deletes)};"
-            f" `aws s3 sync` would put all {files}"
+            f" ({size:,} of {self.total_bytes:,} bytes), leave {len(self.unchanged)}, delete {len(self.deletes)},"
+            f" with {self.requests} requests; `aws s3 sync` would put all {files} ({self.total_bytes:,} bytes)"
         )
         return lines
 
@@ -109,40 +115,34 @@ def plan(
     distribution: str = "",
 ) -> ReleasePlan:
     """Decide a release. Raises Refused for another environment's bucket and for too many deletes."""
-    manifest, listing = state.manifest, state.listing
-    check_owner(manifest, bucket, application, environment)
+    check_owner(state.manifest, bucket, application, environment)
+    listing = state.listing or {}
+    live, known = (state.manifest.files, state.manifest.known()) if state.manifest else ({}, {})
     puts, unchanged = [], []
     for key, file in sorted(site.files.items()):
         headers = content.headers(key, cache_control)
-        known = known_entry(manifest, key)
-        reason = reason_to_put(file, headers, known, None if listing is None else listing.get(key))
+        reason = reason_to_put(file, headers, known.get(key), listing.get(key))
         if reason:
             puts.append(Put(key, stage_of(key), reason, file.size, headers))
         else:
             unchanged.append(key)
     puts.sort(key=lambda put: STAGES.index(put.stage))
-    changed = set(manifest.files) != set(site.files) if manifest else True
-    deletes = _deletes(site, state, keep_releases) if listing is not None else []
-    check_deletes(deletes, listing or {}, max_delete_percent, bucket)
-    return ReleasePlan(
+    relisted = tuple(sorted((live.keys() ^ site.files.keys()) - {put.key for put in puts}))
+    deletes = _deletes(site, state, known, keep_releases)
+    check_deletes(deletes, listing, max_delete_percent, bucket)
+    decided = ReleasePlan(
         bucket=bucket,
         release=release,
         puts=tuple(puts),
-        blobs=_blobs(site, listing or {}, keep_releases, {put.key for put in puts} if puts or changed else set()),
+        blobs=_blobs(site, listing) if keep_releases and (puts or relisted) else (),
         deletes=tuple(deletes),
         unchanged=tuple(unchanged),
-        invalidate=_paths(puts, deletes, manifest) if distribution else (),
-        adopted=tuple(sorted(set(site.files) ^ set(manifest.files))) if manifest and changed and not puts else (),
+        invalidate=_paths(puts, deletes, state.manifest) if distribution else (),
+        relisted=relisted,
         total_bytes=sum(file.size for file in site.files.values()),
+        requests=0,
     )
-
-
-def known_entry(manifest: Manifest | None, key: str) -> Entry | None:
-    """What the manifest has of a key, as a file of the newest release or of one that is kept."""
-    if manifest is None:
-        return None
-    kept = manifest.kept.get(key)
-    return manifest.files.get(key) or (kept[0] if kept else None)
+    return replace(decided, requests=_requests(decided, site, state))
 
 
 def check_owner(manifest: Manifest | None, bucket: str, application: str, environment: str) -> None:
@@ -167,36 +167,54 @@ def check_deletes(deletes: Iterable[Delete], listing: Mapping[str, Remote], perc
         )
 
 
-def kept_after(site: Site, manifest: Manifest | None, keep_releases: int) -> dict[str, tuple[Entry, str]]:
-    """The files of older releases that stay after this one, each with the last release that had it."""
-    if manifest is None or not manifest.releases:
+def releases_after(site: Site, state: State, keep_releases: int) -> dict[Release, Mapping[str, Entry]]:
+    """The older releases that stay after this one, newest first, with their files.
+
+    A bucket that we have never released to holds the release before ours: its open tabs keep working.
+    """
+    if state.manifest and state.manifest.releases:
+        return dict(list(state.manifest.releases.items())[:keep_releases])
+    others = {key: remote for key, remote in (state.listing or {}).items() if not key.startswith(PREFIX)}
+    if not others or not keep_releases:
         return {}
-    newest = manifest.releases[0].id
-    older = {**manifest.kept, **{key: (entry, newest) for key, entry in manifest.files.items()}}
-    stay = {release.id for release in manifest.releases[:keep_releases]}
-    return {key: kept for key, kept in older.items() if key not in site.files and kept[1] in stay}
+    files = {key: Entry("", found.size, found.etag, {}) for key, found in others.items() if key not in site.files}
+    return {Release("before", "", 0, "", ""): files}
 
 
-def _deletes(site: Site, state: State, keep_releases: int) -> list[Delete]:
-    """What has no place in the bucket any more; foreign keys first."""
-    manifest, listing = state.manifest, state.listing or {}
-    kept = kept_after(site, manifest, keep_releases)
-    gone = [key for key in sorted(listing) if key not in site.files and key not in kept and not key.startswith(PREFIX)]
-    # A bucket that we have never released to holds the release before ours: its open tabs keep working.
-    if manifest is None and keep_releases:
+def _deletes(site: Site, state: State, known: Mapping[str, Entry], keep_releases: int) -> list[Delete]:
+    """What has no place in the bucket any more; foreign keys first. Nothing, where the manifest may not be read."""
+    if state.unread:
         return []
-    ours = {**manifest.files, **manifest.kept} if manifest else {}
-    foreign = [Delete(key, "foreign") for key in gone if key not in ours]
-    return foreign + [Delete(key, "expired") for key in gone if key in ours]
+    listed = sorted(state.listing or ())
+    kept = list(releases_after(site, state, keep_releases).values())
+    stay = {key for files in (site.files, *kept) for key in files}
+    gone = [key for key in listed if key not in stay and not key.startswith(PREFIX)]
+    needed = {entry.sha256 for files in kept for entry in files.values()}
+    if keep_releases:
+        needed |= {file.sha256 for file in site.files.values()}
+    stale = [key for key in listed if key.startswith(BLOBS) and key.removeprefix(BLOBS) not in needed]
+    foreign = [Delete(key, "foreign") for key in gone if key not in known]
+    return foreign + [Delete(key, "expired") for key in gone if key in known] + [Delete(k, "expired") for k in stale]
 
 
-def _blobs(site: Site, listing: Mapping[str, Remote], keep_releases: int, changed: set[str]) -> tuple[str, ...]:
+def _blobs(site: Site, listing: Mapping[str, Remote]) -> tuple[str, ...]:
     """The unhashed files to be stored under their sha256, so that this release can be rolled back to."""
-    if not keep_releases or not changed:
-        return ()
     unhashed = (key for key in sorted(site.files) if not content.is_hashed(key))
     wanted = {site.files[key].sha256: key for key in unhashed}
     return tuple(key for sha256, key in wanted.items() if blob_key(sha256) not in listing)
+
+
+def _requests(decided: ReleasePlan, site: Site, state: State) -> int:
+    """How many requests S3 gets from a release, if none fails."""
+    look = max(1, -(-len(state.listing or ()) // LIST_PAGE)) + 1
+    if not decided.is_needed:
+        return look
+    # The lease is taken with one request and goes with the deletes; the manifest is looked at once more under it.
+    locked = 1 if state.unread else 2
+    sizes = [put.size for put in decided.puts] + [site.files[key].size for key in decided.blobs]
+    manifests = 0 if state.unread else 2 if decided.invalidate else 1
+    deletes = -(-(len(decided.deletes) + 1) // DELETE_BATCH)
+    return look + locked + sum(map(requests_of, sizes)) + manifests + deletes
 
 
 def _paths(puts: Iterable[Put], deletes: Iterable[Delete], manifest: Manifest | None) -> tuple[str, ...]:
@@ -212,51 +230,25 @@ def _paths(puts: Iterable[Put], deletes: Iterable[Delete], manifest: Manifest | 
 
 def escaped(path: str) -> str:
     """A path as CloudFront takes it: https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide."""
-    from urllib.parse import quote
-
     return quote(path, safe="/~-._")
 
 
 def next_manifest(
-    plan: ReleasePlan,
+    decided: ReleasePlan,
     site: Site,
     state: State,
     etags: Mapping[str, str],
+    *,
     cache_control: Mapping[str, str],
     keep_releases: int,
     application: str,
     environment: str,
 ) -> Manifest:
     """The manifest after a release. etags: of what was put, as S3 gave them back."""
-    old = state.manifest
-    files = {}
-    for key, file in site.files.items():
-        known = known_entry(old, key)
-        etag = etags.get(key) or (known.etag if known else "")
-        files[key] = Entry(file.sha256, file.size, etag, content.headers(key, cache_control))
-    kept = kept_after(site, old, keep_releases)
-    before = old.releases if old else ()
-    if old is None and keep_releases and state.listing:
-        first = Release("before", "", 0, "", "")
-        before = (first,)
-        kept = {
-            key: (Entry("", remote.size, remote.etag, {}), first.id)
-            for key, remote in state.listing.items()
-            if key not in site.files and not key.startswith(PREFIX)
-        }
-    return Manifest(
-        application=application,
-        environment=environment,
-        releases=(plan.release, *before[:keep_releases]),
-        files=files,
-        kept=kept,
-        pending=plan.invalidate,
-    )
-
-
-def stale_own_keys(listing: Mapping[str, Remote], manifest: Manifest, needed: Iterable[str]) -> list[str]:
-    """Our own keys that no kept release needs: records and blobs. needed: the sha256 that some release needs."""
-    records = {record_key(release.id) for release in manifest.releases}
-    blobs = {blob_key(sha256) for sha256 in needed}
-    ours = (f"{PREFIX}releases/", f"{PREFIX}files/")
-    return sorted(key for key in listing if key.startswith(ours) and key not in records and key not in blobs)
+    known = state.manifest.known() if state.manifest else {}
+    files = {
+        key: Entry(file.sha256, file.size, etags.get(key) or known[key].etag, content.headers(key, cache_control))
+        for key, file in site.files.items()
+    }
+    releases = {decided.release: files, **releases_after(site, state, keep_releases)}
+    return Manifest(application, environment, releases, decided.invalidate)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from scripts import console
 from scripts.environments import Environment
-from scripts.errors import DeployError
+from scripts.errors import DeployError, Refused
 from scripts.release import lease, manifest, plan
 from scripts.release.bucket import Bucket, S3Error, Upload
+from scripts.release.lease import Lease
 from scripts.release.manifest import JSON, Manifest, State
 from scripts.release.plan import COMMIT, STAGES, ReleasePlan
 from scripts.release.site import Site
@@ -45,6 +46,7 @@ class Released:
 
 
 Invalidate = Callable[[tuple[str, ...]], None]
+MEANWHILE = "Somebody else has released to {} since this release looked at it."
 
 
 def publish(
@@ -63,15 +65,16 @@ def publish(
     """
     etags: dict[str, str] = {}
     if decided.is_needed:
-        release = decided.release
-        with lease.held(bucket, release.actor, release.run, force=force_lock):
-            _put_stages(bucket, site, decided, etags)
-            _finish(bucket, site, state, decided, environment, etags, invalidate)
-    current = state.manifest.releases[0].id if state.manifest and state.manifest.releases else decided.release.id
+        with lease.held(bucket, decided.release.actor, decided.release.run, force=force_lock) as mine:
+            if not (state.unread or bucket.is_still(manifest.KEY, state.etag)):
+                raise Refused(f"{MEANWHILE.format(bucket.name)} Nothing was changed: run it again.")
+            _put_stages(bucket, site, decided, etags, mine)
+            _finish(bucket, site, state, decided, environment, etags, invalidate, mine)
+    live = next(iter(state.manifest.releases), decided.release) if state.manifest else decided.release
     return Released(
         environment=environment.name,
         bucket=decided.bucket,
-        release=decided.release.id if decided.is_needed else current,
+        release=decided.release.id if decided.is_needed else live.id,
         puts=len(decided.puts),
         bytes=sum(put.size for put in decided.puts),
         deletes=len(decided.deletes),
@@ -80,7 +83,7 @@ def publish(
     )
 
 
-def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[str, str]) -> None:
+def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[str, str], mine: Lease) -> None:
     """Put everything, the commit point last."""
     for stage in STAGES:
         uploads = [
@@ -102,7 +105,9 @@ def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[st
             count += 1
             etags[upload.key] = etag
             console.progress(f"{count} of {total}")
+            mine.renew()
 
+        mine.renew()
         try:
             bucket.put_all(uploads, done)
         finally:
@@ -122,35 +127,33 @@ def _finish(
     environment: Environment,
     etags: Mapping[str, str],
     invalidate: Invalidate,
+    mine: Lease,
 ) -> None:
     """After the commit point: the manifest, the CDN, and what has no place any more."""
-    new = plan.next_manifest(
-        decided,
-        site,
-        state,
-        etags,
-        environment.cache_control,
-        environment.keep_releases,
-        environment.application.name,
-        environment.name,
-    )
     if state.unread:
         # Without the right to read the manifest nothing is known of older releases: nothing of them is touched.
         if decided.invalidate:
             invalidate(decided.invalidate)
         return
-    if environment.keep_releases:
-        bucket.put(manifest.record_key(new.releases[0].id), manifest.dump(manifest.record(new)), JSON)
+    new = plan.next_manifest(
+        decided,
+        site,
+        state,
+        etags,
+        cache_control=environment.cache_control,
+        keep_releases=environment.keep_releases,
+        application=environment.application.name,
+        environment=environment.name,
+    )
     etag = write(bucket, new, state.etag)
     told = None
     if new.pending:
         try:
             invalidate(new.pending)
-            new = replace(new, pending=())
-            write(bucket, new, etag)
+            write(bucket, replace(new, pending=()), etag)
         except DeployError as error:
             told = error
-    _prune(bucket, state, decided, new)
+    _prune(bucket, decided, mine)
     if told:
         raise DeployError(
             f"{decided.bucket} holds release {decided.release.id}, but the CDN was not told: {told}"
@@ -174,25 +177,14 @@ def write(bucket: Bucket, new: Manifest, etag: str) -> str:
         found = bucket.get(manifest.KEY)
         if found and found[0] == body:
             return found[1]
-        raise DeployError(f"Somebody else has released to {bucket.name} at the same time: run it again.") from error
+        raise DeployError(f"{MEANWHILE.format(bucket.name)} Run it again.") from error
 
 
-def _prune(bucket: Bucket, state: State, decided: ReleasePlan, new: Manifest) -> None:
-    keys = [d.key for d in decided.deletes]
-    keys += plan.stale_own_keys(state.listing or {}, new, _needed(bucket, new))
-    if not keys:
-        return
-    failed = bucket.delete(keys)
+def _prune(bucket: Bucket, decided: ReleasePlan, mine: Lease) -> None:
+    """Delete what has no place any more. The lease goes with it, in the same request."""
+    failed = bucket.delete([*(delete.key for delete in decided.deletes), manifest.LEASE], mine.condition)
+    mine.etag = ""
+    failed.pop(manifest.LEASE, None)
     if failed:
         shown = ", ".join(f"{key} ({code})" for key, code in list(failed.items())[:10])
         raise DeployError(f"{decided.bucket} holds the new release, but {len(failed)} keys were not deleted: {shown}.")
-
-
-def _needed(bucket: Bucket, new: Manifest) -> set[str]:
-    """The contents that the kept releases need for a rollback."""
-    needed = {entry.sha256 for entry in new.files.values()}
-    for release in new.releases[1:]:
-        found = bucket.get(manifest.record_key(release.id))
-        if found:
-            needed |= {entry.sha256 for entry in manifest.load(found[0]).files.values()}
-    return needed

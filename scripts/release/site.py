@@ -4,7 +4,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +17,11 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the site. md5: what S3 gives as the ETag of a plain upload."""
+    """A file of the site. size: bytes."""
 
     path: str
     size: int
     sha256: str
-    md5: str
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,7 @@ def read(folder: Path) -> Site:
         raise Refused(f"{folder} is empty: releasing it would delete the whole site.")
     if not any(key == ENTRY for key, _ in found):
         raise Refused(f"{folder} has no {ENTRY}: releasing it would leave no page.")
-    with ThreadPoolExecutor(4) as pool:
-        hashed = pool.map(_hash, [path for _, path in found], chunksize=64)
-        return Site(str(folder), {key: file for (key, _), file in zip(found, hashed, strict=True)})
+    return Site(str(folder), {key: _hash(path) for key, path in found})
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
@@ -82,13 +78,15 @@ def check_key(key: str) -> None:
 
 
 def _hash(path: str) -> File:
-    sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    digest, size = hashlib.sha256(), 0
     try:
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK):
-                sha.update(block)
-                md5.update(block)
+        file = os.open(path, os.O_RDONLY)
+        try:
+            while block := os.read(file, BLOCK):
+                digest.update(block)
                 size += len(block)
+        finally:
+            os.close(file)
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror}.") from error
-    return File(path, size, sha.hexdigest(), md5.hexdigest())
+    return File(path, size, digest.hexdigest())

@@ -47,7 +47,7 @@ class Verified:
 def compare(state: State, current: Manifest, bucket: str, served: tuple[str, ...] = ()) -> Verified:
     """LIST against the manifest."""
     listing = state.listing or {}
-    known = {**{key: kept[0] for key, kept in current.kept.items()}, **current.files}
+    known = current.known()
     return Verified(
         bucket=bucket,
         files=len(current.files),
