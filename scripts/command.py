@@ -174,9 +174,10 @@ class Command:
             self._report(error)
 
     def _report(self, error: DeployError | None) -> None:
-        document = self._document(error)
-        unset = sorted(set(re.findall(r"<([A-Z][A-Z0-9_]+)>", json.dumps(document["steps"]))))
+        # A large plan takes time to write out: only where somebody reads it.
+        document = self._document(error) if self.json or self.dry_run else {}
         if self.dry_run:
+            unset = sorted(set(re.findall(r"<([A-Z][A-Z0-9_]+)>", json.dumps(document["steps"]))))
             self.unread += [f"{name} is not set here: a run would refuse" for name in unset]
             document["unread"] = self.unread
             for line in self.unread:

@@ -24,6 +24,8 @@ class DeployError(Exit):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code=self.exit_code)
+        # Whatever else a kind of error is made of, its text is the message.
+        self.args = (message,)
 
 
 class Refused(DeployError):

@@ -23,8 +23,9 @@ from xml.etree import ElementTree
 from scripts.environments import Environment
 from scripts.errors import FAILED, REFUSED, DeployError
 
-# With the pauses between them, enough to outlive a server that is away for five seconds.
-TRIES = 8
+# With the pauses between them, enough to outlive a server that is away for five seconds. In seconds.
+TRIES = 6
+FIRST_PAUSE, LONGEST_PAUSE = 1.1, 5.0
 TIMEOUT = 20.0
 # Uploads at the same time. Each holds its body in memory: 16 MB of small files, 64 MB of large ones.
 SMALL, SMALL_IN_FLIGHT = 256 << 10, 64
@@ -99,6 +100,11 @@ class Bucket:
         self._virtual = virtual
         self._idle: list[Any] = []
 
+    def __del__(self) -> None:
+        """The connections that are kept end with the bucket."""
+        for connection in self._idle:
+            connection.close()
+
     # Requests
 
     def list(self) -> dict[str, Remote]:
@@ -107,11 +113,11 @@ class Bucket:
         token = ""
         while True:
             query = {"list-type": "2", "encoding-type": "url", **({"continuation-token": token} if token else {})}
-            root = self._xml(self._send("GET", "", query=query, doing="listing"), "listing")
+            root = self._xml(self._send("GET", "", query=query, doing="listing"), "listing", "ListBucketResult")
             for item in root.iter("Contents"):
                 key = _unquoted(item.findtext("Key", ""))
                 found[key] = Remote(item.findtext("ETag", "").strip('"'), int(item.findtext("Size", "0")))
-            if root.findtext("IsTruncated") != "true":
+            if root.findtext("IsTruncated") == "false":
                 return found
             token = root.findtext("NextContinuationToken", "")
             if not token:
@@ -161,7 +167,7 @@ class Bucket:
             answer = self._send(
                 "POST", "", query={"delete": ""}, headers={"Content-MD5": md5}, body=body, doing="deleting"
             )
-            for item in self._xml(answer, "deleting").iter("Error"):
+            for item in self._xml(answer, "deleting", "DeleteResult").iter("Error"):
                 failed[item.findtext("Key", "")] = item.findtext("Code", "")
         return failed
 
@@ -169,9 +175,7 @@ class Bucket:
         """Put many objects at the same time; `done` gets each with its ETag. Stops at the first that fails."""
         if len(uploads) <= FEW and all(upload.size <= SMALL for upload in uploads):
             with ThreadPoolExecutor(FEW) as pool:
-                etags = pool.map(
-                    lambda upload: self.put(upload.key, Path(upload.path).read_bytes(), upload.headers), uploads
-                )
+                etags = pool.map(lambda upload: self.put(upload.key, _content(upload), upload.headers), uploads)
                 for upload, etag in zip(uploads, etags, strict=True):
                     done(upload, etag)
             return
@@ -199,7 +203,7 @@ class Bucket:
         async def put_each(store: Any, queue: Iterator[Upload]) -> None:
             for upload in queue:
                 in_parts = upload.size > SINGLE_PUT
-                body: Any = Path(upload.path) if in_parts else Path(upload.path).read_bytes()
+                body: Any = Path(upload.path) if in_parts else _content(upload)
                 attributes: Any = upload.headers
                 put = obstore.put_async(
                     store,
@@ -227,7 +231,8 @@ class Bucket:
 
         from obstore.store import S3Store
 
-        backoff: Any = {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 3}
+        first, longest = timedelta(seconds=FIRST_PAUSE), timedelta(seconds=LONGEST_PAUSE)
+        backoff: Any = {"init_backoff": first, "max_backoff": longest, "base": 2}
         session: Any = {"session_token": self._keys.token} if self._keys.token else {}
         return S3Store(
             self.name,
@@ -267,7 +272,7 @@ class Bucket:
         problem = ""
         for attempt in range(TRIES):
             if attempt:
-                time.sleep(random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2**attempt))  # noqa: S311
+                time.sleep(random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)))  # noqa: S311
             try:
                 answer = self._once(method, key, query or {}, headers or {}, body)
             except (OSError, http.client.HTTPException) as error:
@@ -339,14 +344,16 @@ class Bucket:
 
     # Errors
 
-    def _xml(self, answer: Answer, doing: str) -> ElementTree.Element:
-        """The answer's XML without namespaces. Raises DeployError for what is none."""
+    def _xml(self, answer: Answer, doing: str, wanted: str) -> ElementTree.Element:
+        """The answer's XML without namespaces. Raises DeployError for any other than the wanted document."""
         try:
             root = ElementTree.fromstring(answer.body)  # noqa: S314 - of the bucket that we write to
         except ElementTree.ParseError as error:
             raise DeployError(f"S3's answer to {doing} {self.name} is malformed: {error}.") from error
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
+        if root.tag != wanted:
+            raise DeployError(f"S3's answer to {doing} {self.name} is malformed: {root.tag} instead of {wanted}.")
         return root
 
     def _error(self, answer: Answer, doing: str) -> S3Error:
@@ -382,6 +389,11 @@ class Bucket:
 
 def _etag(answer: Answer) -> str:
     return answer.headers.get("etag", "").strip('"')
+
+
+def _content(upload: Upload) -> bytes:
+    with open(upload.path, "rb", buffering=0) as file:
+        return file.readall()
 
 
 def requests_of(size: int) -> int:

@@ -75,22 +75,31 @@ class Lease:
             ) from error
 
     def give_back(self) -> None:
-        """Delete the lease if it is still ours. A failure here never hides how the release ended."""
+        """End the lease if it is still ours. A failure here never hides how the release ended."""
         if not self.etag:
             return
         try:
-            self._bucket.delete([LEASE], self.condition)
+            self._end()
         except DeployError as error:
             console.warn(f"The lease was not given back and ends by itself: {error}")
         self.etag = ""
+
+    def _end(self) -> None:
+        try:
+            refused = bool(self._bucket.delete([LEASE], self.condition))
+        except S3Error:
+            refused = True
+        if refused:
+            # Who may not delete may still write that the lease is over.
+            self._write({"If-Match": f'"{self.etag}"'}, seconds=0)
 
     @property
     def condition(self) -> dict[str, str]:
         """What makes a delete of the lease delete ours alone."""
         return {LEASE: self.etag}
 
-    def _write(self, condition: Mapping[str, str]) -> None:
-        expires = time.time() + SECONDS
+    def _write(self, condition: Mapping[str, str], seconds: float = SECONDS) -> None:
+        expires = time.time() + seconds
         body = json.dumps({**self._holder, "expires": int(expires)}).encode()
         self.etag = self._bucket.put(LEASE, body, {**JSON, **condition})
         self._expires = expires

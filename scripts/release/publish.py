@@ -183,7 +183,8 @@ def write(bucket: Bucket, new: Manifest, etag: str) -> str:
 def _prune(bucket: Bucket, decided: ReleasePlan, mine: Lease) -> None:
     """Delete what has no place any more. The lease goes with it, in the same request."""
     failed = bucket.delete([*(delete.key for delete in decided.deletes), manifest.LEASE], mine.condition)
-    mine.etag = ""
+    if manifest.LEASE not in failed:
+        mine.etag = ""
     failed.pop(manifest.LEASE, None)
     if failed:
         shown = ", ".join(f"{key} ({code})" for key, code in list(failed.items())[:10])
