@@ -129,7 +129,7 @@ def plan(
     puts.sort(key=lambda put: STAGES.index(put.stage))
     relisted = tuple(sorted((live.keys() ^ site.files.keys()) - {put.key for put in puts}))
     deletes = _deletes(site, state, known, keep_releases)
-    check_deletes(deletes, listing, max_delete_percent, bucket)
+    check_deletes(deletes, state, max_delete_percent, bucket)
     decided = ReleasePlan(
         bucket=bucket,
         release=release,
@@ -154,11 +154,17 @@ def check_owner(manifest: Manifest | None, bucket: str, application: str, enviro
         )
 
 
-def check_deletes(deletes: Iterable[Delete], listing: Mapping[str, Remote], percent: int, bucket: str) -> None:
-    """Raises Refused where a release would delete more of the bucket than the settings allow."""
-    present = sum(1 for key in listing if not key.startswith(PREFIX))
-    gone = [d for d in deletes if not d.key.startswith(PREFIX)]
-    if gone and len(gone) * 100 > percent * present:
+def check_deletes(deletes: Iterable[Delete], state: State, percent: int, bucket: str) -> None:
+    """Raises Refused where a release would delete more of the bucket than the settings allow.
+
+    Not counted is what releases of ours have left behind and what is no longer live: it was replaced long ago.
+    """
+    releases = state.manifest.releases if state.manifest else {}
+    live = state.manifest.files if state.manifest else {}
+    retired = {key for release, files in releases.items() if release.at for key in files} - live.keys()
+    gone = [d for d in deletes if not d.key.startswith(PREFIX) and d.key not in retired]
+    present = sum(1 for key in state.listing or () if not key.startswith(PREFIX))
+    if len(gone) * 100 > percent * present:
         foreign = [d.key for d in gone if d.reason == "foreign"]
         shown = ", ".join((foreign or [d.key for d in gone])[:10])
         raise Refused(
