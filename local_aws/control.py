@@ -33,7 +33,8 @@ S3_OPERATIONS = {
 
 def describe(environ: dict[str, Any]) -> dict[str, Any]:
     """A request as the record keeps it: service, operation, path, query, parameters, bytes."""
-    body, path = body_of(environ), environ["PATH_INFO"]
+    # WSGI hands the bytes of a path over as Latin-1.
+    body, path = body_of(environ), environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
     query = {key: values[0] for key, values in parse_qs(environ.get("QUERY_STRING", ""), True).items()}
     scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
     entry = {

@@ -14,6 +14,7 @@ def install(cloud: Cloud) -> None:
     _invalidations(cloud)
     _snapshots(cloud)
     _images()
+    _conditional_deletes()
 
 
 def _modules() -> None:
@@ -88,3 +89,23 @@ def _images() -> None:
 
     Image._create_digest = digest
     Image.get_image_size_in_bytes = size
+
+
+def _conditional_deletes() -> None:
+    """DeleteObjects leaves an object whose ETag is not the one that it is given: moto does not look."""
+    from moto.s3.models import S3Backend
+
+    delete = S3Backend.delete_objects
+
+    def delete_same(self: Any, bucket_name: str, objects: list[dict[str, Any]], bypass: bool = False) -> Any:
+        def has_changed(given: dict[str, Any]) -> bool:
+            found = self.get_bucket(bucket_name).keys.get(given["Key"])
+            return "ETag" in given and found is not None and found.etag.strip('"') != given["ETag"].strip('"')
+
+        changed = [given["Key"] for given in objects if has_changed(given)]
+        deleted, failed = delete(self, bucket_name, [o for o in objects if o["Key"] not in changed], bypass)
+        return deleted, [*failed, *changed]
+
+    if not hasattr(delete, "same"):
+        delete_same.same = True  # type: ignore[attr-defined]
+        S3Backend.delete_objects = delete_same

@@ -180,6 +180,7 @@ def release(
     wait: bool = False,
 ) -> Released:
     """Carry the plan out. Raises DeployError; the page is whole whatever happens."""
+    who, run = actor()
     return publish.publish(
         observed.bucket,
         observed.site,
@@ -187,5 +188,7 @@ def release(
         decided,
         environment,
         lambda paths: cdn.invalidate(environment, paths, wait=wait),
+        actor=who,
+        run=run,
         force_lock=force_lock,
     )

@@ -70,6 +70,7 @@ class Lease:
         except S3Error as error:
             if error.status not in (404, 412):
                 raise
+            self.etag = ""
             raise DeployError(
                 f"Somebody has broken the lease of this release to {self._bucket.name}: it stops here. Run it again."
             ) from error

@@ -40,8 +40,8 @@ class Delete:
 class ReleasePlan:
     """Everything that a release is going to do.
 
-    blobs: keys of unhashed files to be stored for a rollback. relisted: keys that join or leave the live release
-    without being put. requests: to S3, LIST and the manifest's GET included.
+    release: the new one, or the live one where the build is the same and only has to be repaired or tidied up.
+    blobs: keys of unhashed files to be stored for a rollback. requests: to S3, LIST and the manifest's GET included.
     """
 
     bucket: str
@@ -51,14 +51,14 @@ class ReleasePlan:
     deletes: tuple[Delete, ...]
     unchanged: tuple[str, ...]
     invalidate: tuple[str, ...]
-    relisted: tuple[str, ...]
+    is_new: bool
     total_bytes: int
     requests: int
 
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.puts or self.deletes or self.invalidate or self.relisted)
+        return bool(self.puts or self.deletes or self.invalidate or self.is_new)
 
     def describe(self) -> list[str]:
         """The plan in lines for a person; other people's keys that would go come first."""
@@ -117,7 +117,7 @@ def plan(
     """Decide a release. Raises Refused for another environment's bucket and for too many deletes."""
     check_owner(state.manifest, bucket, application, environment)
     listing = state.listing or {}
-    live, known = (state.manifest.files, state.manifest.known()) if state.manifest else ({}, {})
+    known = state.manifest.known() if state.manifest else {}
     puts, unchanged = [], []
     for key, file in sorted(site.files.items()):
         headers = content.headers(key, cache_control)
@@ -127,22 +127,33 @@ def plan(
         else:
             unchanged.append(key)
     puts.sort(key=lambda put: STAGES.index(put.stage))
-    relisted = tuple(sorted((live.keys() ^ site.files.keys()) - {put.key for put in puts}))
-    deletes = _deletes(site, state, known, keep_releases)
+    is_new = not is_live(site, state.manifest, cache_control)
+    if not is_new and state.manifest:
+        release = next(iter(state.manifest.releases))
+    deletes = _deletes(site, state, releases_after(site, state, keep_releases, is_new), keep_releases)
     check_deletes(deletes, state, max_delete_percent, bucket)
     decided = ReleasePlan(
         bucket=bucket,
         release=release,
         puts=tuple(puts),
-        blobs=_blobs(site, listing) if keep_releases and (puts or relisted) else (),
+        blobs=_blobs(site, listing) if keep_releases and (puts or is_new) else (),
         deletes=tuple(deletes),
         unchanged=tuple(unchanged),
         invalidate=_paths(puts, deletes, state.manifest) if distribution else (),
-        relisted=relisted,
+        is_new=is_new,
         total_bytes=sum(file.size for file in site.files.values()),
         requests=0,
     )
     return replace(decided, requests=_requests(decided, site, state))
+
+
+def is_live(site: Site, manifest: Manifest | None, cache_control: Mapping[str, str]) -> bool:
+    """Whether the live release has exactly these files, with the headers that they should have now."""
+    live = manifest.files if manifest else {}
+    return live.keys() == site.files.keys() and all(
+        live[key].sha256 == file.sha256 and live[key].headers == content.headers(key, cache_control)
+        for key, file in site.files.items()
+    )
 
 
 def check_owner(manifest: Manifest | None, bucket: str, application: str, environment: str) -> None:
@@ -173,13 +184,14 @@ def check_deletes(deletes: Iterable[Delete], state: State, percent: int, bucket:
         )
 
 
-def releases_after(site: Site, state: State, keep_releases: int) -> dict[Release, Mapping[str, Entry]]:
-    """The older releases that stay after this one, newest first, with their files.
+def releases_after(site: Site, state: State, keep_releases: int, is_new: bool) -> dict[Release, Mapping[str, Entry]]:
+    """The older releases that stay beside this one, newest first, with their files.
 
     A bucket that we have never released to holds the release before ours: its open tabs keep working.
     """
     if state.manifest and state.manifest.releases:
-        return dict(list(state.manifest.releases.items())[:keep_releases])
+        older = list(state.manifest.releases.items())[0 if is_new else 1 :]
+        return dict(older[:keep_releases])
     others = {key: remote for key, remote in (state.listing or {}).items() if not key.startswith(PREFIX)}
     if not others or not keep_releases:
         return {}
@@ -187,15 +199,15 @@ def releases_after(site: Site, state: State, keep_releases: int) -> dict[Release
     return {Release("before", "", 0, "", ""): files}
 
 
-def _deletes(site: Site, state: State, known: Mapping[str, Entry], keep_releases: int) -> list[Delete]:
+def _deletes(site: Site, state: State, kept: Mapping[Release, Mapping[str, Entry]], keep_releases: int) -> list[Delete]:
     """What has no place in the bucket any more; foreign keys first. Nothing, where the manifest may not be read."""
     if state.unread:
         return []
+    known = state.manifest.known() if state.manifest else {}
     listed = sorted(state.listing or ())
-    kept = list(releases_after(site, state, keep_releases).values())
-    stay = {key for files in (site.files, *kept) for key in files}
+    stay = {key for files in (site.files, *kept.values()) for key in files}
     gone = [key for key in listed if key not in stay and not key.startswith(PREFIX)]
-    needed = {entry.sha256 for files in kept for entry in files.values()}
+    needed = {entry.sha256 for files in kept.values() for entry in files.values()}
     if keep_releases:
         needed |= {file.sha256 for file in site.files.values()}
     stale = [key for key in listed if key.startswith(BLOBS) and key.removeprefix(BLOBS) not in needed]
@@ -256,5 +268,5 @@ def next_manifest(
         key: Entry(file.sha256, file.size, etags.get(key) or known[key].etag, content.headers(key, cache_control))
         for key, file in site.files.items()
     }
-    releases = {decided.release: files, **releases_after(site, state, keep_releases)}
+    releases = {decided.release: files, **releases_after(site, state, keep_releases, decided.is_new)}
     return Manifest(application, environment, releases, decided.invalidate)

@@ -57,24 +57,27 @@ def publish(
     environment: Environment,
     invalidate: Invalidate,
     *,
+    actor: str,
+    run: str,
     force_lock: bool = False,
 ) -> Released:
     """Carry a release out. invalidate: tells the CDN of paths, raises DeployError if it cannot.
+
+    actor, run: who holds the lease, and the URL of the workflow's run.
 
     Raises DeployError; before the commit point the old page is whole then, after it the new one is.
     """
     etags: dict[str, str] = {}
     if decided.is_needed:
-        with lease.held(bucket, decided.release.actor, decided.release.run, force=force_lock) as mine:
+        with lease.held(bucket, actor, run, force=force_lock) as mine:
             if not (state.unread or bucket.is_still(manifest.KEY, state.etag)):
                 raise Refused(f"{MEANWHILE.format(bucket.name)} Nothing was changed: run it again.")
             _put_stages(bucket, site, decided, etags, mine)
             _finish(bucket, site, state, decided, environment, etags, invalidate, mine)
-    live = next(iter(state.manifest.releases), decided.release) if state.manifest else decided.release
     return Released(
         environment=environment.name,
         bucket=decided.bucket,
-        release=decided.release.id if decided.is_needed else live.id,
+        release=decided.release.id,
         puts=len(decided.puts),
         bytes=sum(put.size for put in decided.puts),
         deletes=len(decided.deletes),

@@ -48,6 +48,21 @@ def test_conditional_writes_are_what_a_lease_needs(cloud: EmbeddedCloud) -> None
     s3.put_object(Bucket=BUCKET, Key="lease", Body=b"2", IfMatch=etag)
 
 
+def test_a_delete_may_ask_for_an_etag_too(cloud: EmbeddedCloud) -> None:
+    """An object that has changed meanwhile stays, and is reported; one that is gone is no error."""
+    s3 = cloud.client("s3")
+    first = s3.put_object(Bucket=BUCKET, Key="lease", Body=b"1")["ETag"]
+    second = s3.put_object(Bucket=BUCKET, Key="lease", Body=b"2")["ETag"]
+
+    left = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "lease", "ETag": first}]})
+    assert [error["Key"] for error in left["Errors"]] == ["lease"]
+    assert s3.head_object(Bucket=BUCKET, Key="lease")["ETag"] == second
+    for _ in range(2):
+        gone = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "lease", "ETag": second}]})
+        assert "Errors" not in gone
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
+
+
 def test_an_invalidation_is_done_after_a_while_and_once_per_reference(cloud: EmbeddedCloud) -> None:
     """InProgress, then Completed, so that AWS's own waiter ends."""
     client = cloud.client("cloudfront")

@@ -147,6 +147,22 @@ def test_only_what_changed_is_put(site: Site, release: Release, tmp_path: Path) 
     assert site.puts()[before:] == ["robots.txt"]
 
 
+def test_a_large_file_is_put_in_parts(site: Site, release: Release, tmp_path: Path) -> None:
+    """Its ETag is no MD5 then, and the next run still knows that it has not changed."""
+    folder = sites.build(tmp_path / "build", "one")
+    (folder / "film.mp4").write_bytes(b"0123456789abcdef" * (17 << 16))
+
+    first = release(folder)
+    again = release(folder)
+
+    operations = [r["operation"] for r in site.cloud.requests("s3") if "film" in r["path"]]
+    assert "PutObject" not in [operations[0], operations[-1]]
+    assert "-" in site.s3.head_object(Bucket=BUCKET, Key="film.mp4")["ETag"]
+    assert "files put (17," in first.stderr
+    assert "already holds this build" in again.stderr
+    assert site.holds(folder)
+
+
 def test_a_change_of_headers_alone_is_a_change(site: Site, release: Release, tmp_path: Path) -> None:
     """By the override table in the settings."""
     folder = sites.build(tmp_path / "build", "one")

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,18 +16,18 @@ from tests.conftest import ROOT
 from tests.release import browser, sites
 from tests.release.rclone import Rclone, rclone
 
-KILLS = 200
+KILLS = 100
 
 
 class Releases:
     """Releases one after the other, each in a process of its own."""
 
-    def __init__(self, server: Rclone, log: Path) -> None:
+    def __init__(self, server: Rclone, log: Path, settings: Path) -> None:
         self.log = log.open("w")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.release.fork_release"],
             cwd=ROOT,
-            env={**os.environ, **server.env, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **server.env, "PYTHONPATH": str(ROOT), "ENVIRONMENTS_FILE": str(settings)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -66,9 +67,13 @@ def server() -> Iterator[Rclone]:
 
 
 @pytest.fixture
-def releases(server: Rclone, tmp_path: Path) -> Iterator[Releases]:
-    """Releases to it."""
-    running = Releases(server, tmp_path / "log")
+def releases(server: Rclone, tmp_path: Path, keep: int) -> Iterator[Releases]:
+    """Releases to it, of which some are kept."""
+    settings = (ROOT / "environments.toml").read_text()
+    settings = re.sub("keep_releases = .*", f"keep_releases = {keep}", settings)
+    settings = re.sub("max_delete_percent = .*", "max_delete_percent = 100", settings)
+    (tmp_path / "settings.toml").write_text(settings)
+    running = Releases(server, tmp_path / "log", tmp_path / "settings.toml")
     yield running
     running.close()
 
@@ -79,11 +84,12 @@ def holds(server: Rclone, folder: Path) -> bool:
     return all((server.get(str(p.relative_to(folder))) or ("", b""))[1] == p.read_bytes() for p in files)
 
 
+@pytest.mark.parametrize("keep", [2, 0], ids=["two releases kept", "none kept"])
 def test_a_release_that_is_killed_leaves_a_whole_page_and_the_next_completes_it(
-    server: Rclone, releases: Releases, tmp_path: Path
+    server: Rclone, releases: Releases, tmp_path: Path, keep: int
 ) -> None:
-    """At two hundred random instants, from its first request to its last."""
-    rng = random.Random(20)
+    """At two hundred random instants in all, from its first request to its last."""
+    rng = random.Random(keep)
     folder = tmp_path / "build"
     duration = 0.0
     for number in range(4):

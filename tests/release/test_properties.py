@@ -1,0 +1,152 @@
+"""Whatever build and bucket hold, a release does exactly what its plan says, and the next one has nothing to do."""
+
+import itertools
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from scripts import environments, release_static
+from scripts.environments import Environment
+from scripts.release.manifest import blob_key
+from scripts.release.plan import ReleasePlan
+from scripts.release.publish import Released
+from tests.conftest import EmbeddedCloud
+from tests.release.test_publish import OURS
+
+ODD = " #?%+&'()[]~!@$,;=^`{}|<>\"é\u0301世🎉"
+WORDS = ("a", "A", "b", "index", ".well-known", "é", unicodedata.normalize("NFD", "é"), "main.0a1b2c3d", "x-DkCqcyWS")
+SEGMENT = st.one_of(
+    st.sampled_from(WORDS),
+    st.text(ODD + "ab.-_", min_size=1, max_size=6).filter(lambda text: text not in (".", "..")),
+)
+NAME = st.tuples(
+    st.lists(SEGMENT, min_size=1, max_size=4), st.sampled_from(("", ".js", ".css", ".html", ".txt", ".png"))
+).map(lambda parts: "/".join(parts[0]) + parts[1])
+# No file names another here: what a page may name is another test's.
+BODY = st.binary(max_size=40).filter(lambda body: b"(" not in body and b'"' not in body and b"<" not in body)
+TREE = st.dictionaries(NAME, BODY, max_size=12).map(lambda tree: {**_files_only(tree), "index.html": b"<p>page</p>"})
+numbers = itertools.count()
+
+
+def _files_only(tree: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The tree without files that would have to be folders too, and without names that are too long."""
+    folders = {"/".join(key.split("/")[:depth]) for key in tree for depth in range(1, key.count("/") + 1)}
+    fits = {key: body for key, body in tree.items() if key not in folders and len(key.encode()) < 200}
+    return {key: body for key, body in fits.items() if key != "index.html" and not key.startswith("index.html/")}
+
+
+def write(folder: Path, tree: Mapping[str, bytes]) -> Path:
+    """A folder that holds a tree."""
+    for key, body in tree.items():
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    return folder
+
+
+class Bucket:
+    """One bucket of the embedded AWS, and the releases to it."""
+
+    def __init__(self, cloud: EmbeddedCloud, environment: Environment) -> None:
+        self.cloud, self.environment, self.name = cloud, environment, f"property-{next(numbers)}"
+        self.s3 = cloud.client("s3")
+        location = {"LocationConstraint": "us-west-2"}
+        self.s3.create_bucket(Bucket=self.name, CreateBucketConfiguration=location)
+
+    def contents(self) -> dict[str, bytes]:
+        """Every object but the release's own."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return {key: self.body(key) for key in keys if not key.startswith(OURS)}
+
+    def body(self, key: str) -> bytes:
+        """One object's."""
+        return bytes(self.s3.get_object(Bucket=self.name, Key=key)["Body"].read())
+
+    def release(self, folder: Path) -> tuple[ReleasePlan, Released, list[tuple[str, str]]]:
+        """Release a folder: its plan, what it did, and the requests that S3 saw."""
+        self.cloud.server.cloud.requests.clear()
+        observed = release_static.observe(self.environment, self.name, folder)
+        plan = release_static.decide(self.environment, observed)
+        done = release_static.release(self.environment, observed, plan)
+        seen = [(r["operation"], r["path"].removeprefix(f"/{self.name}/")) for r in self.cloud.requests("s3")]
+        return plan, done, seen
+
+
+@given(first=TREE, second=TREE, foreign=st.dictionaries(NAME, BODY, max_size=4), keep=st.sampled_from([0, 1, 2]))
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_a_release_does_what_its_plan_says(
+    cloud: EmbeddedCloud,
+    tmp_path: Path,
+    first: dict[str, bytes],
+    second: dict[str, bytes],
+    foreign: dict[str, bytes],
+    keep: int,
+) -> None:
+    """Keys, bytes, headers, deletes and the number of requests; then the bucket is what the plan said."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cloud.env.items():
+            patch.setenv(name, value)
+        local = environments.find("local")
+    bucket = Bucket(cloud, replace(local, keep_releases=keep, max_delete_percent=100))
+    for key, body in foreign.items():
+        bucket.s3.put_object(Bucket=bucket.name, Key=key, Body=body)
+    expected = dict(foreign)
+
+    for tree in (first, second, first):
+        folder = write(tmp_path / f"{bucket.name}-{next(numbers)}", tree)
+        plan, done, seen = bucket.release(folder)
+
+        assert sorted(key for operation, key in seen if operation == "PutObject" and not key.startswith(OURS)) == (
+            sorted(put.key for put in plan.puts)
+        )
+        stored = {key for operation, key in seen if operation == "PutObject" and key.startswith(blob_key(""))}
+        assert len(stored) == len(plan.blobs)
+        assert len(seen) == plan.requests == done.requests
+        for delete in plan.deletes:
+            expected.pop(delete.key, None)
+        assert bucket.contents() == expected | tree
+        expected |= tree
+        for put in plan.puts:
+            head = bucket.s3.head_object(Bucket=bucket.name, Key=put.key)
+            assert put.headers == {"Content-Type": head["ContentType"], "Cache-Control": head["CacheControl"]}
+
+        again, _, seen = bucket.release(folder)
+        assert not again.is_needed
+        assert sorted(operation for operation, _ in seen) == ["GetObject", "ListObjectsV2"]
+
+
+@given(tree=TREE)
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_with_nothing_kept_the_bucket_is_the_exact_mirror(
+    cloud: EmbeddedCloud, tmp_path: Path, tree: dict[str, bytes]
+) -> None:
+    """Not a key more, not a key less."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cloud.env.items():
+            patch.setenv(name, value)
+        local = environments.find("local")
+    bucket = Bucket(cloud, replace(local, keep_releases=0, max_delete_percent=100))
+    bucket.s3.put_object(Bucket=bucket.name, Key="theirs/+ %20?", Body=b"")
+    bucket.s3.put_object(Bucket=bucket.name, Key="folder/", Body=b"")
+
+    bucket.release(write(tmp_path / bucket.name, tree))
+
+    assert bucket.contents() == tree
