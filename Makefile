@@ -24,7 +24,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint ## Lint, types, unit and end-to-end tests
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 docs: setup ## Write docs/tasks/ from the tasks' own help
 	$(BIN)/python docs/generate.py

@@ -14,7 +14,7 @@ from scripts.environments import Environment
 from scripts.errors import DeployError, OutcomeUnknown, Refused
 
 TOOL = "backup-database"
-INTERVAL = 5.0
+INTERVAL = 2.0
 TIMEOUT = 3600.0
 
 

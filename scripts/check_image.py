@@ -21,7 +21,7 @@ from scripts.invocation import Invocation
 SEVERITIES = ("INFORMATIONAL", "LOW", "MEDIUM", "HIGH", "CRITICAL")
 DONE = {"COMPLETE", "ACTIVE"}
 UNDER_WAY = {"IN_PROGRESS", "PENDING"}
-INTERVAL = 5.0
+INTERVAL = 2.0
 ANSWER_TIMEOUT = 5.0
 # A scan on push begins a moment after the push.
 GRACE = 30.0

@@ -7,7 +7,7 @@ from scripts import aws, console
 from scripts.environments import Environment
 from scripts.errors import DeployError
 
-INTERVAL = 5.0
+INTERVAL = 2.0
 TIMEOUT = 900.0
 
 
