@@ -24,12 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = re.compile(r"\$\{(\w+)\}")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
-# Settings that an environment variable overrides, as it did in the old scripts.
+# Settings that an environment variable overrides, as it did in the old scripts; BUILD_PATH is Create React App's.
 VARIABLES = {
     "account": ("AWS_ACCOUNT_ID",),
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     "bucket": ("STATIC_S3_BUCKET",),
     "storybook_bucket": ("STORYBOOK_S3_BUCKET",),
+    "build_dir": ("BUILD_PATH",),
 }
 # What a variable says of the real AWS does not move an embedded one.
 OF_THE_REAL_AWS = {"account", "region"}

@@ -25,6 +25,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     for name in ("APP_ENV", "CI", "ENVIRONMENTS_FILE", "SLACK_WEBHOOK_URL", "RUNNER_TEMP"):
         monkeypatch.delenv(name, raising=False)
+    # The example's frontend is built by several tests at the same time.
+    monkeypatch.setenv("BUILD_PATH", str(tmp_path / "frontend"))
+    # Hundreds of processes would compile the same files again.
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

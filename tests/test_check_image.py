@@ -182,7 +182,7 @@ def test_the_wait_for_a_scan_has_a_bound(cloud: EmbeddedCloud, local: Environmen
         check(local, Check(*IMAGE, None, timeout=30), cloud)
 
     assert error.value.code == 3
-    assert 4 <= len(cloud.requests("ecr", "DescribeImageScanFindings")) <= 7
+    assert 14 <= len(cloud.requests("ecr", "DescribeImageScanFindings")) <= 16
 
 
 def test_findings_of_the_running_image_that_are_not_known_excuse_nothing(

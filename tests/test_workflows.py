@@ -278,6 +278,7 @@ def runner(embedded_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(f"STATIC_S3_BUCKET_{upper}", f"mint-static-{name}")
     secrets["AWS_ROLE_TO_ASSUME"] = "arn:role"
     monkeypatch.setenv("ENVIRONMENTS_FILE", str(settings))
+    monkeypatch.delenv("BUILD_PATH")
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     embedded_server.cloud.clock.stop(stopped=False)
     embedded_server.reset()

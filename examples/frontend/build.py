@@ -1,6 +1,7 @@
-"""Builds the example frontend into build/: a page in the shape of a Vite build, from the standard library alone.
+"""Builds the example frontend: a page in the shape of a Vite build, from the standard library alone.
 
-Reads the REACT_APP_ variables and GITHUB_SHA. The same variables and sources make the same bytes.
+Reads the REACT_APP_ variables, GITHUB_SHA, and BUILD_PATH, the folder to build in (default: build/ beside this
+file). The same variables and sources make the same bytes.
 """
 
 import base64
@@ -11,7 +12,7 @@ import shutil
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BUILD = HERE / "build"
+BUILD = Path(os.environ.get("BUILD_PATH") or HERE / "build")
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )

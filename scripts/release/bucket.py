@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,12 @@ class Remote:
 
 @dataclass(frozen=True)
 class Upload:
-    """One object to be put. path: of the file that holds its size in bytes."""
+    """One object to be put. path: of the file, whose size in bytes and sha256 are known."""
 
     key: str
     path: str
     size: int
+    sha256: str
     headers: Mapping[str, str]
 
 
@@ -175,7 +177,7 @@ class Bucket:
         """Put many objects at the same time; `done` gets each with its ETag. Stops at the first that fails."""
         if len(uploads) <= FEW and all(upload.size <= SMALL for upload in uploads):
             with ThreadPoolExecutor(FEW) as pool:
-                etags = pool.map(lambda upload: self.put(upload.key, _content(upload), upload.headers), uploads)
+                etags = pool.map(self._put_one, uploads)
                 for upload, etag in zip(uploads, etags, strict=True):
                     done(upload, etag)
             return
@@ -195,6 +197,9 @@ class Bucket:
                 raise self._translated(error) from error
             raise
 
+    def _put_one(self, upload: Upload) -> str:
+        return self.put(upload.key, _content(upload), upload.headers)
+
     async def _put_all(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
         import asyncio
 
@@ -202,15 +207,14 @@ class Bucket:
 
         async def put_each(store: Any, queue: Iterator[Upload]) -> None:
             for upload in queue:
-                in_parts = upload.size > SINGLE_PUT
-                body: Any = Path(upload.path) if in_parts else _content(upload)
+                body: Any = _body(upload)
                 attributes: Any = upload.headers
                 put = obstore.put_async(
                     store,
                     upload.key,
                     body,
                     attributes=attributes,
-                    use_multipart=in_parts,
+                    use_multipart=upload.size > SINGLE_PUT,
                     chunk_size=PART,
                     max_concurrency=LARGE_IN_FLIGHT,
                 )
@@ -391,9 +395,35 @@ def _etag(answer: Answer) -> str:
     return answer.headers.get("etag", "").strip('"')
 
 
+def _body(upload: Upload) -> bytes | Path:
+    """What is sent: the file's bytes, or its path if it goes in parts. Raises what `_content` does."""
+    if upload.size <= SINGLE_PUT:
+        return _content(upload)
+    with _reading(upload) as file:
+        _check(upload, hashlib.file_digest(file, "sha256").hexdigest())
+    return Path(upload.path)
+
+
 def _content(upload: Upload) -> bytes:
-    with open(upload.path, "rb", buffering=0) as file:
-        return file.readall()
+    """The file's bytes. Raises DeployError for a file that is no longer the one that was hashed."""
+    with _reading(upload) as file:
+        body: bytes = file.readall()
+    _check(upload, hashlib.sha256(body).hexdigest())
+    return body
+
+
+@contextmanager
+def _reading(upload: Upload) -> Iterator[Any]:
+    try:
+        with open(upload.path, "rb", buffering=0) as file:
+            yield file
+    except OSError as error:
+        raise DeployError(f"{upload.path} cannot be read any more: {error.strerror}.") from error
+
+
+def _check(upload: Upload, sha256: str) -> None:
+    if sha256 != upload.sha256:
+        raise DeployError(f"{upload.path} was changed while it was released: build again, and release that.")
 
 
 def requests_of(size: int) -> int:

@@ -90,7 +90,7 @@ def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[st
     """Put everything, the commit point last."""
     for stage in STAGES:
         uploads = [
-            Upload(put.key, site.files[put.key].path, put.size, put.headers)
+            Upload(put.key, site.files[put.key].path, put.size, site.files[put.key].sha256, put.headers)
             for put in decided.puts
             if put.stage == stage
         ]
@@ -119,7 +119,8 @@ def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[st
 
 def _blob(site: Site, key: str) -> Upload:
     file = site.files[key]
-    return Upload(manifest.blob_key(file.sha256), file.path, file.size, {"Content-Type": "application/octet-stream"})
+    headers = {"Content-Type": "application/octet-stream"}
+    return Upload(manifest.blob_key(file.sha256), file.path, file.size, file.sha256, headers)
 
 
 def _finish(

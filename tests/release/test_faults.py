@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,10 @@ def test_a_fault_that_lasts_leaves_the_old_page_whole(
     assert site.all_keys() == {str(path.relative_to(new)) for path in new.rglob("*") if path.is_file()}
 
 
+def _append(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[1:] + b"1")
+
+
 def _page(folder: Path) -> bytes:
     return (folder / "index.html").read_bytes()
 
@@ -182,6 +186,27 @@ def test_a_fault_after_the_commit_point_leaves_the_new_page_whole(
     release(new)
     assert site.holds(new)
     assert site.all_keys() == {str(path.relative_to(new)) for path in new.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("chunks", [5, 20])
+@pytest.mark.parametrize(("change", "said"), [(Path.unlink, "cannot be read any more"), (_append, "was changed while")])
+def test_a_build_that_changes_under_the_release_is_not_published(
+    site: Site, old: Path, tmp_path: Path, chunks: int, change: Callable[[Path], None], said: str
+) -> None:
+    """What was checked and hashed is what is put, or nothing is."""
+    new = sites.build(tmp_path / "new", "two", chunks=chunks)
+    (new / "film.mp4").write_bytes(bytes(17 << 20))
+    environment = environments.find("local")
+    observed = release_static.observe(environment, BUCKET, new)
+    decided = release_static.decide(environment, observed)
+
+    for victim in (new / "film.mp4", new / "help" / "index.html"):
+        change(victim)
+        with pytest.raises(DeployError, match=f"{victim.name} {said}"):
+            release_static.release(environment, observed, decided)
+        victim.write_bytes(bytes(17 << 20))
+    assert browser.problems(site.get) == []
+    assert (site.get("index.html") or ("", b""))[1] == _page(old)
 
 
 def test_tries_are_bounded_with_pauses_that_grow_and_none_after_the_last(
