@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -28,8 +29,8 @@ from scripts.errors import FAILED, REFUSED, DeployError
 TRIES = 6
 FIRST_PAUSE, LONGEST_PAUSE = 1.1, 5.0
 TIMEOUT = 20.0
-# Uploads at the same time. Each holds its body in memory: 16 MB of small files, 64 MB of large ones.
-SMALL, SMALL_IN_FLIGHT = 256 << 10, 64
+# Uploads at the same time. Each holds its body in memory: 25 MB of small files, 64 MB of large ones.
+SMALL, SMALL_IN_FLIGHT = 256 << 10, 100
 LARGE_IN_FLIGHT = 4
 # Larger files are sent in parts, and never held whole.
 SINGLE_PUT = 16 << 20
@@ -223,12 +224,17 @@ class Bucket:
         small = iter([upload for upload in uploads if upload.size <= SMALL])
         large = iter([upload for upload in uploads if upload.size > SMALL])
         # The time for a large file is that of a slow line; a small one that takes as long is stuck.
-        quick, patient = self._store(TIMEOUT), self._store(15 * TIMEOUT)
+        quick, patient = self._stores
         async with asyncio.TaskGroup() as group:
             for _ in range(min(SMALL_IN_FLIGHT, len(uploads))):
                 group.create_task(put_each(quick, small))
             for _ in range(LARGE_IN_FLIGHT):
                 group.create_task(put_each(patient, large))
+
+    @cached_property
+    def _stores(self) -> tuple[Any, Any]:
+        """For small and for large files; kept, as their connections are."""
+        return self._store(TIMEOUT), self._store(15 * TIMEOUT)
 
     def _store(self, timeout: float) -> Any:
         from datetime import timedelta
