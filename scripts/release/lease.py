@@ -56,10 +56,18 @@ class Lease:
                 self.etag = etag
                 return None
             if not (force or is_over(holder, self._holder, time.time())):
-                raise Refused(_refusal(self._bucket, holder))
+                said = _said(self._bucket, holder)
+                hint = "Wait for it, or break it with --force-lock if that release is dead."
+                raise Refused(f"{said}. {hint} Nothing was changed.")
             console.say(f"taking over the lease of {holder.get('actor') or 'somebody unknown'}")
             condition = {"If-Match": f'"{etag}"'}
         raise Refused(f"Several releases to {self._bucket.name} begin at the same time: try again.")
+
+    def held_by(self) -> str:
+        """Who else holds the lease, and until when; empty for nobody who may still be at work."""
+        found = self._bucket.get(LEASE)
+        holder = _holder(found[0]) if found else {}
+        return "" if is_over(holder, self._holder, time.time()) else _said(self._bucket, holder)
 
     def renew(self) -> None:
         """Hold the lease for longer, where it ends soon. Raises DeployError where somebody has broken it."""
@@ -143,10 +151,8 @@ def _holder(body: bytes) -> dict[str, Any]:
         return {}
 
 
-def _refusal(bucket: Bucket, holder: dict[str, Any]) -> str:
+def _said(bucket: Bucket, holder: Mapping[str, Any]) -> str:
     until = time.strftime("%H:%M:%S UTC", time.gmtime(holder["expires"]))
     run = f", {holder['run']}" if holder.get("run") else ""
-    return (
-        f"{holder.get('actor') or 'Somebody'} ({holder.get('host', '')}{run}) is releasing to {bucket.name}; the lease"
-        f" ends at {until}. Wait for it, or break it with --force-lock if that release is dead. Nothing was changed."
-    )
+    who = f"{holder.get('actor') or 'Somebody'} ({holder.get('host', '')}{run})"
+    return f"{who} is releasing to {bucket.name}; the lease ends at {until}"
