@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from types import FrameType, TracebackType
 from typing import Any, Protocol, TypeVar
@@ -203,8 +203,16 @@ class Command:
         if error:
             lines += ["", "```", str(error), "```"]
         if where:
-            lines += ["", f"[{self.environment.site}]({self.environment.site})"]
+            lines += ["", " · ".join(f"[{name}]({url})" for name, url in self._links())]
         return "\n".join(lines)
+
+    def _links(self) -> Iterator[tuple[str, str]]:
+        """Where to look: the site, and the commit that the workflow runs for."""
+        yield self.environment.site, self.environment.site
+        commit = os.environ.get("GITHUB_SHA", "")
+        if commit:
+            server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
+            yield commit[:7], f"{server}/{self.environment.application.repository}/commit/{commit}"
 
     def _document(self, error: DeployError | None) -> dict[str, Any]:
         environment = getattr(self, "environment", None)

@@ -114,8 +114,12 @@ def actions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_actions_gets_groups_outputs_and_a_summary(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One group per step, one line per output, a table of what was done."""
+def test_actions_gets_groups_outputs_and_a_summary(
+    actions: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One group per step, one line per output, a table of what was done, links to the site and the commit."""
+    monkeypatch.setenv("GITHUB_SHA", "1" * 40)
+
     with command() as run:
         run.row([step(run, "one"), step(run, "two")])
 
@@ -124,7 +128,8 @@ def test_actions_gets_groups_outputs_and_a_summary(actions: Path, capsys: pytest
     assert (actions / "GITHUB_OUTPUT").read_text() == "what=one\nwhat=two\n"
     page = (actions / "GITHUB_STEP_SUMMARY").read_text()
     assert "| one | one is done | 0.0 |" in page
-    assert "https://dev.mint.cms.gov" in page
+    assert "(https://dev.mint.cms.gov)" in page
+    assert f"[1111111](https://github.com/CMS-Enterprise/mint-app/commit/{'1' * 40})" in page
 
 
 def test_actions_gets_the_reason_of_a_failure(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
