@@ -223,7 +223,6 @@ class Bucket:
 
         small = iter([upload for upload in uploads if upload.size <= SMALL])
         large = iter([upload for upload in uploads if upload.size > SMALL])
-        # The time for a large file is that of a slow line; a small one that takes as long is stuck.
         quick, patient = self._stores
         async with asyncio.TaskGroup() as group:
             for _ in range(min(SMALL_IN_FLIGHT, len(uploads))):
@@ -234,6 +233,7 @@ class Bucket:
     @cached_property
     def _stores(self) -> tuple[Any, Any]:
         """For small and for large files; kept, as their connections are."""
+        # The time for a large file is that of a slow line; a small one that takes as long is stuck.
         return self._store(TIMEOUT), self._store(15 * TIMEOUT)
 
     def _store(self, timeout: float) -> Any:
