@@ -506,7 +506,7 @@ def release_rollback(
         found = command.read(f"the bucket {name}", look)
         if found:
             site, s3, state, version = found
-            observed = static.Observed(site, s3, state)
+            observed = static.Observed(site, s3, state, copies=sum(bool(file.path) for file in site.files.values()))
             act = partial(static.release, environment, observed, force_lock=force_lock, wait=wait)
             command.run(static.decide(environment, observed, of_version=version), act, "rollback")
 

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts import aws, console, shell, version
@@ -56,11 +56,12 @@ class FrontendBuilt:
 
 @dataclass(frozen=True)
 class Observed:
-    """The folder that is to be released, and what the bucket holds."""
+    """The folder that is to be released, and what the bucket holds. copies: read from the bucket for a rollback."""
 
     site: Site
     bucket: Bucket
     state: State
+    copies: int = 0
 
 
 def plan_build(environment: Environment) -> FrontendBuild:
@@ -154,7 +155,7 @@ def decide(
     # To the millisecond: no two releases have one id.
     stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(at))}.{int(now * 1000) % 1000:03d}Z"
     release = Release(f"{stamp}-{version.short(running)}", running, at, *actor())
-    return plan.plan(
+    decided = plan.plan(
         observed.site,
         observed.state,
         bucket=observed.bucket.name,
@@ -166,6 +167,7 @@ def decide(
         max_delete_percent=environment.max_delete_percent,
         distribution=environment.distribution,
     )
+    return replace(decided, requests=decided.requests + observed.copies)
 
 
 def actor() -> tuple[str, str]:

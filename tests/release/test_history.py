@@ -78,7 +78,7 @@ def test_a_rollback_needs_no_build_and_few_requests(site: Site, invoke: Invoke, 
 
 
 def test_a_dry_run_of_a_rollback_changes_nothing(site: Site, invoke: Invoke, three: list[Path]) -> None:
-    """And says what would be put."""
+    """And says what would be put, with as many requests as the rollback then makes."""
     before = len(site.cloud.requests("s3", "PutObject"))
 
     done = invoke("release.rollback", "--dry-run", **site.cloud.env)
@@ -86,6 +86,8 @@ def test_a_dry_run_of_a_rollback_changes_nothing(site: Site, invoke: Invoke, thr
     assert done.returncode == 0, done.stderr
     assert "would put index.html (content," in done.stderr
     assert len(site.cloud.requests("s3", "PutObject")) == before
+    requests = re.findall(r"(\d+) requests", done.stderr)
+    assert requests == re.findall(r"(\d+) requests", invoke("release.rollback", **site.cloud.env).stderr)
 
 
 @pytest.mark.parametrize(
