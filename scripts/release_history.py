@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from scripts.environments import Environment
 from scripts.errors import DeployError, Refused
-from scripts.release import content, history, manifest, verify
+from scripts.release import content, history, lease, manifest, verify
 from scripts.release.bucket import Bucket, open_bucket
 from scripts.release.manifest import State
 from scripts.release.verify import Verified
@@ -43,10 +43,13 @@ class Seen:
 
 
 def look(environment: Environment, name: str) -> tuple[Bucket, State]:
-    """The bucket and its state. Raises DeployError where it cannot be read."""
+    """The bucket and its state; says who is releasing to it now. Raises DeployError where it cannot be read."""
     bucket = open_bucket(environment, name)
     old, etag, unread = manifest.read(bucket)
-    return bucket, State(bucket.list(), old, etag, unread)
+    listing = bucket.list()
+    if not unread:
+        lease.warn_of_holder(bucket, listing)
+    return bucket, State(listing, old, etag, unread)
 
 
 def releases(environment: Environment, name: str) -> Callable[[Look], Seen]:
@@ -55,7 +58,7 @@ def releases(environment: Environment, name: str) -> Callable[[Look], Seen]:
     def act(plan: Look) -> Seen:
         state = look(environment, name)[1]
         found = list(history.known(state, name).releases)
-        return Seen(f"{name} keeps {len(found)} releases", tuple(history.lines(found)), found)
+        return Seen(f"{name} keeps {len(found)} release{'s' * (len(found) != 1)}", tuple(history.lines(found)), found)
 
     return act
 

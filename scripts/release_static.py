@@ -14,9 +14,8 @@ from pathlib import Path
 from scripts import aws, console, shell, version
 from scripts.environments import ROOT, Environment
 from scripts.errors import DeployError, Refused
-from scripts.release import cdn, manifest, plan, publish, references, site
+from scripts.release import cdn, lease, manifest, plan, publish, references, site
 from scripts.release.bucket import Bucket, Keys, open_bucket
-from scripts.release.lease import Lease
 from scripts.release.manifest import Release, State
 from scripts.release.plan import ReleasePlan
 from scripts.release.publish import Released
@@ -126,10 +125,8 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
         old, etag, unread = known.result()
     if unread:
         console.warn(f"the release goes on without its manifest, and deletes nothing: {unread}")
-    if environment.dry_run and manifest.LEASE in present:
-        holder = Lease(bucket, *actor()).held_by()
-        if holder:
-            console.warn(f"a run would be refused now: {holder}")
+    if environment.dry_run:
+        lease.warn_of_holder(bucket, present)
     return Observed(found, bucket, State(present, old, etag, unread))
 
 

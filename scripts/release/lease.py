@@ -8,7 +8,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,12 +62,6 @@ class Lease:
             console.say(f"taking over the lease of {holder.get('actor') or 'somebody unknown'}")
             condition = {"If-Match": f'"{etag}"'}
         raise Refused(f"Several releases to {self._bucket.name} begin at the same time: try again.")
-
-    def held_by(self) -> str:
-        """Who else holds the lease, and until when; empty for nobody who may still be at work."""
-        found = self._bucket.get(LEASE)
-        holder = _holder(found[0]) if found else {}
-        return "" if is_over(holder, self._holder, time.time()) else _said(self._bucket, holder)
 
     def renew(self) -> None:
         """Hold the lease for longer, where it ends soon. Raises DeployError where somebody has broken it."""
@@ -123,6 +117,14 @@ def held(bucket: Bucket, actor: str, run: str, *, force: bool = False) -> Iterat
         yield lease
     finally:
         lease.give_back()
+
+
+def warn_of_holder(bucket: Bucket, listing: Container[str]) -> None:
+    """Say who is releasing and until when, where LIST shows a lease that is not over."""
+    found = bucket.get(LEASE) if LEASE in listing else None
+    holder = _holder(found[0]) if found else {}
+    if not is_over(holder, {"run": "", "host": os.uname().nodename}, time.time()):
+        console.warn(f"{_said(bucket, holder)}.")
 
 
 def is_over(holder: Mapping[str, Any], own: Mapping[str, Any], now: float) -> bool:

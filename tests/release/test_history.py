@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_the_kept_releases_are_listed(site: Site, invoke: Invoke, three: list[Pa
     assert [
         line.split()[-4].rpartition("-")[2] if "*" in line else line.split()[0].rpartition("-")[2] for line in shown
     ][1:] == ["two", "one"]
+
+
+@pytest.mark.parametrize(("words", "code"), [(["list"], 0), (["rollback", "--dry-run"], 0), (["rollback"], 2)])
+def test_a_release_that_is_under_way_is_named(
+    site: Site, invoke: Invoke, three: list[Path], words: list[str], code: int
+) -> None:
+    """Who looks at the releases, or wants another one, knows that what is live is about to change."""
+    lease = {"id": "x", "actor": "hubot", "run": "", "host": "h", "expires": time.time() + 600}
+    site.put("_release/lease.json", json.dumps(lease).encode())
+
+    done = invoke(f"release.{words[0]}", *words[1:], **site.cloud.env)
+
+    assert done.returncode == code, done.stderr
+    assert "warning: hubot (h) is releasing to local-mint-app-static; the lease ends at " in done.stderr
 
 
 def test_two_releases_are_compared(site: Site, invoke: Invoke, three: list[Path]) -> None:
