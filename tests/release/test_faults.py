@@ -143,7 +143,7 @@ def test_a_fault_that_lasts_leaves_the_old_page_whole(
     assert site.all_keys() == {str(path.relative_to(new)) for path in new.rglob("*") if path.is_file()}
 
 
-def _append(path: Path) -> None:
+def _alter(path: Path) -> None:
     path.write_bytes(path.read_bytes()[1:] + b"1")
 
 
@@ -189,7 +189,7 @@ def test_a_fault_after_the_commit_point_leaves_the_new_page_whole(
 
 
 @pytest.mark.parametrize("chunks", [5, 20])
-@pytest.mark.parametrize(("change", "said"), [(Path.unlink, "cannot be read any more"), (_append, "was changed while")])
+@pytest.mark.parametrize(("change", "said"), [(Path.unlink, "cannot be read any more"), (_alter, "was changed while")])
 def test_a_build_that_changes_under_the_release_is_not_published(
     site: Site, old: Path, tmp_path: Path, chunks: int, change: Callable[[Path], None], said: str
 ) -> None:
