@@ -76,8 +76,7 @@ def plan(
     )
     details = {"Step": step, "Reason": reason, f"{environment.name} still runs": running}
     text = "\n".join([message, *(f"{name}: {value}" for name, value in details.items() if value)])
-    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
-    url = f"{server}/{github['REPOSITORY']}/actions/runs/{github['RUN_ID']}"
+    url = console.github(f"{github['REPOSITORY']}/actions/runs/{github['RUN_ID']}")
     attachment = {
         "fallback": f"{text} {url}",
         "color": "danger" if "deploy" in github["JOB"] else "warning",

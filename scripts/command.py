@@ -211,8 +211,7 @@ class Command:
         yield self.environment.site, self.environment.site
         commit = os.environ.get("GITHUB_SHA", "")
         if commit:
-            server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
-            yield commit[:7], f"{server}/{self.environment.application.repository}/commit/{commit}"
+            yield commit[:7], console.github(f"{self.environment.application.repository}/commit/{commit}")
 
     def _document(self, error: DeployError | None) -> dict[str, Any]:
         environment = getattr(self, "environment", None)

@@ -37,6 +37,11 @@ def progress_done() -> None:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+def github(path: str) -> str:
+    """The URL of a page on GitHub, or on the server of its own that runs the workflow ($GITHUB_SERVER_URL)."""
+    return f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{path}"
+
+
 @contextmanager
 def group(title: str) -> Iterator[None]:
     """Fold what is said inside into one group of the Actions log."""

@@ -125,7 +125,7 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
         old, etag, unread = known.result()
     if unread:
         console.warn(f"the release goes on without its manifest, and deletes nothing: {unread}")
-    if environment.dry_run:
+    if environment.dry_run and not unread:
         lease.warn_of_holder(bucket, present)
     return Observed(found, bucket, State(present, old, etag, unread))
 
@@ -171,8 +171,7 @@ def actor() -> tuple[str, str]:
     """Who releases, and the URL of the workflow's run, empty on a laptop."""
     who = os.environ.get("GITHUB_ACTOR") or os.environ.get("USER") or os.environ.get("LOGNAME") or "somebody"
     repository, run = os.environ.get("GITHUB_REPOSITORY"), os.environ.get("GITHUB_RUN_ID")
-    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
-    return who, f"{server}/{repository}/actions/runs/{run}" if repository and run else ""
+    return who, console.github(f"{repository}/actions/runs/{run}") if repository and run else ""
 
 
 def release(

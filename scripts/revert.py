@@ -193,7 +193,6 @@ def plan(observed: Observed, *, push: bool = True, pull_request: bool = True) ->
             f"The branch {branch} exists {observed.branch_exists}: a revert of {short} is under way."
             f" Go on with it, or delete the branch first."
         )
-    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
     name = observed.repository
     api = os.environ.get("GITHUB_API_URL", "https://api.github.com")
     opens = push and pull_request and bool(os.environ.get("GITHUB_TOKEN"))
@@ -208,7 +207,7 @@ def plan(observed: Observed, *, push: bool = True, pull_request: bool = True) ->
         body=body(observed),
         push=push,
         api=f"{api}/repos/{name}/pulls" if opens else "",
-        compare=f"{server}/{name}/compare/{observed.base}...{branch}?expand=1",
+        compare=console.github(f"{name}/compare/{observed.base}...{branch}?expand=1"),
         why=observed.why,
     )
 

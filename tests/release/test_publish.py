@@ -425,6 +425,19 @@ def test_a_manifest_that_may_not_be_read_is_done_without(site: Site, release: Re
     assert "theirs.txt" in site.all_keys()
 
 
+def test_a_dry_run_without_the_right_to_read_asks_for_no_lease(site: Site, release: Release, tmp_path: Path) -> None:
+    """What LIST shows is enough for a plan."""
+    folder = sites.build(tmp_path / "build", "one")
+    release(folder)
+    site.put("_release/lease.json", json.dumps({"expires": time.time() + 600}).encode())
+    site.cloud.fail(service="s3", operation="GetObject", status=403, code="AccessDenied", times=9)
+
+    tried = release(folder, "--dry-run")
+
+    assert "the release goes on without its manifest" in tried.stderr
+    assert "could not read" not in tried.stderr
+
+
 def test_a_dry_run_says_exactly_what_the_run_then_does(site: Site, release: Release, tmp_path: Path) -> None:
     """Keys, reasons, bytes and headers, as one document; and what `aws s3 sync` would have put."""
     release(sites.build(tmp_path / "build", "one"))
