@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from scripts import console
-from scripts.environments import ROOT
-from scripts.errors import DeployError, Refused
+from scripts.frame import console
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.settings import ROOT
 
 FOLDER = ROOT / ".local"
 START_TIMEOUT = 60.0

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from local_aws.cloud import ACCOUNT, Cloud
 from local_aws.ecs import Ecs
 from local_aws.lambdas import Function, Lambda
-from scripts import environments
-from scripts.environments import Environment
+from scripts.frame import settings
+from scripts.frame.settings import Environment
 
 FIRST_VERSION = "v0"
 NETWORK = {
@@ -27,7 +27,7 @@ BREAKER = {
 
 def embedded() -> list[Environment]:
     """The environments of the settings file that have an endpoint of their own."""
-    every = [environments.environment(name, dry_run=True) for name in environments.names()]
+    every = [settings.environment(name, dry_run=True) for name in settings.names()]
     return [env for env in every if env.endpoint_url]
 
 

@@ -1,19 +1,21 @@
-"""The deployment commands, one module per script that it replaces.
+"""The deployment commands: each file here is one, whole, named like the script that it replaces.
 
-Imports run one way: tasks.py -> command -> the commands -> the shared nouns (invocation, rollout,
-version, environments) -> the edges (aws, shell) -> console -> errors. Commands do not import commands.
-boto3 is imported in aws.py alone, sh in shell.py alone, and both only when they are used.
+The folders are what commands share. frame/ is what each stands in, ecs/ and release/ are what is known of ECS and of
+releases to S3, edges/ are the doors to AWS, other programs, git and HTTP. Imports point down, without a cycle:
+tasks.py, commands, ecs and release, edges, frame's errors and console. tests/test_layers.py holds that.
 """
 
-import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> ModuleType:
-    """Import a command's module when tasks.py first uses it: `invoke --list` and completion need none."""
-    if name.startswith("_"):
-        raise AttributeError(name)
-    try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        raise AttributeError(name) from error
+    def __getattr__(name):
+        """Import a command's module when tasks.py first uses it: `invoke --list` and completion need none."""
+        import importlib
+
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            raise AttributeError(name) from error

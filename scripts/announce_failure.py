@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts import console
-from scripts.environments import Environment
-from scripts.errors import Refused
+from scripts.frame import console
+from scripts.frame.errors import Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
+from scripts.status import ask, healthchecks
 
 REQUEST_TIMEOUT = 10.0
 
@@ -26,26 +29,28 @@ class Announcement:
     payload: Mapping[str, Any]
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         if not self.payload:
             return [f"announce nothing: {self.why}"]
         return ["post to SLACK_WEBHOOK_URL", json.dumps(self.payload)]
 
 
 @dataclass(frozen=True)
-class Announced:
+class Announced(Report):
     """Whether it was posted, and if not why."""
 
     posted: bool
     why: str
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         return "the failure was announced" if self.posted else f"nothing was announced: {self.why}"
 
-    def outputs(self) -> dict[str, str]:
-        """Nothing that a later step needs."""
-        return {}
+
+def announce_failure(run: Run, *, step: str | None = None, reason: str | None = None) -> Announced | None:
+    """Announce the failure of a job."""
+    name = run.environment.name
+    asked = [] if run.dry_run else ask(healthchecks(name))
+    running = next((one.version for one in asked), "")
+    return run.act(plan(run.environment, step=step, reason=reason, running=running), announce)
 
 
 def plan(

@@ -7,11 +7,15 @@ new one exists, and only those that carry this tool's tags.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from scripts import aws, console
-from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown, Refused
+from scripts.edges import aws
+from scripts.frame import console
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
 
 TOOL = "backup-database"
 INTERVAL = 2.0
@@ -41,7 +45,6 @@ class Backup:
     expired: tuple[str, ...]
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         tags = ", ".join(f"{key}={value}" for key, value in self.tags.items())
         return [
             *(f"wait for the snapshot {name}, which is being taken" for name in self.busy),
@@ -52,21 +55,26 @@ class Backup:
 
 
 @dataclass(frozen=True)
-class BackedUp:
+class BackedUp(Report):
     """A snapshot that is available, and those that were deleted after it."""
 
     database: str
     snapshot: str
     deleted: tuple[str, ...]
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         deleted = f", {len(self.deleted)} old ones were deleted" if self.deleted else ""
         return f"{self.snapshot} of {self.database} is available{deleted}"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know."""
         return {"snapshot": self.snapshot}
+
+
+def backup_database(run: Run) -> BackedUp | None:
+    """Take a snapshot."""
+    env = run.environment
+    existing = run.read("the snapshots of the database", lambda: snapshots(env))
+    return run.act(plan(env, existing or (), time.time()), partial(backup, env), "back up the database")
 
 
 def snapshots(environment: Environment) -> tuple[Snapshot, ...]:

@@ -7,12 +7,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scripts import aws, console, image_assembly, images, shell, version
-from scripts.environments import ROOT, Environment
-from scripts.errors import DeployError, Refused
+from local_aws import image_assembly
+from scripts.ecs import images
+from scripts.edges import aws, shell
+from scripts.frame import console, version
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import ROOT, Environment
 
 # One platform and no attestations, because an image scanner cannot read an index of several manifests. As
 # variables: builders that do not know one ignore it.
@@ -34,7 +40,6 @@ class ImageBuild:
     digest: str
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         if self.digest:
             return [f"skip the build and the push: {self.uri} is in the registry already ({self.digest})"]
         lines = ["run " + shell.words([f"{k}={v}" for k, v in BUILDER.items()] + self.build_command())]
@@ -58,15 +63,14 @@ class ImageBuild:
 
 
 @dataclass(frozen=True)
-class ImageBuilt:
+class ImageBuilt(Report):
     """An image that was built, or was there already. digest: in the registry, empty if it was not pushed."""
 
     uri: str
     digest: str
     built: bool
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         if not self.digest:
             return f"{self.uri} was built and not pushed"
         return f"{self.uri} is in the registry{'' if self.built else ' already: not pushed again'} ({self.digest})"
@@ -75,6 +79,24 @@ class ImageBuilt:
         """What later steps of a workflow may want to know: by its digest exactly this image is promoted."""
         repository = self.uri.rpartition(":")[0]
         return {"image": self.uri, **({"pinned": f"{repository}@{self.digest}"} if self.digest else {})}
+
+
+def build_image(
+    run: Run,
+    *,
+    image: str | None = None,
+    file: str | None = None,
+    context: str | None = None,
+    tag: str | None = None,
+    no_push: bool = False,
+) -> ImageBuilt | None:
+    """Build an image, unless the registry has it."""
+    env = run.environment
+    repository, tag = planned(env, image, tag)
+    known = None if no_push else run.read(f"{repository} in ECR", lambda: images.find(env, repository, tag))
+    decided = plan(env, image=image, file=file, context=context, tag=tag, push=not no_push, digest=known or "")
+    run.read("what is to be built", lambda: check_sources(decided))
+    return run.act(decided, partial(build, env), f"build {repository}")
 
 
 def planned(environment: Environment, image: str | None, tag: str | None) -> tuple[str, str]:

@@ -9,13 +9,20 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scripts import aws, console, invocation, version
-from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown, Refused, retold
-from scripts.invocation import Invocation
+from scripts import announce_failure
+from scripts.announce_failure import Announcement
+from scripts.ecs import manager
+from scripts.ecs.manager import Invocation
+from scripts.edges import aws
+from scripts.frame import console, version
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
 
 # From harmless to bad. A severity that the scanner does not know counts as the worst.
 SEVERITIES = ("INFORMATIONAL", "LOW", "MEDIUM", "HIGH", "CRITICAL")
@@ -78,7 +85,6 @@ class Check:
     timeout: float = 300.0
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         if self.call:
             return self.call.describe()
         image = f"{self.repository}:{self.tag}"
@@ -99,22 +105,61 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Checked:
+class Checked(Report):
     """What was found. total: how many count."""
 
     image: str
     total: int
     findings: tuple[Judged, ...] = field(default=())
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         left = len(self.findings) - self.total
         rest = f" ({left} more do not count)" if left > 0 else ""
         return f"{self.image} has {self.total or 'no'} finding{'' if self.total == 1 else 's'}{rest}"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know."""
         return {"findings": str(self.total)}
+
+
+def check_image(
+    run: Run,
+    *,
+    image: str | None = None,
+    tag: str | None = None,
+    running: bool = False,
+    against_running: bool = False,
+    via: str | None = None,
+    fail_on: str | None = None,
+    waivers: str | None = None,
+    announce: bool = False,
+    timeout: str | None = None,
+    function_name: str | None = None,
+    qualifier: str | None = None,
+) -> Checked | None:
+    """Check an image. Raises DeployError for findings that count, unless they are announced."""
+    env = run.environment
+    check_flags(tag, running, against_running)
+    answers = ""
+    if running or against_running:
+        answers = run.read("the version that runs", lambda: running_version(env)) or "unknown"
+    decided = plan(
+        env,
+        image=image,
+        tag=answers if running else tag,
+        running=answers if against_running else "",
+        via=via,
+        fail_on=fail_on,
+        waivers=waivers,
+        timeout=timeout,
+        function_name=function_name,
+        qualifier=qualifier,
+    )
+    checked = run.act(decided, partial(check, env))
+    if checked and announce and checked.total:
+        run.act(Announcement("", message(env, checked)), announce_failure.announce, "announce the findings")
+    elif checked and not announce:
+        require_clean(checked)
+    return checked
 
 
 def check_flags(tag: str | None, running: bool, against_running: bool) -> None:
@@ -130,7 +175,7 @@ def running_version(environment: Environment) -> str:
         return version.answering(url, ANSWER_TIMEOUT)
     except DeployError as error:
         message = f"The version that runs in {environment.name} is not known: {url}: {error}."
-        raise retold(error, message) from error
+        raise error.with_message(message) from error
 
 
 def plan(
@@ -177,7 +222,7 @@ def _call(
         function_name = environment.require("scan_function")
         qualifier = (environment.scan_qualifier or "$LATEST") if qualifier is None else qualifier
     payload = {"repository": repository, "imageTag": tag}
-    return invocation.planned(environment, function_name, qualifier, payload)
+    return manager.planned(environment, function_name, qualifier, payload)
 
 
 def read_waivers(path: Path) -> tuple[Waiver, ...]:
@@ -226,7 +271,7 @@ def check(
     """
     image = f"{plan.repository}:{plan.tag}"
     if plan.call:
-        return Checked(image, _count(invocation.invoke(environment, plan.call), plan.call.function))
+        return Checked(image, _count(manager.invoke(environment, plan.call), plan.call.function))
     found = _read(environment, plan.repository, plan.tag, now() + plan.timeout, now, sleep)
     known: Sequence[Finding] = ()
     if plan.running and plan.running != plan.tag:
@@ -257,7 +302,7 @@ def require_clean(checked: Checked) -> None:
     worst = [one.finding for one in checked.findings if one.counts][:5]
     names = ", ".join(f"{one.name} ({one.severity})" for one in worst)
     more = ", …" if worst and checked.total > len(worst) else ""
-    raise DeployError(f"{checked.summary()}{': ' if names else ''}{names}{more}.")
+    raise DeployError(f"{checked.line()}{': ' if names else ''}{names}{more}.")
 
 
 def judge(plan: Check, found: Sequence[Finding], known: Sequence[Finding], today: datetime.date) -> tuple[Judged, ...]:
@@ -363,7 +408,7 @@ def _enhanced(item: Mapping[str, Any]) -> list[Finding]:
 
 def show(image: str, judged: Sequence[Judged]) -> None:
     """The findings as a table, and those that count as annotations in Actions."""
-    for line in table(judged):
+    for line in rows(judged):
         console.say(line)
     counting = [one.finding for one in judged if one.counts]
     for finding in counting[:ANNOTATIONS]:
@@ -372,7 +417,7 @@ def show(image: str, judged: Sequence[Judged]) -> None:
         console.annotate("error", f"{image}: {what}{fixed} {finding.url}", title=f"{finding.severity} {finding.name}")
 
 
-def table(judged: Sequence[Judged]) -> list[str]:
+def rows(judged: Sequence[Judged]) -> list[str]:
     """The findings as aligned lines, the head first; nothing where there are none."""
     if not judged:
         return []
@@ -393,11 +438,11 @@ def message(environment: Environment, checked: Checked, now: float | None = None
     worst = [one.finding for one in checked.findings if one.counts][:ANNOTATIONS]
     lines = [f"{one.severity} {one.name} {one.package} {one.installed}".strip() for one in worst]
     attachment = {
-        "fallback": checked.summary(),
+        "fallback": checked.line(),
         "color": "warning",
         "pretext": f"Findings in the image that runs in {environment.name}",
-        "title": checked.summary(),
-        "text": "\n".join(lines) or checked.summary(),
+        "title": checked.line(),
+        "text": "\n".join(lines) or checked.line(),
         "ts": int(time.time() if now is None else now),
     }
     return {"channel": environment.slack_channel, "attachments": [attachment]}

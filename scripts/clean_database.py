@@ -6,9 +6,11 @@ they say, the production database is never cleaned.
 
 from dataclasses import dataclass
 
-from scripts import environments
-from scripts.environments import Environment
-from scripts.errors import Refused
+from scripts.frame import settings
+from scripts.frame.errors import Refused
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
+from scripts.run_task import TaskEnded, run_task
 
 PRODUCTION = {"prod", "production"}
 
@@ -20,6 +22,12 @@ class Cleaner:
     service: str
     function: str
     qualifier: str
+
+
+def clean_database(run: Run) -> TaskEnded | None:
+    """Run the task that empties the database."""
+    found = cleaner(run.environment)
+    return run_task(run, service=found.service, function_name=found.function, qualifier=found.qualifier)
 
 
 def cleaner(environment: Environment) -> Cleaner:
@@ -52,8 +60,8 @@ def shared_with(environment: Environment) -> str:
     """The protected environment whose cluster or database this one's settings name by mistake, or ""."""
     if environment.endpoint_url:
         return ""
-    for name in environments.names():
-        other = environments.environment(name, dry_run=True)
+    for name in settings.names():
+        other = settings.environment(name, dry_run=True)
         same = other.cluster == environment.cluster or (other.database and other.database == environment.database)
         if name != environment.name and same and protected(other):
             return name

@@ -5,12 +5,16 @@ Was scripts/deploy_service. The payload is the contract of the old script, to th
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from scripts import console, invocation, rollout, version
-from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown, Refused
-from scripts.invocation import Invocation
+from scripts.ecs import manager, rollout
+from scripts.ecs.manager import Invocation
+from scripts.frame import console, version
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
 
 # registry/repository:tag or registry/repository@sha256:digest
 IMAGE_URI = re.compile(
@@ -30,14 +34,13 @@ class ServiceDeployment:
     invocation: Invocation
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         what = f"{self.service} in {self.cluster}"
         first = f"deploy {self.image} to {what}" if self.image else f"restart {what}"
         return [first, *self.invocation.describe()]
 
 
 @dataclass(frozen=True)
-class Deployed:
+class Deployed(Report):
     """What the ECS manager did. deployment_id: of the rollout in ECS, empty where it cannot be read."""
 
     service: str
@@ -47,14 +50,40 @@ class Deployed:
     before: str
     deployment_id: str
 
-    def summary(self) -> str:
-        """The last line."""
+    def line(self) -> str:
         before = f" (was {self.before.rpartition('/')[2]})" if self.before else ""
         return f"{self.cluster}: {self.service} rolls out {self.task_definition.rpartition('/')[2]}{before}"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know."""
-        return {"task-definition": self.task_definition}
+        digest = self.image.partition("@")[2]
+        return {"task-definition": self.task_definition, "deployment-id": self.deployment_id, "digest": digest}
+
+
+def deploy_service(
+    run: Run,
+    *,
+    service: str | None = None,
+    image: str | None = None,
+    tag: str | None = None,
+    digest: str | None = None,
+    image_uri: str | None = None,
+    no_image: bool = False,
+    function_name: str | None = None,
+    qualifier: str | None = None,
+) -> Deployed | None:
+    """Deploy a service once."""
+    decided = plan(
+        run.environment,
+        service=service,
+        image=image,
+        tag=tag,
+        digest=digest,
+        image_uri=image_uri,
+        no_image=no_image,
+        function_name=function_name,
+        qualifier=qualifier,
+    )
+    return run.act(decided, partial(deploy, run.environment), f"deploy {decided.service}")
 
 
 def plan(
@@ -63,6 +92,7 @@ def plan(
     service: str | None = None,
     image: str | None = None,
     tag: str | None = None,
+    digest: str | None = None,
     image_uri: str | None = None,
     no_image: bool = False,
     function_name: str | None = None,
@@ -73,9 +103,9 @@ def plan(
     service = environment.service if service is None else service
     if not NAME.fullmatch(service):
         raise Refused(f"{service!r} is not a service.")
-    if no_image and (image is not None or tag is not None or image_uri is not None):
-        raise Refused("--no-image restarts what runs: leave out --image, --tag and --image-uri.")
-    uri = "" if no_image else _uri(environment, service, image, tag, image_uri)
+    if no_image and any(flag is not None for flag in (image, tag, digest, image_uri)):
+        raise Refused("--no-image restarts what runs: leave out --image, --tag, --digest and --image-uri.")
+    uri = "" if no_image else _uri(environment, service, image, tag, digest, image_uri)
     if uri and "<" not in uri and not IMAGE_URI.fullmatch(uri):
         raise Refused(f"{uri!r} is not an image's URI: it looks like {account}.dkr.ecr.…/{environment.image}:tag.")
     body: dict[str, Any] = {"cluster_id": environment.cluster, "service_ids": [service]}
@@ -83,11 +113,18 @@ def plan(
         body["secrets"] = [environment.require("secrets")]
     if uri:
         body["image"] = uri
-    call = invocation.planned(environment, function_name, qualifier, {"command": "deploy", "body": body})
+    call = manager.planned(environment, function_name, qualifier, {"command": "deploy", "body": body})
     return ServiceDeployment(service, environment.cluster, uri, call)
 
 
-def _uri(environment: Environment, service: str, image: str | None, tag: str | None, image_uri: str | None) -> str:
+def _uri(
+    environment: Environment,
+    service: str,
+    image: str | None,
+    tag: str | None,
+    digest: str | None,
+    image_uri: str | None,
+) -> str:
     """The image's URI: given whole, else put together from registry, repository and tag."""
     if image_uri is not None:
         if not image_uri:
@@ -100,7 +137,8 @@ def _uri(environment: Environment, service: str, image: str | None, tag: str | N
     if image is None and service not in own:
         raise Refused(f"No image is set for {service}: give --image, --image-uri or --no-image.")
     repository = version.repository(own[service] if image is None else image)
-    return f"{environment.require('registry')}/{repository}:{version.wanted(tag)}"
+    reference = f"@{digest}" if digest is not None else f":{version.wanted(tag)}"
+    return f"{environment.require('registry')}/{repository}{reference}"
 
 
 def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:
@@ -112,10 +150,10 @@ def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:
     call = plan.invocation
     console.say(f"invoking {call.function} at {call.qualifier}: {plan.describe()[0]}")
     try:
-        reply = invocation.invoke(environment, call)
+        reply = manager.invoke(environment, call)
     except OutcomeUnknown as error:
         raise OutcomeUnknown(f"{error} {_what_ecs_shows(environment, plan, before)}") from error
-    response = invocation.manager_response(reply, call.function)
+    response = manager.manager_response(reply, call.function)
     return Deployed(
         service=plan.service,
         cluster=plan.cluster,

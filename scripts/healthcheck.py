@@ -9,10 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from scripts import aws, console, rollout, version
-from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown, Refused, RolledBack
-from scripts.rollout import Verdict
+from scripts.ecs import rollout
+from scripts.ecs.rollout import Verdict
+from scripts.edges import aws
+from scripts.frame import console, version
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
 
 REQUEST_TIMEOUT = 2.0
 INTERVAL = 1.0
@@ -31,7 +35,6 @@ class Expectation:
     deployment_id: str = ""
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         return [
             f"wait up to {self.timeout:g} s until {self.url} answers with version {self.version}"
             f" {MATCHES} times in a row"
@@ -39,21 +42,33 @@ class Expectation:
 
 
 @dataclass(frozen=True)
-class Healthy:
+class Healthy(Report):
     """What answers. changed_from: the other version that answered last on the way, empty if none did."""
 
     environment: str
     version: str
     changed_from: str
 
-    def summary(self) -> str:
-        """The last line."""
+    def line(self) -> str:
         change = f" (was {version.short(self.changed_from)})" if self.changed_from else ""
         return f"{self.environment} runs {version.short(self.version)}{change}"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know."""
         return {"version": self.version}
+
+
+def healthcheck(
+    run: Run,
+    *,
+    version: str | None = None,
+    deployment_id: str | None = None,
+    digest: str | None = None,
+    timeout: str | None = None,
+    url: str | None = None,
+) -> Healthy | None:
+    """Wait until the version answers."""
+    decided = plan(run.environment, wanted=version, timeout=timeout, url=url, deployment_id=deployment_id or "")
+    return run.act(decided, lambda plan: wait(plan, watcher(run.environment)), "wait for the version")
 
 
 def plan(

@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from scripts import aws, console, rollout
-from scripts.environments import Environment
-from scripts.errors import DeployError, Refused
+from scripts.deploy_service import deploy_service
+from scripts.ecs import rollout
+from scripts.edges import aws
+from scripts.frame import console
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
+from scripts.run_task import TaskEnded, run_task
 
 # CloudWatch shows a line some seconds after it was printed.
 LOOKS, INTERVAL = 4, 1.5
@@ -27,6 +32,28 @@ class Source:
     group: str
     region: str
     prefix: str
+
+
+def migrate_database(
+    run: Run, *, tag: str | None = None, digest: str | None = None, image_uri: str | None = None
+) -> None:
+    """Deploy the migrations, then run them once."""
+    name = service(run.environment)
+    run.run_steps(
+        [
+            (
+                "deploy the migrations",
+                lambda: deploy_service(run, service=name, tag=tag, digest=digest, image_uri=image_uri),
+            ),
+            ("migrate the database", lambda: migrate(run)),
+        ]
+    )
+
+
+def migrate(run: Run) -> TaskEnded | None:
+    """Run the migrations that are deployed, and show what they print."""
+    with showing_logs(run.environment):
+        return run_task(run, service=service(run.environment))
 
 
 def service(environment: Environment) -> str:

@@ -10,8 +10,10 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.environments import ROOT
-from scripts.errors import Refused
+from scripts.frame.errors import Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import ROOT
 
 PACKAGE = ROOT / "ecs_manager"
 HANDLER = "ecs_manager.handler.handler"
@@ -30,25 +32,27 @@ class Package:
     sha256: str
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         head = f"write {self.output}: {self.size} bytes, sha256 {self.sha256}"
         return [head, *(f"  {name}" for name in self.files)]
 
 
 @dataclass(frozen=True)
-class Packaged:
+class Packaged(Report):
     """A zip that was written."""
 
     output: str
     sha256: str
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         return f"{self.output} has sha256 {self.sha256}; its handler is {HANDLER}"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know."""
         return {"package": self.output, "sha256": self.sha256}
+
+
+def package_ecs_manager(run: Run, *, output: str | None = None) -> Packaged | None:
+    """Pack the manager."""
+    return run.act(plan(output), write)
 
 
 def plan(output: str | None) -> Package:

@@ -9,13 +9,17 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from scripts import aws, console, shell, version
-from scripts.environments import ROOT, Environment
-from scripts.errors import DeployError, Refused
+from scripts.edges import aws, shell
+from scripts.edges.s3 import Bucket, Keys, open_bucket
+from scripts.frame import console, version
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import ROOT, Environment
 from scripts.release import cdn, lease, manifest, plan, publish, references, site
-from scripts.release.bucket import Bucket, Keys, open_bucket
 from scripts.release.manifest import Release, State
 from scripts.release.plan import ReleasePlan
 from scripts.release.publish import Released
@@ -33,24 +37,18 @@ class FrontendBuild:
     folder: str
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         variables = [f"set {name}={value}" for name, value in self.variables.items()]
         return variables + [f"run {shell.words(command)} in {self.folder}" for command in self.commands]
 
 
 @dataclass(frozen=True)
-class FrontendBuilt:
+class FrontendBuilt(Report):
     """A build that ended well."""
 
     folder: str
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         return f"the frontend is built in {self.folder}"
-
-    def outputs(self) -> dict[str, str]:
-        """Nothing that a later step needs."""
-        return {}
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,48 @@ class Observed:
     bucket: Bucket
     state: State
     copies: int = 0
+
+
+def release_static(
+    run: Run,
+    *,
+    build_dir: str | None = None,
+    no_build: bool = False,
+    bucket: str | None = None,
+    force_lock: bool = False,
+    wait: bool = False,
+) -> Released | None:
+    """Build the frontend and release it."""
+    name, path = bucket_name(run.environment, bucket), folder(run.environment, build_dir)
+    if not no_build:
+        build_frontend(run)
+    return _release(run, name, path, force_lock, wait)
+
+
+def release_storybook(
+    run: Run, *, build_dir: str | None = None, bucket: str | None = None, force_lock: bool = False
+) -> Released | None:
+    """Release a storybook."""
+    name = bucket_name(run.environment, bucket, "storybook_bucket")
+    return _release(run, name, folder(run.environment, build_dir, "storybook_dir"), force_lock)
+
+
+def build_frontend(run: Run) -> FrontendBuilt | None:
+    """Build the frontend."""
+    decided = plan_build(run.environment)
+    run.read("what builds the frontend", lambda: check_programs(decided))
+    return run.act(decided, build, "build the frontend")
+
+
+def _release(run: Run, bucket: str, path: Path, force_lock: bool, wait: bool = False) -> Released | None:
+    env = run.environment
+    observed = run.read(f"the bucket {bucket}", lambda: observe(env, bucket, path))
+    if observed is None:
+        observed = run.read("the build", lambda: unseen(env, bucket, path))
+    if observed is None:
+        return None
+    act = partial(release, env, observed, force_lock=force_lock, wait=wait)
+    return run.act(decide(env, observed), act, "release")
 
 
 def plan_build(environment: Environment) -> FrontendBuild:
@@ -76,10 +116,14 @@ def check_programs(plan: FrontendBuild) -> None:
             raise Refused(f"{command[0]} is not installed: it is needed to build the frontend.")
 
 
-def check(environment: Environment) -> None:
+def check(environment: Environment, *, build_dir: str | None = None, no_build: bool = False) -> None:
     """Raises Refused where the frontend could not be built or released: a variable, a program or the bucket's name."""
-    check_programs(plan_build(environment))
     bucket_name(environment, None)
+    path = folder(environment, build_dir)
+    if no_build:
+        read_site(path)
+    else:
+        check_programs(plan_build(environment))
 
 
 def build(plan: FrontendBuild) -> FrontendBuilt:

@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from scripts import console, repository
-from scripts.environments import Environment
-from scripts.errors import DeployError, Refused
-from scripts.repository import Commit, git
+from scripts.edges import git
+from scripts.edges.git import Commit
+from scripts.frame import console, text
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
+from scripts.status import ask, healthchecks
 
 REQUEST_TIMEOUT = 30.0
 REMOTE = "origin"
@@ -56,7 +60,6 @@ class Revert:
     why: str
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         lines = [f"revert {self.commit.sha} ({self.commit.subject}), {self.why}"]
         lines += ["run " + " ".join(words) for words in self.commands()]
         if self.api:
@@ -80,7 +83,7 @@ class Revert:
 
 
 @dataclass(frozen=True)
-class Reverted:
+class Reverted(Report):
     """A revert that is on its branch. pull_request: its URL, or the link that opens one."""
 
     commit: str
@@ -88,28 +91,43 @@ class Reverted:
     pushed: bool
     pull_request: str
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         if not self.pushed:
             return f"{self.commit[:7]} is reverted on the branch {self.branch}, which was not pushed"
         return f"{self.commit[:7]} is reverted on the branch {self.branch}: {self.pull_request}"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know."""
         return {"branch": self.branch, "pull-request": self.pull_request}
+
+
+def revert(
+    run: Run,
+    *,
+    commit: str | None = None,
+    base: str | None = None,
+    no_push: bool = False,
+    no_pr: bool = False,
+) -> Reverted | None:
+    """Revert a commit."""
+    folder = top(Path.cwd())
+    run.read("the newest commits", lambda: fetch(folder))
+    running = {one.environment: one.version for one in ask(healthchecks()) if one.version}
+    asked = run.environment.name if run.environment.origin else ""
+    observed = observe(run.environment, folder, commit=commit, base=base, running=running, of_environment=asked)
+    return run.act(plan(observed, push=not no_push, pull_request=not no_pr), act)
 
 
 def top(folder: Path) -> Path:
     """The repository that a folder is in. Raises Refused for none."""
     try:
-        return Path(git(folder, "rev-parse", "--show-toplevel"))
+        return Path(git.run(folder, "rev-parse", "--show-toplevel"))
     except DeployError as error:
         raise Refused(f"{folder} is not in a git repository: {_words(error)}") from error
 
 
 def fetch(folder: Path) -> None:
     """Bring the remote's branches here. Raises DeployError where it cannot be reached."""
-    git(folder, "fetch", "--quiet", "--prune", REMOTE)
+    git.run(folder, "fetch", "--quiet", "--prune", REMOTE)
 
 
 def observe(
@@ -127,26 +145,26 @@ def observe(
     Raises Refused for an unknown commit or base.
     """
     base = environment.application.main_branch if base is None else base
-    tip = repository.commit(folder, f"{REMOTE}/{base}") if base else None
+    tip = git.commit(folder, f"{REMOTE}/{base}") if base else None
     if tip is None:
         raise Refused(f"There is no branch {base!r} on {REMOTE}: give --base.")
     wanted, why = _wanted(commit, base, running, of_environment)
-    found = repository.commit(folder, wanted) if wanted and not wanted.startswith("-") else None
+    found = git.commit(folder, wanted) if wanted and not wanted.startswith("-") else None
     if found is None:
         raise Refused(f"{wanted!r} is not a commit of this repository ({why}).")
     branch = f"revert-{found.sha[:7]}"
     parent = found.parents[0] if found.parents else "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-    changed = git(folder, "diff", "--name-only", "--diff-filter=AMR", parent, found.sha).splitlines()
+    changed = git.run(folder, "diff", "--name-only", "--diff-filter=AMR", parent, found.sha).splitlines()
     prefix = environment.migrations
-    url = git(folder, "config", "--get", f"remote.{REMOTE}.url")
+    url = git.run(folder, "config", "--get", f"remote.{REMOTE}.url")
     return Observed(
         folder=str(folder),
         base=base,
         commit=found,
-        on_base=repository.asks(folder, "merge-base", "--is-ancestor", found.sha, tip.sha),
+        on_base=git.succeeds(folder, "merge-base", "--is-ancestor", found.sha, tip.sha),
         reverted_by=_reverted_by(folder, found.sha, tip.sha),
         branch_exists=_branch_exists(folder, branch),
-        repository=os.environ.get("GITHUB_REPOSITORY") or repository.name_of_remote(url),
+        repository=os.environ.get("GITHUB_REPOSITORY") or git.name_of_remote(url),
         migrations=tuple(name for name in changed if prefix and name.startswith(prefix)),
         running=tuple(name for name, version in running.items() if version == found.sha),
         why=why,
@@ -166,14 +184,14 @@ def _wanted(flag: str | None, base: str, running: Mapping[str, str], of_environm
 
 def _reverted_by(folder: Path, sha: str, tip: str) -> str:
     """The commit of the base branch that has reverted this one and was not itself reverted, "" for none."""
-    reverts = git(folder, "log", "--format=%H", f"--grep=This reverts commit {sha}", f"{sha}..{tip}").split()
+    reverts = git.run(folder, "log", "--format=%H", f"--grep=This reverts commit {sha}", f"{sha}..{tip}").split()
     standing = [one for one in reverts if not _reverted_by(folder, one, tip)]
     return standing[0] if standing else ""
 
 
 def _branch_exists(folder: Path, branch: str) -> str:
     for where, name in (("here", f"refs/heads/{branch}"), (f"on {REMOTE}", f"refs/remotes/{REMOTE}/{branch}")):
-        if repository.asks(folder, "show-ref", "--verify", "--quiet", name):
+        if git.succeeds(folder, "show-ref", "--verify", "--quiet", name):
             return where
     return ""
 
@@ -225,7 +243,7 @@ def body(observed: Observed) -> str:
     return "\n".join(lines)
 
 
-def revert(plan: Revert) -> Reverted:
+def act(plan: Revert) -> Reverted:
     """Revert, push, and open the pull request.
 
     Raises Refused, with nothing left behind, for conflicts, a push that is rejected and a pull request that
@@ -237,7 +255,7 @@ def revert(plan: Revert) -> Reverted:
         if not plan.push:
             return Reverted(plan.commit.sha, plan.branch, False, "")
         try:
-            git(work, "push", REMOTE, f"{plan.branch}:{plan.branch}")
+            git.run(work, "push", REMOTE, f"{plan.branch}:{plan.branch}")
         except DeployError as error:
             raise Refused(f"The push of {plan.branch} was rejected: {_words(error)}") from error
         if not plan.api:
@@ -246,7 +264,7 @@ def revert(plan: Revert) -> Reverted:
         try:
             url = _open_pull_request(plan)
         except DeployError:
-            git(work, "push", REMOTE, f":{plan.branch}")
+            git.run(work, "push", REMOTE, f":{plan.branch}")
             raise
     return Reverted(plan.commit.sha, plan.branch, True, url)
 
@@ -258,23 +276,23 @@ def _worktree(folder: Path, plan: Revert) -> Iterator[Path]:
     work = home / "work"
     done = False
     try:
-        git(folder, "worktree", "add", "--quiet", "-b", plan.branch, str(work), f"{REMOTE}/{plan.base}")
+        git.run(folder, "worktree", "add", "--quiet", "-b", plan.branch, str(work), f"{REMOTE}/{plan.base}")
         yield work
         done = True
     finally:
         shutil.rmtree(home, ignore_errors=True)
-        git(folder, "worktree", "prune")
+        git.run(folder, "worktree", "prune")
         if not done:
-            repository.asks(folder, "branch", "-D", plan.branch)
+            git.succeeds(folder, "branch", "-D", plan.branch)
 
 
 def _revert(work: Path, plan: Revert) -> None:
     words = plan.commands()[1][1:]
     try:
-        git(work, *words)
+        git.run(work, *words)
     except DeployError as error:
-        conflicts = git(work, "diff", "--name-only", "--diff-filter=U").splitlines()
-        repository.asks(work, "revert", "--abort")
+        conflicts = git.run(work, "diff", "--name-only", "--diff-filter=U").splitlines()
+        git.succeeds(work, "revert", "--abort")
         if conflicts:
             raise Refused(_conflict(plan, conflicts)) from error
         said = _words(error)
@@ -307,7 +325,7 @@ def _open_pull_request(plan: Revert) -> str:
 
     token = os.environ["GITHUB_TOKEN"]
     console.mask(token)
-    if console.in_actions() or token.startswith("ghs_"):
+    if text.in_actions() or token.startswith("ghs_"):
         console.warn(
             "The token is the workflow's own: the pull request starts no workflow until somebody pushes to it."
         )

@@ -4,11 +4,15 @@ Was scripts/db_lambda_invoke.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
-from scripts import console, invocation
-from scripts.environments import Environment
-from scripts.errors import DeployError, Refused
-from scripts.invocation import Invocation
+from scripts.ecs import manager
+from scripts.ecs.manager import Invocation
+from scripts.frame import console
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,11 @@ class TaskRun:
     invocation: Invocation
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         return [f"run the task of {self.service} once in {self.cluster}", *self.invocation.describe()]
 
 
 @dataclass(frozen=True)
-class TaskEnded:
+class TaskEnded(Report):
     """A one-off task that ended well."""
 
     service: str
@@ -33,13 +36,19 @@ class TaskEnded:
     exit_code: int
     reason: str
 
-    def summary(self) -> str:
-        """The last line."""
+    def line(self) -> str:
         return f"{self.service} ended with exit code {self.exit_code}"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know."""
         return {"task": self.task}
+
+
+def run_task(
+    run: Run, *, service: str | None = None, function_name: str | None = None, qualifier: str | None = None
+) -> TaskEnded | None:
+    """Run a service's task once."""
+    decided = plan(run.environment, service=service, function_name=function_name, qualifier=qualifier)
+    return run.act(decided, partial(start, run.environment), f"run {decided.service}")
 
 
 def plan(
@@ -54,19 +63,19 @@ def plan(
     if not service:
         raise Refused(f"The service is empty: give it, or set it in the settings of {environment.name}.")
     body = {"cluster_id": environment.cluster, "service_id": service}
-    call = invocation.planned(environment, function_name, qualifier, {"command": "runtask", "body": body})
+    call = manager.planned(environment, function_name, qualifier, {"command": "runtask", "body": body})
     return TaskRun(service, environment.cluster, call)
 
 
-def run(environment: Environment, plan: TaskRun) -> TaskEnded:
+def start(environment: Environment, plan: TaskRun) -> TaskEnded:
     """Run the task once and wait for its end.
 
     Raises DeployError with its exit code and reason if that is not 0, OutcomeUnknown if the answer is
     lost: then the task may still be running.
     """
     console.say(f"running the task of {plan.service} in {plan.cluster}")
-    reply = invocation.invoke(environment, plan.invocation)
-    response = invocation.manager_response(reply, plan.invocation.function)
+    reply = manager.invoke(environment, plan.invocation)
+    response = manager.manager_response(reply, plan.invocation.function)
     status = response.get("taskStatus")
     status = status if isinstance(status, dict) else {}
     code, task = status.get("exitCode"), str(response.get("taskArn", ""))

@@ -1,13 +1,17 @@
 """What runs where: every environment, the version that answers, and how far it is behind the main branch."""
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import environments, repository, version
-from scripts.errors import DeployError
-from scripts.repository import Commit
+from scripts.edges import git
+from scripts.edges.git import Commit
+from scripts.frame import settings, version
+from scripts.frame.errors import DeployError
+from scripts.frame.report import Report
+from scripts.frame.run import Run
 
 TIMEOUT = 5.0
 
@@ -34,52 +38,36 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Report):
     """All environments, in the order of the settings."""
 
     rows: tuple[Row, ...]
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         answering = sum(1 for row in self.rows if row.version)
         return f"{answering} of {len(self.rows)} environments answer"
 
-    def outputs(self) -> dict[str, str]:
-        """Nothing that a later step needs."""
-        return {}
-
-    def lines(self) -> list[str]:
-        """The table for a person."""
-        head = ("ENVIRONMENT", "VERSION", "BEHIND", "AGE", "COMMIT")
-        cells = [head]
+    def table(self) -> list[tuple[str, ...]]:
+        shown: list[tuple[str, ...]] = [("ENVIRONMENT", "VERSION", "BEHIND", "AGE", "COMMIT")]
         for row in self.rows:
             behind = "?" if row.behind is None else str(row.behind)
-            shown = (
-                (version.short(row.version), behind, row.age, row.subject) if row.version else ("-", "-", "-", row.why)
-            )
-            cells.append((row.environment, *shown))
-        widths = [max(len(line[column]) for line in cells) for column in range(4)]
-        return [
-            "  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[4]])
-            for line in cells
-        ]
+            answers = (version.short(row.version), behind, row.age, row.subject)
+            shown.append((row.environment, *(answers if row.version else ("-", "-", "-", row.why))))
+        return shown
 
 
-@dataclass(frozen=True)
-class Look:
-    """Which healthchecks are to be asked."""
-
-    urls: Mapping[str, str]
-
-    def describe(self) -> list[str]:
-        """The plan in lines for a person."""
-        return [f"ask {url} for the version of {name}" for name, url in self.urls.items()]
+def status(run: Run) -> Table | None:
+    """Ask every environment, or the one that --env names."""
+    env = run.environment
+    urls = healthchecks(env.name if env.origin else None)
+    main_branch = env.application.main_branch
+    return run.look("what runs where", lambda: observe(urls, Path.cwd(), main_branch, time.time()))
 
 
-def plan(chosen: str | None) -> Look:
-    """Which environments: one by its name, else all. Raises Refused for one that is not known."""
-    names = environments.names() if chosen is None else (environments.choose(chosen)[0],)
-    return Look({name: environments.environment(name, dry_run=True).healthcheck for name in names})
+def healthchecks(name: str | None = None) -> dict[str, str]:
+    """The URL that answers with the version, of one environment or of all."""
+    names = settings.names() if name is None else (name,)
+    return {name: settings.environment(name, dry_run=True).healthcheck for name in names}
 
 
 def ask(urls: Mapping[str, str]) -> list[Answering]:
@@ -96,18 +84,18 @@ def ask(urls: Mapping[str, str]) -> list[Answering]:
         return list(pool.map(one, urls.items()))
 
 
-def table(plan: Look, folder: Path, main_branch: str, now: float) -> Table:
+def observe(urls: Mapping[str, str], folder: Path, main_branch: str, now: float) -> Table:
     """Ask, and look the versions up in the repository. now: Unix time in seconds."""
-    tip = repository.commit(folder, f"origin/{main_branch}") or repository.commit(folder, main_branch)
-    return Table(tuple(row(answering, folder, tip, now) for answering in ask(plan.urls)))
+    tip = git.commit(folder, f"origin/{main_branch}") or git.commit(folder, main_branch)
+    return Table(tuple(row(answering, folder, tip, now) for answering in ask(urls)))
 
 
 def row(answering: Answering, folder: Path, tip: Commit | None, now: float) -> Row:
     """One environment's row."""
-    known = repository.commit(folder, answering.version) if answering.version else None
+    known = git.commit(folder, answering.version) if answering.version else None
     behind = None
     if known and tip:
-        behind = int(repository.git(folder, "rev-list", "--count", f"{known.sha}..{tip.sha}"))
+        behind = int(git.run(folder, "rev-list", "--count", f"{known.sha}..{tip.sha}"))
     return Row(
         environment=answering.environment,
         version=answering.version,

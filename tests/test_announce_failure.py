@@ -10,8 +10,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from scripts import announce_failure, environments
-from scripts.errors import Refused
+from scripts import announce_failure
+from scripts.frame import settings
+from scripts.frame.errors import Refused
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, stand_in
 
@@ -35,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def payload(**given: Any) -> dict[str, Any]:
     """What would be posted for prod."""
-    return dict(announce_failure.plan(environments.environment("prod"), now=1795489944, **given).payload)
+    return dict(announce_failure.plan(settings.environment("prod"), now=1795489944, **given).payload)
 
 
 def test_the_message_is_the_old_scripts_word_for_word(run: pytest.MonkeyPatch) -> None:
@@ -127,7 +128,7 @@ def test_slack_refusing_is_a_warning(
     """Whatever it answers."""
     with stand_in(lambda *_: reply) as slack:
         run.setenv("SLACK_WEBHOOK_URL", f"{slack.url}/services/T/B/hidden")
-        done = announce_failure.announce(announce_failure.plan(environments.environment("prod")))
+        done = announce_failure.announce(announce_failure.plan(settings.environment("prod")))
 
     assert (done.posted, why in done.why) == (False, True), done.why
     assert f"warning: Slack was not told: {done.why}" in capsys.readouterr().err
@@ -138,7 +139,7 @@ def test_slack_being_slow_is_a_warning(run: pytest.MonkeyPatch) -> None:
     run.setattr(announce_failure, "REQUEST_TIMEOUT", 0.2)
     with silent() as url:
         run.setenv("SLACK_WEBHOOK_URL", url)
-        done = announce_failure.announce(announce_failure.plan(environments.environment("prod")))
+        done = announce_failure.announce(announce_failure.plan(settings.environment("prod")))
 
     assert not done.posted
     assert "timed out" in done.why

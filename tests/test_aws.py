@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import aws, environments
-from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown, Refused
+from scripts.edges import aws
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.settings import Environment
 from tests.stand_in import Reply, stand_in
 
 
@@ -15,7 +16,7 @@ def dev(monkeypatch: pytest.MonkeyPatch) -> Environment:
     """dev, with credentials."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    return environments.find("dev")
+    return settings.find("dev")
 
 
 def listing(environment: Environment, *, starts_something: bool = False) -> None:
@@ -121,7 +122,7 @@ def test_credentials_are_looked_for_without_asking_anybody(
     if variable:
         monkeypatch.setenv(variable, "x")
 
-    assert aws.has_credentials(environments.find("dev")) is expected
+    assert aws.has_credentials(settings.find("dev")) is expected
 
 
 def test_credentials_are_found_in_the_home_folder() -> None:
@@ -130,14 +131,14 @@ def test_credentials_are_found_in_the_home_folder() -> None:
     folder.mkdir()
     (folder / "credentials").write_text("[default]\n")
 
-    assert aws.has_credentials(environments.find("dev"))
+    assert aws.has_credentials(settings.find("dev"))
 
 
 def test_an_embedded_environment_never_gets_anybodys_keys(dev: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has fixed ones of its own, and its own endpoint."""
     with stand_in(lambda *_: error_of_s3("AccessDenied", 403)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        client = aws.client("s3", environments.find("local"))
+        client = aws.client("s3", settings.find("local"))
 
     credentials = client._request_signer._credentials
     assert (credentials.access_key, credentials.token) == ("local", None)

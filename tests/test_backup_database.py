@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from scripts import backup_database, environments
+from scripts import backup_database
 from scripts.backup_database import Backup, Snapshot
-from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.settings import Environment
 from tests.conftest import EmbeddedCloud, Invoke
 
 DATABASE = "mintlocal"
@@ -18,7 +19,7 @@ TAGS = {"Environment": "local", "Tool": "backup-database"}
 @pytest.fixture
 def local(cloud: EmbeddedCloud) -> Environment:
     """The settings of the embedded AWS."""
-    return environments.environment("local")
+    return settings.environment("local")
 
 
 def snapshot(name: str, created: float, **more: Any) -> Snapshot:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build_image, environments, images
-from scripts.errors import DeployError, Refused
+from scripts import build_image
+from scripts.ecs import images
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, Refused
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 NOW = 1635872719.9
@@ -15,13 +17,13 @@ URI = "123456789012.dkr.ecr.us-west-2.amazonaws.com/mint-backend:abc"
 
 
 @pytest.fixture
-def dev(monkeypatch: pytest.MonkeyPatch) -> environments.Environment:
+def dev(monkeypatch: pytest.MonkeyPatch) -> settings.Environment:
     """dev of an account."""
     monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
-    return environments.find("dev")
+    return settings.find("dev")
 
 
-def test_the_commands_are_those_of_the_old_workflow(dev: environments.Environment) -> None:
+def test_the_commands_are_those_of_the_old_workflow(dev: settings.Environment) -> None:
     """One instant for both times; the token on stdin."""
     plan = build_image.plan(dev, tag="abc", file="Dockerfile", context=".", now=NOW)
 
@@ -47,7 +49,7 @@ def test_the_commands_are_those_of_the_old_workflow(dev: environments.Environmen
     assert plan.push_command() == ["docker", "image", "push", URI]
 
 
-def test_the_migrations_have_a_dockerfile_of_their_own(dev: environments.Environment) -> None:
+def test_the_migrations_have_a_dockerfile_of_their_own(dev: settings.Environment) -> None:
     """Chosen by the repository."""
     plan = build_image.plan(dev, image="mint-db-migrate", tag="abc")
 
@@ -89,7 +91,7 @@ def test_bad_input_is_refused(
     ("path", "said"), [("", "docker is not installed"), (os.environ["PATH"], "No Docker engine answers")]
 )
 def test_without_an_engine_a_real_environment_refuses(
-    path: str, said: str, monkeypatch: pytest.MonkeyPatch, dev: environments.Environment
+    path: str, said: str, monkeypatch: pytest.MonkeyPatch, dev: settings.Environment
 ) -> None:
     """In one sentence, whether the program or the engine is missing."""
     if path and not build_image.shell.available("docker"):
@@ -114,7 +116,7 @@ def test_without_an_engine_the_embedded_registry_gets_an_image_all_the_same(
     assert done.returncode == 0, done.stderr
     assert "The image is assembled without one." in done.stderr
     digest = json.loads(done.stdout)["steps"][0]["result"]["digest"]
-    assert images.find(environments.find("local"), "mint-backend", "c" * 40) == digest
+    assert images.find(settings.find("local"), "mint-backend", "c" * 40) == digest
     assert "skipping the build and the push" in again.stderr
 
 
@@ -131,7 +133,7 @@ def test_a_registry_that_takes_the_image_but_does_not_list_it_is_a_failure(
     cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The world is looked at after the push."""
-    env = environments.find("local")
+    env = settings.find("local")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
     plan = build_image.plan(env, tag="v7")
     cloud.fail(service="ecr", operation="DescribeImages", status=400, code="ImageNotFoundException")
@@ -150,7 +152,7 @@ def test_a_missing_repository_is_named(cloud: EmbeddedCloud, invoke: Invoke) -> 
 
 def test_the_image_has_the_files_and_settings_of_the_dockerfile(tmp_path: Path) -> None:
     """As an engine would read it; what needs an engine is refused."""
-    from scripts import image_assembly
+    from local_aws import image_assembly
 
     (tmp_path / "server").write_text("binary")
     (tmp_path / "server").chmod(0o755)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from scripts import check_image, environments
+from scripts import check_image
 from scripts.check_image import Check, Checked, Finding, Judged, Waiver
-from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.settings import Environment
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, StandIn, stand_in
 
@@ -25,7 +26,7 @@ ODD = Finding("CVE-3", "UNDEFINED", "bash", "5")
 @pytest.fixture
 def local(cloud: EmbeddedCloud) -> Environment:
     """The settings of the embedded AWS."""
-    return environments.environment("local")
+    return settings.environment("local")
 
 
 def basic(number: int, severity: str = "HIGH", package: str = "openssl") -> dict[str, Any]:
@@ -216,7 +217,7 @@ def inspector(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StandIn, Enviro
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "test")
         monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
-        yield aws, environments.environment("dev")
+        yield aws, settings.environment("dev")
 
 
 def test_findings_of_enhanced_scanning_count_once_for_each_package(
@@ -290,7 +291,7 @@ def test_a_file_of_waivers_with_a_fault_is_refused(text: str, said: str, tmp_pat
 def test_bad_input_is_refused(given: dict[str, Any], said: str) -> None:
     """Before any request."""
     with pytest.raises(Refused, match=said):
-        check_image.plan(environments.environment("dev"), **{"tag": "v1", **given})
+        check_image.plan(settings.environment("dev"), **{"tag": "v1", **given})
 
 
 @pytest.mark.parametrize("reply", [None, [], {}, {"totalFindings": None}, {"totalFindings": True}])

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import clean_database, environments
+from scripts import clean_database
 from scripts.clean_database import Cleaner
-from scripts.errors import Refused
+from scripts.frame import settings
+from scripts.frame.errors import Refused
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, answering, stand_in
 
@@ -16,7 +17,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ACCOU
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A settings file that a test writes."""
     path = tmp_path / "settings.toml"
     monkeypatch.setenv("ENVIRONMENTS_FILE", str(path))
@@ -31,7 +32,7 @@ def allow(environment: str, *lines: str) -> str:
 
 def test_dev_is_cleaned_by_its_own_function() -> None:
     """At the qualifier of the settings."""
-    assert clean_database.cleaner(environments.environment("dev")) == Cleaner(
+    assert clean_database.cleaner(settings.environment("dev")) == Cleaner(
         "mint-app-db-clean", "mint-app-db-clean-tmp", "2"
     )
 
@@ -39,7 +40,7 @@ def test_dev_is_cleaned_by_its_own_function() -> None:
 def test_without_a_clean_function_nothing_is_cleaned() -> None:
     """As in impl."""
     with pytest.raises(Refused, match="impl may not be cleaned: it has no clean_function"):
-        clean_database.cleaner(environments.environment("impl"))
+        clean_database.cleaner(settings.environment("impl"))
 
 
 @pytest.mark.parametrize(
@@ -59,18 +60,18 @@ def test_without_a_clean_function_nothing_is_cleaned() -> None:
     ids=["named prod", "last in promotion", "to be confirmed", "another case", "prod's cluster", "prod's database"],
 )
 def test_production_is_never_cleaned_whatever_the_settings_say(
-    environment: str, text: str, said: str, settings: Path
+    environment: str, text: str, said: str, file: Path
 ) -> None:
     """Not even where they name a function for it."""
-    settings.write_text(text)
+    file.write_text(text)
 
     with pytest.raises(Refused, match=said):
-        clean_database.cleaner(environments.environment(environment))
+        clean_database.cleaner(settings.environment(environment))
 
 
-def test_the_command_refuses_prod_before_any_request(invoke: Invoke, settings: Path) -> None:
+def test_the_command_refuses_prod_before_any_request(invoke: Invoke, file: Path) -> None:
     """With --yes, in CI, and with a function in the settings: exit code 2."""
-    settings.write_text(allow("prod"))
+    file.write_text(allow("prod"))
     with stand_in(answering(Reply(b"{}"))) as aws:
         done = invoke("clean-database", "--env=prod", "--yes", CI="true", AWS_ENDPOINT_URL=aws.url, **KEYS)
 

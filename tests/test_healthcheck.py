@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from scripts import environments, healthcheck, version
-from scripts.errors import DeployError, OutcomeUnknown, Refused, RolledBack
+from scripts import healthcheck
+from scripts.ecs.rollout import Service
+from scripts.frame import settings, version
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.healthcheck import Expectation, Healthy
-from scripts.rollout import Service
 from tests.conftest import Invoke
 from tests.stand_in import Reply, StandIn, stand_in
 from tests.test_rollout import BACK, DRAINING, OLD, deployment, service
@@ -63,7 +64,7 @@ def test_one_match_while_old_and_new_alternate_proves_nothing(
 
     assert len(server.requests) == 9
     assert healthy == Healthy("dev", NEW, OLD_VERSION)
-    assert healthy.summary() == "dev runs bbbbbbb (was aaaaaaa)"
+    assert healthy.line() == "dev runs bbbbbbb (was aaaaaaa)"
 
 
 def test_the_wait_is_bounded_by_the_clock(answers: tuple[StandIn, list[Reply]]) -> None:
@@ -200,14 +201,14 @@ def test_a_version_that_has_not_been_deployed_is_said_at_the_time_out(
 def test_a_time_out_that_is_no_number_of_seconds_is_refused(timeout: str) -> None:
     """Before anything is asked."""
     with pytest.raises(Refused, match="is not a time-out"):
-        healthcheck.plan(environments.find("dev"), wanted=NEW, timeout=timeout)
+        healthcheck.plan(settings.find("dev"), wanted=NEW, timeout=timeout)
 
 
 @pytest.mark.parametrize("url", ["", "mint.cms.gov", "ftp://mint.cms.gov/", "https:///x"])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     """Before anything is asked."""
     with pytest.raises(Refused, match="is not the URL of a healthcheck"):
-        healthcheck.plan(environments.find("dev"), wanted=NEW, url=url)
+        healthcheck.plan(settings.find("dev"), wanted=NEW, url=url)
 
 
 def test_the_command_waits_and_says_what_runs_now(answers: tuple[StandIn, list[Reply]], invoke: Invoke) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts import package_ecs_manager
-from scripts.errors import Refused
+from scripts.frame.errors import Refused
 from tests.conftest import Invoke
 
 

@@ -12,14 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import repository
+from scripts.edges.git import run as git
 from tests.conftest import ROOT, Invoke
 from tests.stand_in import Reply, StandIn, stand_in
-
-
-def git(folder: Path, *words: str) -> str:
-    """Run git and return what it prints."""
-    return repository.git(folder, *words)
 
 
 @dataclass

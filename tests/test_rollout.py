@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.rollout import Deployment, Service, Verdict, explain, verdict
+from scripts.ecs.rollout import Deployment, Service, Verdict, explain, verdict
 
 
 def deployment(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import shell
-from scripts.errors import DeployError, Refused
+from scripts.edges import shell
+from scripts.frame.errors import DeployError, Refused
 
 
 def test_capture_returns_what_was_printed_and_passes_input_folder_and_variables(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import repository, status
+from scripts import status
+from scripts.edges import git
 from tests.conftest import ROOT, Invoke
 from tests.stand_in import Reply, stand_in
 
@@ -17,10 +18,10 @@ SITES = ("https://dev.mint.cms.gov", "https://impl.mint.cms.gov", "https://mint.
 def commits(tmp_path: Path) -> list[str]:
     """Three commits on main, oldest first, in the repository tmp_path/app."""
     folder = tmp_path / "app"
-    repository.git(tmp_path, "init", "--quiet", "--initial-branch=main", str(folder))
+    git.run(tmp_path, "init", "--quiet", "--initial-branch=main", str(folder))
     for number in range(3):
-        repository.git(folder, "commit", "--quiet", "--allow-empty", "-m", f"Change {number}")
-    return repository.git(folder, "rev-list", "--reverse", "main").split()
+        git.run(folder, "commit", "--quiet", "--allow-empty", "-m", f"Change {number}")
+    return git.run(folder, "rev-list", "--reverse", "main").split()
 
 
 def settings(folder: Path, urls: dict[str, str]) -> str:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import shell, version
-from scripts.errors import Refused
+from scripts.edges import shell
+from scripts.frame import version
+from scripts.frame.errors import Refused
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable
 
-from scripts import aws, console
-from scripts.environments import Environment
-from scripts.errors import DeployError
+from scripts.edges import aws
+from scripts.frame import console
+from scripts.frame.errors import DeployError
+from scripts.frame.settings import Environment
 
 INTERVAL = 2.0
 TIMEOUT = 900.0

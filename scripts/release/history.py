@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.errors import Refused
+from scripts.edges.s3 import Bucket
+from scripts.frame.errors import Refused
 from scripts.release import manifest
-from scripts.release.bucket import Bucket
 from scripts.release.manifest import Entry, Manifest, Release, State
 from scripts.release.plan import reason_to_put
 from scripts.release.site import File, Site

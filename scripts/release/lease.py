@@ -12,9 +12,9 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from scripts import console
-from scripts.errors import DeployError, Refused
-from scripts.release.bucket import Bucket, S3Error
+from scripts.edges.s3 import Bucket, S3Error
+from scripts.frame import console
+from scripts.frame.errors import DeployError, Refused
 from scripts.release.manifest import JSON, LEASE
 
 SECONDS = 900

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scripts.errors import Refused
-from scripts.release.bucket import Bucket, Remote, S3Error
+from scripts.edges.s3 import Bucket, Remote, S3Error
+from scripts.frame.errors import Refused
 from scripts.release.site import PREFIX
 
 KEY = f"{PREFIX}manifest.json"

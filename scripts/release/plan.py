@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
-from scripts.errors import Refused
+from scripts.edges.s3 import DELETE_BATCH, LIST_PAGE, Remote, requests_of
+from scripts.frame.errors import Refused
 from scripts.release import content
-from scripts.release.bucket import DELETE_BATCH, LIST_PAGE, Remote, requests_of
 from scripts.release.manifest import BLOBS, Entry, Manifest, Release, State, blob_key
 from scripts.release.site import ENTRY, PREFIX, File, Site
 

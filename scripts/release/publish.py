@@ -7,11 +7,12 @@ next run, or found unchanged, and the release is completed.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from scripts import console
-from scripts.environments import Environment
-from scripts.errors import DeployError, Refused
+from scripts.edges.s3 import Bucket, S3Error, Upload
+from scripts.frame import console
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.report import Report
+from scripts.frame.settings import Environment
 from scripts.release import lease, manifest, plan
-from scripts.release.bucket import Bucket, S3Error, Upload
 from scripts.release.lease import Lease
 from scripts.release.manifest import JSON, Manifest, State
 from scripts.release.plan import COMMIT, STAGES, ReleasePlan
@@ -19,7 +20,7 @@ from scripts.release.site import Site
 
 
 @dataclass(frozen=True)
-class Released:
+class Released(Report):
     """What a release did. requests: to S3, LIST and manifest included."""
 
     environment: str
@@ -31,8 +32,7 @@ class Released:
     unchanged: int
     requests: int
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         if not self.puts and not self.deletes:
             return f"{self.bucket} already holds this build ({self.unchanged} files, {self.requests} requests)"
         return (
@@ -41,7 +41,6 @@ class Released:
         )
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know."""
         return {"release-id": self.release}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.errors import Refused
+from scripts.frame.errors import Refused
 
 ENTRY = "index.html"
 # Our own keys in the bucket; no file of a site may be called so.

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from scripts.frame.report import Report
 from scripts.release import references
 from scripts.release.manifest import Manifest, State
 from scripts.release.site import ENTRY, PREFIX
@@ -13,7 +14,7 @@ TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verified(Report):
     """What does not agree. served: keys that the URL answers otherwise, with how."""
 
     bucket: str
@@ -34,14 +35,12 @@ class Verified:
         found += [f"overwritten {key}" for key in self.overwritten]
         return found + [f"foreign {key}" for key in self.foreign] + [f"served {text}" for text in self.served]
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def table(self) -> list[tuple[str]]:
+        return [(line,) for line in self.lines()]
+
+    def line(self) -> str:
         state = "as released" if self.is_whole else "not as released"
         return f"{self.bucket} is {state}: {self.files} files, {len(self.lines())} findings"
-
-    def outputs(self) -> dict[str, str]:
-        """Nothing that a later step needs."""
-        return {}
 
 
 def compare(state: State, current: Manifest, bucket: str, served: tuple[str, ...] = ()) -> Verified:

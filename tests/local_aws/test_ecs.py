@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from local_aws.ecs import DRAIN, KEEP_FAILED, RETRY, START
-from scripts import environments, rollout
-from scripts.rollout import Verdict
+from scripts.ecs import rollout
+from scripts.ecs.rollout import Verdict
+from scripts.frame import settings
 from tests.conftest import EmbeddedCloud
 
 
@@ -49,7 +50,7 @@ def described(cloud: EmbeddedCloud) -> dict[str, Any]:
 
 def verdict(cloud: EmbeddedCloud, version: str) -> Verdict:
     """What our own commands make of it."""
-    return rollout.verdict(rollout.observe(environments.find("local"), SERVICE), version, seen=True)
+    return rollout.verdict(rollout.observe(settings.find("local"), SERVICE), version, seen=True)
 
 
 def test_a_rollout_starts_drains_and_completes(cloud: EmbeddedCloud) -> None:

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from local_aws import process
-from scripts.errors import Refused
+from scripts.frame.errors import Refused
 from tests.conftest import ROOT, Invoke
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from scripts import environments, release_static
-from scripts.errors import DeployError
-from scripts.release import bucket as bucket_module
+from scripts import release_static
+from scripts.edges import s3 as bucket_module
+from scripts.frame import settings
+from scripts.frame.errors import DeployError
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import browser, sites
 from tests.release.fault_proxy import DENIED, INTERNAL, SLOW_DOWN, Fault, FaultProxy, fault_proxy
-from tests.release.test_publish import BUCKET, Site, settings, site
+from tests.release.test_publish import BUCKET, Site, changed_settings, site
 
 __all__ = ["site"]
 
@@ -40,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def release(folder: Path) -> None:
     """Release a folder in this process. Raises DeployError."""
-    environment = environments.find("local")
+    environment = settings.find("local")
     observed = release_static.observe(environment, BUCKET, folder)
     release_static.release(environment, observed, release_static.decide(environment, observed))
 
@@ -54,7 +55,7 @@ def cases(table: dict[str, Any]) -> list[Any]:
 @pytest.fixture
 def old(site: Site, tmp_path: Path, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A release that is there already; the next one will delete most of it."""
-    for name, value in settings(tmp_path, keep_releases=0, max_delete_percent=100).items():
+    for name, value in changed_settings(tmp_path, keep_releases=0, max_delete_percent=100).items():
         monkeypatch.setenv(name, value)
     folder = sites.build(tmp_path / "old", "one")
     (folder / "robots.txt").write_text("old")
@@ -196,7 +197,7 @@ def test_a_build_that_changes_under_the_release_is_not_published(
     """What was checked and hashed is what is put, or nothing is."""
     new = sites.build(tmp_path / "new", "two", chunks=chunks)
     (new / "film.mp4").write_bytes(bytes(17 << 20))
-    environment = environments.find("local")
+    environment = settings.find("local")
     observed = release_static.observe(environment, BUCKET, new)
     decided = release_static.decide(environment, observed)
 

@@ -11,7 +11,7 @@ from scripts.release import references
 from scripts.release import site as sites_module
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import browser, sites
-from tests.release.test_publish import BUCKET, Release, Site, release, settings, site
+from tests.release.test_publish import BUCKET, Release, Site, changed_settings, release, site
 from tests.stand_in import Reply, stand_in
 
 __all__ = ["release", "site"]
@@ -199,7 +199,7 @@ def distribution(cloud: EmbeddedCloud) -> str:
 
 def test_the_cdn_is_told_of_changed_unhashed_paths_alone(site: Site, release: Release, tmp_path: Path) -> None:
     """Hashed files never; a page and its folder; /* when there are too many."""
-    env = settings(tmp_path, distribution=distribution(site.cloud))
+    env = changed_settings(tmp_path, distribution=distribution(site.cloud))
     release(sites.build(tmp_path / "one", "one"), **env)
     folder = sites.build(tmp_path / "two", "two")
     release(folder, "--wait", **env)
@@ -217,7 +217,7 @@ def test_the_cdn_is_told_of_changed_unhashed_paths_alone(site: Site, release: Re
 
 def test_a_failed_invalidation_is_told_by_the_next_run(site: Site, release: Release, tmp_path: Path) -> None:
     """Exit code 1 after a published release, and retried even when nothing changed."""
-    env = settings(tmp_path, distribution=distribution(site.cloud))
+    env = changed_settings(tmp_path, distribution=distribution(site.cloud))
     release(sites.build(tmp_path / "one", "one"), **env)
     folder = sites.build(tmp_path / "two", "two")
     site.cloud.fail(service="cloudfront", method="POST", status=403, code="AccessDenied", times=1)

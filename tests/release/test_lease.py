@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from scripts import environments, release_static
-from scripts.errors import DeployError, Refused
+from scripts import release_static
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, Refused
 from scripts.release import lease
 from tests.conftest import ROOT
 from tests.release import browser, sites
@@ -126,7 +127,7 @@ def test_a_plan_from_before_another_release_is_refused(
     """Its unchanged files may be gone by now; nothing is changed, and the next run plans anew."""
     for name, value in site.cloud.env.items():
         monkeypatch.setenv(name, value)
-    local = environments.find("local")
+    local = settings.find("local")
     for version in ("one", "two"):
         release(sites.build(tmp_path / version, version))
     observed = release_static.observe(local, BUCKET, tmp_path / "one")
@@ -153,7 +154,7 @@ def short(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def begin(folder: Path) -> None:
     """Release in this process."""
-    local = environments.find("local")
+    local = settings.find("local")
     observed = release_static.observe(local, BUCKET, folder)
     release_static.release(local, observed, release_static.decide(local, observed))
 

@@ -15,7 +15,7 @@ LIMIT_MB = 300
 PROGRAM = """
 import json, re, sys
 from scripts.release import manifest, plan
-from scripts.release.bucket import Remote
+from scripts.edges.s3 import Remote
 from scripts.release.manifest import Entry, Manifest, Release, State
 from scripts.release.site import File, Site
 from scripts.release import content

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
-from scripts import environments, release_static
-from scripts.environments import Environment
+from scripts import release_static
+from scripts.frame import settings
+from scripts.frame.settings import Environment
 from scripts.release.manifest import blob_key
 from scripts.release.plan import ReleasePlan
 from scripts.release.publish import Released
@@ -79,7 +81,7 @@ class Bucket:
 
 
 @given(first=TREE, second=TREE, foreign=st.dictionaries(NAME, BODY, max_size=4), keep=st.sampled_from([0, 1, 2]))
-@settings(
+@hypothesis.settings(
     max_examples=40,
     deadline=None,
     derandomize=True,
@@ -98,7 +100,7 @@ def test_a_release_does_what_its_plan_says(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cloud.env.items():
             patch.setenv(name, value)
-        local = environments.find("local")
+        local = settings.find("local")
     bucket = Bucket(cloud, replace(local, keep_releases=keep, max_delete_percent=100))
     for key, body in foreign.items():
         bucket.s3.put_object(Bucket=bucket.name, Key=key, Body=body)
@@ -128,7 +130,7 @@ def test_a_release_does_what_its_plan_says(
 
 
 @given(tree=TREE)
-@settings(
+@hypothesis.settings(
     max_examples=15,
     deadline=None,
     derandomize=True,
@@ -142,7 +144,7 @@ def test_with_nothing_kept_the_bucket_is_the_exact_mirror(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cloud.env.items():
             patch.setenv(name, value)
-        local = environments.find("local")
+        local = settings.find("local")
     bucket = Bucket(cloud, replace(local, keep_releases=0, max_delete_percent=100))
     bucket.s3.put_object(Bucket=bucket.name, Key="theirs/+ %20?", Body=b"")
     bucket.s3.put_object(Bucket=bucket.name, Key="folder/", Body=b"")

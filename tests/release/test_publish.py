@@ -78,7 +78,7 @@ def release(cloud: EmbeddedCloud, invoke: Invoke) -> Release:
     return run
 
 
-def settings(tmp_path: Path, **changes: object) -> dict[str, str]:
+def changed_settings(tmp_path: Path, **changes: object) -> dict[str, str]:
     """A settings file with other values for local."""
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in changes.items())
     text = (ROOT / "environments.toml").read_text()
@@ -92,7 +92,7 @@ def test_a_browser_sees_a_whole_page_after_every_single_change(
     site: Site, release: Release, tmp_path: Path, style: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one version replaces another, and that one a third, with nothing kept."""
-    env = settings(tmp_path, keep_releases=0, max_delete_percent=100)
+    env = changed_settings(tmp_path, keep_releases=0, max_delete_percent=100)
     checks: list[list[str]] = []
     outermost = site.cloud.server._outermost
 
@@ -169,7 +169,7 @@ def test_a_change_of_headers_alone_is_a_change(site: Site, release: Release, tmp
     release(folder)
     before = len(site.puts())
 
-    env = settings(tmp_path)
+    env = changed_settings(tmp_path)
     path = Path(env["ENVIRONMENTS_FILE"])
     path.write_text(path.read_text() + '\n[environments.local.cache_control]\n"robots.*" = "max-age=60"\n')
     done = release(folder, "--dry-run", **env)
@@ -221,7 +221,7 @@ def test_a_bucket_that_was_never_released_to_keeps_what_it_has(site: Site, relea
 
 def test_keeping_none_is_the_exact_mirror_of_old(site: Site, release: Release, tmp_path: Path) -> None:
     """Other people's keys go too, and are named first."""
-    env = settings(tmp_path, keep_releases=0, max_delete_percent=100)
+    env = changed_settings(tmp_path, keep_releases=0, max_delete_percent=100)
     site.put("theirs.txt")
     folder = sites.build(tmp_path / "build", "one")
 
@@ -234,7 +234,7 @@ def test_keeping_none_is_the_exact_mirror_of_old(site: Site, release: Release, t
 
 def test_too_many_deletes_are_refused(site: Site, release: Release, tmp_path: Path) -> None:
     """Half of the bucket at the most, unless the settings say otherwise; nothing is changed."""
-    env = settings(tmp_path, keep_releases=0)
+    env = changed_settings(tmp_path, keep_releases=0)
     for number in range(40):
         site.put(f"theirs/{number}")
     before = len(site.puts())
@@ -302,7 +302,7 @@ def test_the_bucket_of_another_environment_is_refused(site: Site, release: Relea
     """The manifest says whose it is."""
     folder = sites.build(tmp_path / "build", "one")
     release(folder)
-    env = settings(tmp_path)
+    env = changed_settings(tmp_path)
     path = Path(env["ENVIRONMENTS_FILE"])
     path.write_text(path.read_text().replace("[environments.local", "[environments.other"))
 
@@ -338,7 +338,7 @@ def test_a_bucket_that_cannot_be_listed_is_said_with_the_reason(
 @pytest.mark.parametrize("key", ["assets/", "robots.txt", "help/index.html", "index.html"])
 def test_a_failed_upload_leaves_the_old_page_whole(site: Site, release: Release, tmp_path: Path, key: str) -> None:
     """Nothing after its stage is put and nothing is deleted; the next run completes the release."""
-    env = settings(tmp_path, keep_releases=0, max_delete_percent=100)
+    env = changed_settings(tmp_path, keep_releases=0, max_delete_percent=100)
     old = sites.build(tmp_path / "old", "one")
     release(old, **env)
     (tmp_path / "old" / "robots.txt").read_text()
@@ -478,7 +478,7 @@ def test_the_build_gets_the_environments_variables_and_a_failure_is_said(
     program = tmp_path / "bundle"
     program.write_text("#!/bin/sh\nenv | grep ^REACT_APP_ | sort >&2\nexit 3\n")
     program.chmod(0o755)
-    failing = settings(tmp_path)
+    failing = changed_settings(tmp_path)
     path = Path(failing["ENVIRONMENTS_FILE"])
     path.write_text(
         path.read_text().replace('build = ["python3", "examples/frontend/build.py"]', f'build = ["{program}"]')

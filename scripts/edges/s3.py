@@ -22,8 +22,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
-from scripts.environments import Environment
-from scripts.errors import FAILED, REFUSED, DeployError
+from scripts.frame.errors import FAILED, REFUSED, DeployError
+from scripts.frame.settings import Environment
 
 # With the pauses between them, enough to outlive a server that is away for five seconds. In seconds.
 TRIES = 6
@@ -458,7 +458,7 @@ def open_bucket(environment: Environment, name: str) -> Bucket:
     if access and secret and not os.environ.get("AWS_PROFILE"):
         keys = Keys(access, secret, os.environ.get("AWS_SESSION_TOKEN", ""))
     else:
-        from scripts import aws
+        from scripts.edges import aws
 
         keys = Keys(*aws.credentials(environment))
     return Bucket(name, environment.region, endpoint, keys, environment.name)

@@ -3,9 +3,9 @@
 import os
 import re
 
-from scripts import shell
-from scripts.environments import ROOT
-from scripts.errors import DeployError, Refused
+from scripts.edges import shell
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.settings import ROOT
 
 # https://docs.docker.com/reference/cli/docker/image/tag/
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")

@@ -1,15 +1,16 @@
 """The frame of every task: steps in a row, GitHub's own lines, and what is reported at the end."""
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from scripts import console
-from scripts.command import Command
-from scripts.errors import DeployError, OutcomeUnknown, Refused, RolledBack
+from scripts.frame import console
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
+from scripts.frame.report import Report
+from scripts.frame.run import Run, running
 from tests.conftest import Invoke
 from tests.stand_in import Reply, answering, stand_in
 from tests.test_cli import ACCOUNT, KEYS, OK
@@ -26,25 +27,24 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Done:
+class Done(Report):
     """Something done."""
 
     what: str
 
-    def summary(self) -> str:
+    def line(self) -> str:
         return f"{self.what} is done"
 
     def outputs(self) -> dict[str, str]:
         return {"what": self.what}
 
 
-def command(dry_run: bool = False, json: bool = False) -> Command:
+def command(dry_run: bool = False, json: bool = False) -> AbstractContextManager[Run]:
     """A command in dev, outside Invoke."""
-    context = SimpleNamespace(config=SimpleNamespace(run=SimpleNamespace(dry=False)))
-    return Command(context, "test", "dev", dry_run=dry_run, json=json)
+    return running("test", "dev", dry_run=dry_run, json=json, embedded=False)
 
 
-def step(run: Command, what: str, error: DeployError | None = None) -> tuple[str, object]:
+def step(run: Run, what: str, error: DeployError | None = None) -> tuple[str, object]:
     """A step that is done or fails."""
 
     def act(plan: Plan) -> Done:
@@ -52,7 +52,7 @@ def step(run: Command, what: str, error: DeployError | None = None) -> tuple[str
             raise error
         return Done(plan.what)
 
-    return what, lambda: run.run(Plan(what), act, what)
+    return what, lambda: run.act(Plan(what), act, what)
 
 
 @pytest.mark.parametrize("kind", [DeployError, OutcomeUnknown, RolledBack])
@@ -61,7 +61,7 @@ def test_a_row_stops_at_the_first_failure_and_says_what_was_not_done(
 ) -> None:
     """With the exit code of the step that failed."""
     with pytest.raises(kind) as error, command() as run:
-        run.row([step(run, "one"), step(run, "two", kind("it broke.")), step(run, "three")])
+        run.run_steps([step(run, "one"), step(run, "two", kind("it broke.")), step(run, "three")])
 
     assert str(error.value) == "two failed: it broke.\nDone: one. Failed: two. Not done: three."
     assert error.value.code == kind.exit_code
@@ -71,9 +71,9 @@ def test_a_row_stops_at_the_first_failure_and_says_what_was_not_done(
 def test_a_refusal_is_a_failure_once_something_was_changed(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2 promises that nothing was: it is only for the first step."""
     with pytest.raises(Refused), command() as run:
-        run.row([step(run, "one", Refused("no.")), step(run, "two")])
+        run.run_steps([step(run, "one", Refused("no.")), step(run, "two")])
     with pytest.raises(DeployError) as error, command() as run:
-        run.row([step(run, "one"), step(run, "two", Refused("no."))])
+        run.run_steps([step(run, "one"), step(run, "two", Refused("no."))])
 
     assert error.value.code == 1
 
@@ -81,7 +81,7 @@ def test_a_refusal_is_a_failure_once_something_was_changed(capsys: pytest.Captur
 def test_a_dry_run_plans_every_step_and_acts_on_none(capsys: pytest.CaptureFixture[str]) -> None:
     """Each line says what would be done."""
     with command(dry_run=True) as run:
-        run.row([step(run, "one"), step(run, "two", DeployError("never"))])
+        run.run_steps([step(run, "one"), step(run, "two", DeployError("never"))])
 
     said = capsys.readouterr().err
     assert "  would do one" in said
@@ -121,7 +121,7 @@ def test_actions_gets_groups_outputs_and_a_summary(
     monkeypatch.setenv("GITHUB_SHA", "1" * 40)
 
     with command() as run:
-        run.row([step(run, "one"), step(run, "two")])
+        run.run_steps([step(run, "one"), step(run, "two")])
 
     said = capsys.readouterr().err
     assert said.count("::group::") == said.count("::endgroup::") == 2
@@ -135,7 +135,7 @@ def test_actions_gets_groups_outputs_and_a_summary(
 def test_actions_gets_the_reason_of_a_failure(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As an annotation, with line ends and percent signs escaped."""
     with pytest.raises(DeployError), command() as run:
-        run.row([step(run, "one", DeployError("100 % broken\nsays the manager"))])
+        run.run_steps([step(run, "one", DeployError("100 % broken\nsays the manager"))])
 
     assert "::error title=test::one failed: 100 %25 broken%0Asays the manager%0ADone: nothing." in (
         capsys.readouterr().err
@@ -149,7 +149,7 @@ def test_nothing_of_github_is_printed_outside_actions(
     """Not even when its variables are set."""
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
     with command() as run:
-        run.row([step(run, "one")])
+        run.run_steps([step(run, "one")])
     console.mask("secret")
     console.warn("careful")
 
@@ -182,7 +182,7 @@ def test_the_commands_speak_to_actions(invoke: Invoke, actions: Path) -> None:
 def test_json_holds_every_step(capsys: pytest.CaptureFixture[str]) -> None:
     """The document of a row has plan and result of each step."""
     with command(json=True) as run:
-        run.row([step(run, "one")])
+        run.run_steps([step(run, "one")])
 
     document = json.loads(capsys.readouterr().out)
     assert document["steps"][0] | {"seconds": 0} == {

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from scripts.environments import Environment
-from scripts.errors import Refused
+from scripts.frame.errors import Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
 
 
 @dataclass(frozen=True)
@@ -15,25 +17,37 @@ class Embedded:
     port: int
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person."""
         what = {"up": "start, unless it runs,", "down": "stop", "status": "look at"}[self.verb]
         return [f"{what} the embedded AWS on port {self.port}"]
 
 
 @dataclass(frozen=True)
-class State:
+class State(Report):
     """Whether the embedded AWS runs, and where."""
 
     url: str
     runs: bool
 
-    def summary(self) -> str:
-        """What is true now, in one line."""
+    def line(self) -> str:
         return f"the embedded AWS runs at {self.url}" if self.runs else f"no embedded AWS runs at {self.url}"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know."""
         return {"url": self.url}
+
+
+def up(run: Run, *, port: str | None = None) -> State | None:
+    """Start the embedded AWS."""
+    return run.act(plan(run.environment, "up", port), act)
+
+
+def down(run: Run, *, port: str | None = None) -> State | None:
+    """Stop the embedded AWS."""
+    return run.act(plan(run.environment, "down", port), act)
+
+
+def status(run: Run, *, port: str | None = None) -> State | None:
+    """Look whether the embedded AWS runs."""
+    return run.act(plan(run.environment, "status", port), act)
 
 
 def plan(environment: Environment, verb: str, port: str | None) -> Embedded:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts import aws
-from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown, Refused
+from scripts.edges import aws
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.settings import Environment
 
 FUNCTION = re.compile(r"[A-Za-z0-9:_-]{1,170}")
 QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from scripts import aws
-from scripts.environments import Environment
-from scripts.errors import DeployError
+from scripts.edges import aws
+from scripts.frame.errors import DeployError
+from scripts.frame.settings import Environment
 
 # How ECS words it, in reasons and in events.
 ROLLBACK = re.compile(r"\broll(ed|ing)[ -]?back\b")

@@ -3,13 +3,15 @@
 0 done
 1 failed: it was tried and did not work
 2 refused: nothing was changed (bad input, a guard, no credentials)
-3 unknown: timed out or the connection was lost; it may still be happening
+3 unknown: timed out, stopped, or the connection was lost; it may still be happening
 4 rolled back: the previous version runs
 
-Anything that is not a DeployError is a bug and keeps its traceback.
+Anything that is not a DeployError is a bug and keeps its traceback. A stop is not an error: see stop.py.
 """
 
 from invoke.exceptions import Exit
+
+from scripts.frame import text
 
 FAILED, REFUSED, UNKNOWN, ROLLED_BACK = 1, 2, 3, 4
 
@@ -17,15 +19,22 @@ FAILED, REFUSED, UNKNOWN, ROLLED_BACK = 1, 2, 3, 4
 class DeployError(Exit):
     """An expected failure. The message says what failed, where, and what to do next.
 
-    Invoke prints an Exit to stderr without traceback and ends with its code.
+    Invoke prints an Exit to stderr without traceback and ends with its code. Most messages quote somebody else's
+    words: they are made harmless here.
     """
 
     exit_code = FAILED
 
     def __init__(self, message: str) -> None:
+        message = text.plain(message)
         super().__init__(message, code=self.exit_code)
         # Whatever else a kind of error is made of, its text is the message.
         self.args = (message,)
+
+    def with_message(self, message: str) -> "DeployError":
+        """An error with another message and the same exit code."""
+        kinds = {REFUSED: Refused, UNKNOWN: OutcomeUnknown, ROLLED_BACK: RolledBack}
+        return kinds.get(self.exit_code, DeployError)(message)
 
 
 class Refused(DeployError):
@@ -40,17 +49,7 @@ class OutcomeUnknown(DeployError):
     exit_code = UNKNOWN
 
 
-class Stopped(OutcomeUnknown):
-    """A signal ended the command; what it had begun was put away as far as that goes."""
-
-
 class RolledBack(DeployError):
     """The new version was taken back: the previous one runs."""
 
     exit_code = ROLLED_BACK
-
-
-def retold(error: DeployError, message: str) -> DeployError:
-    """An error with another message and the same exit code."""
-    kinds = {REFUSED: Refused, UNKNOWN: OutcomeUnknown, ROLLED_BACK: RolledBack}
-    return kinds.get(error.exit_code, DeployError)(message)

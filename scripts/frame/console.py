@@ -1,7 +1,7 @@
 """What a person sees: narration on stderr, results on stdout, and GitHub's own lines in Actions.
 
-Lines are whole and flushed at once. Nothing in here ever reads stdin except `confirm`, and that only
-where a terminal is attached.
+Lines are whole, harmless (text.py) and flushed at once. Nothing in here ever reads stdin except `confirm`, and that
+only where a terminal is attached.
 """
 
 import os
@@ -9,26 +9,39 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
-def in_actions() -> bool:
-    """Whether GitHub Actions runs this process (it sets GITHUB_ACTIONS=true)."""
-    return os.environ.get("GITHUB_ACTIONS") == "true"
+from scripts.frame import text
+from scripts.frame.text import in_actions, plain
 
 
 def say(line: str = "") -> None:
     """Narrate: one sentence on stderr."""
+    print(plain(line), file=sys.stderr, flush=True)
+
+
+def result(lines: str) -> None:
+    """Print what a person asked for, or a program may read, on stdout."""
+    print(plain(lines), flush=True)
+
+
+def document(json: str) -> None:
+    """Print a JSON document on stdout."""
+    print(text.document(json), flush=True)
+
+
+def relay(chunk: str) -> None:
+    """Pass on, to stderr, what another program prints."""
+    print(plain(chunk), end="", file=sys.stderr, flush=True)
+
+
+def _command(line: str) -> None:
+    """Tell the runner of Actions something: the only lines that it may take for commands."""
     print(line, file=sys.stderr, flush=True)
-
-
-def result(text: str) -> None:
-    """Print what a program may read, on stdout."""
-    print(text, flush=True)
 
 
 def progress(line: str) -> None:
     """Show how far long work is: rewritten in place on a terminal, nothing elsewhere."""
     if sys.stderr.isatty():
-        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        print(f"\r\033[K{plain(line)}", end="", file=sys.stderr, flush=True)
 
 
 def progress_done() -> None:
@@ -49,11 +62,11 @@ def group(title: str) -> Iterator[None]:
         say(title)
         yield
         return
-    say(f"::group::{escape(title)}")
+    _command(f"::group::{escape(title)}")
     try:
         yield
     finally:
-        say("::endgroup::")
+        _command("::endgroup::")
 
 
 def error(message: str, **where: str) -> None:
@@ -76,14 +89,14 @@ def annotate(level: str, message: str, **where: str) -> None:
     """Write one `::error` or `::warning` line, in Actions only."""
     if in_actions():
         properties = ",".join(f"{name}={escape_property(value)}" for name, value in where.items())
-        say(f"::{level}{' ' + properties if properties else ''}::{escape(message)}")
+        _command(f"::{level}{' ' + properties if properties else ''}::{escape(message)}")
 
 
 def mask(secret: str) -> None:
     """Have Actions replace a secret by *** in everything that is printed after this line."""
     if in_actions() and secret:
         for line in secret.splitlines():
-            say(f"::add-mask::{escape(line)}")
+            _command(f"::add-mask::{escape(line)}")
 
 
 def summary(markdown: str) -> None:
@@ -93,26 +106,28 @@ def summary(markdown: str) -> None:
 
 def output(name: str, value: str) -> None:
     """Set an output of the step in Actions."""
-    if "\n" in value:
-        raise ValueError(f"the output {name} has more than one line")
-    _append("GITHUB_OUTPUT", f"{name}={value}\n")
+    _append("GITHUB_OUTPUT", f"{name}={text.one_line(value, 5000)}\n")
 
 
-def _append(variable: str, text: str) -> None:
+def _append(variable: str, lines: str) -> None:
+    """Write to one of the runner's files. It only tells: where it fails, the outcome of the work is what it was."""
     path = os.environ.get(variable)
     if in_actions() and path:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(text)
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError as error:
+            warn(f"{variable} cannot be written: {error.strerror}")
 
 
-def escape(text: str) -> str:
+def escape(message: str) -> str:
     """Make a text fit for the message of a workflow command, as GitHub's toolkit does."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def escape_property(text: str) -> str:
+def escape_property(value: str) -> str:
     """Make a text fit for a property of a workflow command."""
-    return escape(text).replace(":", "%3A").replace(",", "%2C")
+    return escape(value).replace(":", "%3A").replace(",", "%2C")
 
 
 def interactive() -> bool:

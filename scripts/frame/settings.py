@@ -16,11 +16,11 @@ from types import UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
-from scripts.errors import Refused
+from scripts.frame.errors import Refused
 
 R = TypeVar("R")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 REFERENCE = re.compile(r"\$\{(\w+)\}")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 

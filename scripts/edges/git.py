@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import shell
-from scripts.errors import DeployError
+from scripts.edges import shell
+from scripts.frame.errors import DeployError
 
 # git@github.com:owner/name.git · https://github.com/owner/name · ssh://git@host/owner/name.git
 REMOTE = re.compile(r"(?:[\w.-]+@[\w.-]+:|\w+://[^/]+/)(?P<name>[\w.-]+/[\w.-]+?)(?:\.git)?/?")
@@ -28,16 +28,16 @@ class Commit:
         return (found[1] or found[2]) if found else ""
 
 
-def git(folder: Path, *words: str) -> str:
+def run(folder: Path, *words: str) -> str:
     """What git prints. Raises DeployError with git's own words."""
     # The answers are read by this program: they must be in English and without paging.
     return shell.capture(["git", *words], cwd=folder, env={"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"})
 
 
-def asks(folder: Path, *words: str) -> bool:
+def succeeds(folder: Path, *words: str) -> bool:
     """Whether git's answer is yes: it ends with exit code 0."""
     try:
-        git(folder, *words)
+        run(folder, *words)
     except DeployError:
         return False
     return True
@@ -46,7 +46,7 @@ def asks(folder: Path, *words: str) -> bool:
 def commit(folder: Path, name: str) -> Commit | None:
     """A commit by its name, or None if there is none."""
     try:
-        told = git(
+        told = run(
             folder, "show", "--no-patch", "--format=%H%x00%s%x00%ct%x00%P", "--end-of-options", f"{name}^{{commit}}"
         )
     except DeployError:

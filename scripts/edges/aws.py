@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.environments import Environment
-from scripts.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.settings import Environment
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError

@@ -1,18 +1,27 @@
 """The one door to other programs, and the only importer of sh.
 
 Arguments are a list of strings, never a shell line; secrets go in by `stdin` or `env`, never as
-arguments. A program that is missing, fails or is too slow is a DeployError with its own words.
+arguments. A program that is missing, fails or is too slow is a DeployError with its own words. Each gets a process
+group of its own, which ends with it or with us, whatever it has started itself.
 """
 
 import os
 import shlex
-import sys
+import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import which
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scripts.errors import DeployError, Refused
+from scripts.frame import console, stop
+from scripts.frame.errors import DeployError, Refused
+
+if TYPE_CHECKING:
+    import sh
+
+# Seconds that a program gets to end by itself.
+GRACE = 0.5
 
 
 def available(program: str) -> bool:
@@ -48,17 +57,13 @@ def stream(
 
     Raises as `capture` does.
     """
-    redirect = {"_out": _to_stderr, "_err": _to_stderr}
+    redirect = {"_out": console.relay, "_err": console.relay}
     _run(arguments, cwd, env, stdin, timeout, redirect)
 
 
 def words(arguments: Sequence[str]) -> str:
     """Show a command as a person could paste it."""
     return shlex.join(arguments)
-
-
-def _to_stderr(chunk: str) -> None:
-    print(chunk, end="", file=sys.stderr, flush=True)
 
 
 def _run(
@@ -79,14 +84,23 @@ def _run(
         "_cwd": str(cwd) if cwd else None,
         "_env": {**os.environ, **(env or {})},
         "_timeout": timeout,
+        # A session of its own: what it starts can be ended with it, and a Ctrl-C reaches us alone.
+        "_new_session": True,
         **redirect,
     }
     if stdin is not None:
         options["_in"] = stdin
-    running = None
+
+    def start() -> "sh.RunningCommand":
+        running: sh.RunningCommand = sh.Command(program)(
+            *arguments[1:], _bg=True, _bg_exc=False, _return_cmd=True, **options
+        )
+        stop.watch(running.pid)
+        return running
+
     try:
-        running = sh.Command(program)(*arguments[1:], _bg=True, _bg_exc=False, _return_cmd=True, **options)
-        return running.wait()
+        with stop.owned(start, _end) as running:
+            return running.wait()
     except sh.TimeoutException as error:
         raise DeployError(f"`{words(arguments)}` took longer than {timeout} s.") from error
     except sh.ErrorReturnCode as error:
@@ -96,8 +110,26 @@ def _run(
         ) from error
     except sh.ForkException as error:
         raise DeployError(f"`{words(arguments)}` could not be started: {error}") from error
-    except BaseException:
-        # A signal ended the wait: the program must not go on without us.
-        if running is not None and running.is_alive():
-            running.terminate()
-        raise
+
+
+def _end(running: "sh.RunningCommand") -> None:
+    """End a program's whole group, unless the program has ended well by itself: then what it left may stay."""
+    group = running.pid
+    if running.is_alive() or running.exit_code != 0:
+        deadline = time.monotonic() + GRACE
+        there = _signal(group, signal.SIGTERM)
+        while there and time.monotonic() < deadline:
+            time.sleep(0.02)
+            running.is_alive()  # collects it, if it has ended
+            there = _signal(group, 0)
+        _signal(group, signal.SIGKILL)
+    stop.unwatch(group)
+
+
+def _signal(group: int, number: int) -> bool:
+    """Send a signal to a process group. Returns whether there is one."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

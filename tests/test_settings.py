@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import environments
-from scripts.errors import Refused
+from scripts.frame import settings
+from scripts.frame.errors import Refused
 
 MINIMAL = """
 [application]
@@ -34,7 +34,7 @@ build = ["true"]
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A settings file with one environment, chosen by ENVIRONMENTS_FILE."""
     path = tmp_path / "settings.toml"
     path.write_text(MINIMAL)
@@ -52,7 +52,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_settings_hold_the_values_of_the_three_environments(name: str, expected: tuple[str, ...]) -> None:
     """Function, version, cluster and site are those that the old workflow used."""
-    env = environments.find(name)
+    env = settings.find(name)
 
     assert (env.function, env.qualifier, env.cluster, env.site) == expected
     assert env.secrets == rf"^/{name}/mint-app/\S+$"
@@ -62,7 +62,7 @@ def test_settings_hold_the_values_of_the_three_environments(name: str, expected:
 
 def test_only_dev_can_have_its_database_cleaned() -> None:
     """The clean function is set where a database may be cleaned, and never in prod."""
-    real = [environments.environment(name) for name in ("dev", "impl", "prod")]
+    real = [settings.environment(name) for name in ("dev", "impl", "prod")]
 
     assert [bool(env.clean_function) for env in real] == [True, False, False]
     assert [env.backup for env in real] == [False, True, True]
@@ -75,7 +75,7 @@ def test_the_frontend_sees_what_the_old_script_exported(monkeypatch: pytest.Monk
         monkeypatch.setenv(f"{variable}_PROD", f"{variable.lower()}-value")
         monkeypatch.setenv(variable, "of another environment")
 
-    assert environments.find("prod").frontend_variables() == {
+    assert settings.find("prod").frontend_variables() == {
         "REACT_APP_APP_ENV": "prod",
         "REACT_APP_OKTA_DOMAIN": "https://idm.cms.gov",
         "REACT_APP_OKTA_CLIENT_ID": "okta_client_id-value",
@@ -108,7 +108,7 @@ def test_which_environment(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert environments.choose(flag) == expected
+    assert settings.choose(flag) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_an_environment_that_is_not_known_is_refused(
         monkeypatch.setenv(name, value)
 
     with pytest.raises(Refused, match=r".") as error:
-        environments.choose(flag)
+        settings.choose(flag)
 
     assert said in str(error.value)
 
@@ -154,15 +154,15 @@ def test_an_environment_that_is_not_known_is_refused(
         ("[environments.dev]", "[environments]", "environments holds something that is not a table"),
     ],
 )
-def test_malformed_settings_are_refused_with_line_or_key(settings: Path, old: str, new: str, said: str) -> None:
+def test_malformed_settings_are_refused_with_line_or_key(file: Path, old: str, new: str, said: str) -> None:
     """Whatever is wrong in the file, the message names the file and the line or key."""
-    settings.write_text(MINIMAL.replace(old, new, 1))
+    file.write_text(MINIMAL.replace(old, new, 1))
 
     with pytest.raises(Refused) as error:
-        environments.find("dev")
+        settings.find("dev")
 
     assert said in str(error.value)
-    assert str(settings) in str(error.value)
+    assert str(file) in str(error.value)
 
 
 def test_a_settings_file_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -170,13 +170,13 @@ def test_a_settings_file_that_is_not_there_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv("ENVIRONMENTS_FILE", str(tmp_path / "absent.toml"))
 
     with pytest.raises(Refused, match=r"absent\.toml: No such file"):
-        environments.find("dev")
+        settings.find("dev")
 
 
 def test_a_missing_variable_is_named_with_where_it_is_looked_for() -> None:
     """The message names both variables and the settings file."""
     with pytest.raises(Refused) as error:
-        environments.find("prod").require("account")
+        settings.find("prod").require("account")
 
     assert "AWS_ACCOUNT_ID is not set" in str(error.value)
     assert "AWS_ACCOUNT_ID_PROD and AWS_ACCOUNT_ID" in str(error.value)
@@ -185,7 +185,7 @@ def test_a_missing_variable_is_named_with_where_it_is_looked_for() -> None:
 
 def test_a_dry_run_shows_a_missing_variable_in_its_place() -> None:
     """So that the rest of the plan can be read without it."""
-    env = environments.find("prod", dry_run=True)
+    env = settings.find("prod", dry_run=True)
 
     assert env.require("registry") == "<AWS_ACCOUNT_ID>.dkr.ecr.us-west-2.amazonaws.com"
 
@@ -199,47 +199,43 @@ def test_a_dry_run_shows_a_missing_variable_in_its_place() -> None:
     ],
 )
 def test_a_malformed_value_is_refused(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, setting: str
+    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, setting: str
 ) -> None:
     """A value from a variable is checked like one from the file."""
     monkeypatch.setenv(variable, value)
 
     with pytest.raises(Refused) as error:
-        environments.find("dev").require(setting)
+        settings.find("dev").require(setting)
 
     assert repr(value) in str(error.value)
 
 
-def test_a_variable_of_one_environment_comes_before_the_common_one(
-    settings: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_variable_of_one_environment_comes_before_the_common_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """STATIC_S3_BUCKET_DEV before STATIC_S3_BUCKET, and both before the file."""
-    settings.write_text(MINIMAL + 'bucket = "from-the-file"\n')
-    assert environments.find("dev").require("bucket") == "from-the-file"
+    file.write_text(MINIMAL + 'bucket = "from-the-file"\n')
+    assert settings.find("dev").require("bucket") == "from-the-file"
 
     monkeypatch.setenv("STATIC_S3_BUCKET", "common")
-    assert environments.find("dev").require("bucket") == "common"
+    assert settings.find("dev").require("bucket") == "common"
 
     monkeypatch.setenv("STATIC_S3_BUCKET_DEV", "of-dev")
-    assert environments.find("dev").require("bucket") == "of-dev"
+    assert settings.find("dev").require("bucket") == "of-dev"
 
 
-def test_a_fault_in_one_environment_stops_a_command_for_another(
-    settings: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_in_one_environment_stops_a_command_for_another(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is checked before anything runs, prod's row too."""
-    settings.write_text(MINIMAL + "\n[environments.prod]\nregoin = 1\n")
+    file.write_text(MINIMAL + "\n[environments.prod]\nregoin = 1\n")
 
     with pytest.raises(Refused, match=r"environments\.prod\.regoin"):
-        environments.find("dev")
+        settings.find("dev")
 
 
 def test_an_embedded_environment_never_reaches_a_real_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS_ENDPOINT_URL moves it to another port of this machine, and nowhere else."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9999")
-    assert environments.find("local").registry == "127.0.0.1:9999"
-    assert environments.find("local").healthcheck == "http://127.0.0.1:9999/api/v1/healthcheck"
+    assert settings.find("local").registry == "127.0.0.1:9999"
+    assert settings.find("local").healthcheck == "http://127.0.0.1:9999/api/v1/healthcheck"
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://s3.us-west-2.amazonaws.com")
     with pytest.raises(Refused, match="must be on this machine"):
-        environments.find("local")
+        settings.find("local")

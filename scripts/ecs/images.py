@@ -1,8 +1,8 @@
 """Images in the environment's registry, as ECR knows them."""
 
-from scripts import aws
-from scripts.environments import Environment
-from scripts.errors import DeployError
+from scripts.edges import aws
+from scripts.frame.errors import DeployError
+from scripts.frame.settings import Environment
 
 
 def find(environment: Environment, repository: str, tag: str) -> str:

@@ -1,0 +1,167 @@
+"""How tasks.py declares a command: a function without a body, whose parameters are the command's own flags.
+
+`command` checks, with mypy, that the function which does the work takes exactly those flags, and makes an Invoke task
+of it that also has the four flags of every command. The work's module is imported when the command runs, because
+`invoke --list` and completion have to be quick.
+
+What Invoke needs to be told: `positional=[]`, because a parameter without default would swallow --help and --dry
+(pyinvoke/invoke#1084); no short flags, because they would take -e and -h from Invoke itself.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
+
+from invoke.collection import Collection
+from invoke.exceptions import ParseError
+from invoke.parser import Parser
+from invoke.tasks import Task, task
+
+from scripts.frame import stop
+from scripts.frame.errors import Refused
+
+if TYPE_CHECKING:
+    from scripts.frame.run import Run
+
+P = ParamSpec("P")
+Text: TypeAlias = str | None
+
+
+@dataclass(frozen=True)
+class _Flag:
+    help: str
+    default: Any
+
+
+def flag(help: str) -> Any:
+    """A flag that takes a text; None where it is not given."""
+    return _Flag(help, None)
+
+
+def switch(help: str) -> Any:
+    """A flag that takes no value; false where it is not given."""
+    return _Flag(help, False)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A declared command. name: with its collection, such as release.list."""
+
+    name: str
+    task: "Task[Any]"
+
+
+COMMON = {
+    "env": flag("Environment: dev, impl, prod or local. Default: $APP_ENV, else local, but in CI none."),
+    "dry_run": switch("Print what would be done and change nothing; needs no credentials and no network."),
+    "yes": switch("Go on without asking, where the environment asks a person to confirm."),
+    "json": switch("Print one JSON document on stdout: the plan, and the result of a run."),
+}
+
+
+def command(
+    work: Callable[[], Callable[Concatenate["Run", P], object]],
+    *,
+    name: str = "",
+    changes: bool = True,
+    application: bool = False,
+    embedded: bool = True,
+    env: str | None = None,
+) -> Callable[[Callable[P, None]], Command]:
+    """Declare a command. work: imports what does the work. name: where it is not the function's own.
+
+    changes, application, embedded: see `running`. env: the environment where --env is not given.
+    """
+
+    def declare(declared: Callable[P, None]) -> Command:
+        title = name or declared.__name__.replace("_", "-")
+        own = {key: parameter.default for key, parameter in inspect.signature(declared).parameters.items()}
+
+        def body(invoke_context: Any, /, **given: Any) -> None:
+            from scripts.frame.run import running
+
+            flags: Any = {key: given[key] for key in own}
+            with running(
+                title,
+                env if given["env"] is None else given["env"],
+                dry_run=given["dry_run"] or bool(invoke_context.config.run.dry),
+                yes=given["yes"],
+                json=given["json"],
+                changes=changes,
+                application=application,
+                embedded=embedded,
+            ) as run:
+                # mypy has compared the two signatures where the command is declared.
+                do: Any = work()
+                do(run, **flags)
+
+        flags = {"env": COMMON["env"], **own, **COMMON}
+        keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(key, keyword, default=value.default) for key, value in flags.items()]
+        body.__signature__ = inspect.Signature([inspect.Parameter("invoke_context", keyword), *parameters])  # type: ignore[attr-defined]
+        body.__doc__ = declared.__doc__
+        explained = {key: value.help for key, value in flags.items()}
+        last = title.rpartition(".")[2]
+        return Command(title, task(name=last, help=explained, positional=[], auto_shortflags=False)(body))
+
+    return declare
+
+
+def namespace_of(declared: Iterable[object]) -> Collection:
+    """The commands among some objects as Invoke knows them, checked against what was typed."""
+    commands = [one for one in declared if isinstance(one, Command)]
+    whole, subs = Collection(), dict[str, Collection]()
+    for one in commands:
+        group = one.name.rpartition(".")[0]
+        where = subs.setdefault(group, Collection(group)) if group else whole
+        where.add_task(one.task)
+    for sub in subs.values():
+        whole.add_collection(sub)
+    helps = [dict(one.task.help) for one in commands]
+    _check_words(whole)
+    for one, texts in zip(commands, helps, strict=True):
+        # Invoke takes the texts out when it makes its parser, and it is about to make another one.
+        one.task.help = texts
+    return whole
+
+
+def _check_words(whole: Collection) -> None:
+    """Read the command line before Invoke does: both spellings of a name count, and what is none exits with 2.
+
+    Invoke itself takes dashes only and exits with 1. Raises Refused, with the nearest name.
+    """
+    from invoke.main import program
+
+    if not hasattr(program, "core"):
+        return
+    words, contexts = program.core.unparsed, whole.to_contexts()
+    names = [context.name for context in contexts if context.name]
+    for number, word in enumerate(words):
+        if word.replace("_", "-") in names:
+            words[number] = word.replace("_", "-")
+    asked = program.args
+    if not (words or asked.list.value or asked.complete.value or asked.help.value):
+        asked.list.set_value(True, cast=False)
+    try:
+        Parser(contexts=contexts, initial=program.initial_context).parse_argv(list(words))
+        if isinstance(asked.help.value, str) and asked.help.value not in names:
+            raise ParseError(f"No idea what {asked.help.value!r} is!")
+    except ParseError as error:
+        raise Refused(_nearest(str(error), names, contexts)) from error
+
+
+def _nearest(problem: str, names: list[str], contexts: Iterable[Any]) -> str:
+    """Invoke's words for what it does not know, with the name that is most like it."""
+    import difflib
+
+    unknown = problem.partition("'")[2].rpartition("'")[0].partition("=")[0]
+    known = names + [flag for context in contexts for flag in context.flags]
+    close = difflib.get_close_matches(unknown.replace("_", "-"), known, n=1)
+    hint = (
+        f" Did you mean {close[0]}?" if close else " `invoke --list` shows all tasks, `invoke TASK --help` its flags."
+    )
+    return f"{problem}{hint}"
+
+
+stop.listen()

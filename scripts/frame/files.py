@@ -1,0 +1,53 @@
+"""Files that commands write: beside their place, and renamed over it only where that replaces a file or nothing."""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from scripts.frame import stop
+from scripts.frame.errors import Refused
+
+
+def check_target(path: Path) -> None:
+    """Raises Refused where a file cannot be written: no folder, or in its place a device, pipe, link or folder."""
+    try:
+        if not path.name or not path.parent.is_dir():
+            raise Refused(f"{str(path)!r} cannot be written: give the path of a file in a folder that exists.")
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise Refused(f"{str(path)!r} cannot be written: {error}.") from error
+    if not stat.S_ISREG(mode):
+        raise Refused(f"{str(path)!r} is not a regular file: it is left alone. Give the path of a file.")
+
+
+def write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all. mode: its permissions, less the umask. Raises Refused where it cannot."""
+    check_target(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise Refused(f"{str(path)!r} cannot be written: {error.strerror}.") from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder that only this user can read, and that is gone however the block ends."""
+    with stop.owned(
+        lambda: tempfile.mkdtemp(prefix=prefix), lambda path: shutil.rmtree(path, ignore_errors=True)
+    ) as path:
+        yield Path(path)

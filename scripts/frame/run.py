@@ -1,0 +1,275 @@
+"""The frame that every command runs in: which environment, may it go on, what is printed, what is returned.
+
+A command reads what it needs, decides in a pure function that returns a plan, and hands the plan to `Run.act` with
+the function that acts on it. A dry run prints the plan and stops there, so it cannot differ from the run.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, TypeVar
+
+from scripts.frame import console, settings, stop, text
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.report import Plan, Report, aligned
+from scripts.frame.settings import Environment
+from scripts.frame.stop import Stopped
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Plan)
+R = TypeVar("R", bound=Report)
+
+
+@dataclass
+class Step:
+    """One step of a command as it is reported: its plan and, once it has run, its result."""
+
+    name: str
+    plan: Plan | None = None
+    result: Report | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class Run:
+    """One run of a command. steps: what it did so far. progress: of a row of steps, for the report of a stop.
+
+    changes: whether it changes anything in the environment, so that prod asks first.
+    """
+
+    name: str
+    environment: Environment
+    dry_run: bool = False
+    json: bool = False
+    changes: bool = True
+
+    def __post_init__(self) -> None:
+        self.steps: list[Step] = []
+        self.unread: list[str] = []
+        self.last_line = ""
+        self.progress = ""
+        self._started = time.monotonic()
+
+    def read(self, what: str, look: Callable[[], T]) -> T | None:
+        """Read from the world. A dry run that cannot notes it in one line and goes on with None."""
+        try:
+            return look()
+        except DeployError as error:
+            if not self.dry_run:
+                raise
+            self.unread.append(f"could not read {what}: {text.one_line(str(error))}")
+            return None
+
+    def look(self, what: str, look: Callable[[], R]) -> R | None:
+        """Read from the world and show it: all that a command does that changes nothing, in a dry run too."""
+        started = time.monotonic()
+        found = self.read(what, look)
+        if found is not None:
+            self._done(Step(self.name), found, started)
+            if not self.json:
+                for line in aligned(found.table()):
+                    console.result(line)
+        return found
+
+    def act(self, plan: P, act: Callable[[P], R], name: str = "") -> R | None:
+        """Print a plan, then act on it; in a dry run only print it."""
+        step = Step(name or self.name, plan)
+        self.steps.append(step)
+        if self.dry_run:
+            for line in plan.describe():
+                console.say(f"  would {line}" if not line.startswith(("{", " ")) else f"  {line}")
+            return None
+        if self.changes:
+            stop.changing()
+        started = time.monotonic()
+        try:
+            result = act(plan)
+        finally:
+            step.seconds = round(time.monotonic() - started, 3)
+        return self._done(step, result, started)
+
+    def _done(self, step: Step, result: R, started: float) -> R:
+        if step not in self.steps:
+            self.steps.append(step)
+        step.result, step.seconds = result, round(time.monotonic() - started, 3)
+        self.last_line = result.line()
+        for key, value in result.outputs().items():
+            console.output(key, value)
+        return result
+
+    def run_steps(self, steps: Sequence[tuple[str, Callable[[], object]]]) -> None:
+        """Run steps in order and end at the first failure, saying what was done and what was not."""
+        names = [name for name, _ in steps]
+        for number, (name, step) in enumerate(steps):
+            done, left = ", ".join(names[:number]) or "nothing", ", ".join(names[number + 1 :]) or "nothing"
+            self.progress = f"Done: {done}. Interrupted: {name}. Not done: {left}."
+            before = len(self.steps)
+            try:
+                with console.group(f"== {name}"):
+                    stop.check()
+                    step()
+                    if len(self.steps) > before and self.steps[-1].result:
+                        console.say(self.last_line)
+            except DeployError as error:
+                message = f"{name} failed: {error}\nDone: {done}. Failed: {name}. Not done: {left}."
+                if isinstance(error, Refused) and any(step.result for step in self.steps):
+                    # The step was refused and changed nothing, but those before it have.
+                    raise DeployError(message) from error
+                raise error.with_message(message) from error
+        self.progress = ""
+
+    def report(self, error: DeployError | None) -> None:
+        """Say how it ended, everywhere where somebody looks."""
+        # A large plan takes time to write out: only where somebody reads it.
+        document = self._document(error) if self.json or self.dry_run else {}
+        if self.dry_run:
+            unset = sorted(set(re.findall(r"<([A-Z][A-Z0-9_]+)>", json.dumps(document["steps"]))))
+            self.unread += [f"{name} is not set here: a run would refuse" for name in unset]
+            document["unread"] = self.unread
+            for line in self.unread:
+                console.say(f"  {line}")
+        if error:
+            console.error(str(error), title=self.name)
+        elif self.dry_run:
+            console.say("dry run: nothing was changed")
+        elif self.last_line:
+            console.say(f"{self.last_line} ({time.monotonic() - self._started:.0f} s)")
+        console.summary(self._markdown(error))
+        if self.json:
+            console.document(json.dumps(document, indent=2, default=str))
+
+    def _markdown(self, error: DeployError | None) -> str:
+        """The step's page in Actions: what was done where, how long it took, and where to look."""
+        sign = "❌" if error else "📝" if self.dry_run else "✅"
+        lines = [f"### {sign} {self.name} · {self.environment.name}", "", "| step | now | seconds |", "|---|---|---|"]
+        for step in self.steps:
+            now = step.result.line() if step.result else "planned" if self.dry_run else "failed"
+            lines.append(f"| {text.markdown(step.name)} | {text.markdown(now)} | {step.seconds:.1f} |")
+        if error:
+            lines += ["", text.markdown_block(str(error))]
+        return "\n".join([*lines, "", " · ".join(f"[{text.markdown(name)}]({url})" for name, url in self._links())])
+
+    def _links(self) -> Iterator[tuple[str, str]]:
+        """Where to look: the site, and the commit that the workflow runs for."""
+        yield self.environment.site, self.environment.site
+        commit = os.environ.get("GITHUB_SHA", "")
+        if commit.isalnum():
+            yield commit[:7], console.github(f"{self.environment.application.repository}/commit/{commit}")
+
+    def _document(self, error: DeployError | None) -> dict[str, Any]:
+        return {
+            "command": self.name,
+            "environment": self.environment.name,
+            "dry_run": self.dry_run,
+            "steps": [
+                {"name": s.name, "plan": plain(s.plan), "result": plain(s.result), "seconds": s.seconds}
+                for s in self.steps
+            ],
+            "error": str(error) if error else None,
+            "exit_code": error.code if error else 0,
+        }
+
+
+@contextmanager
+def running(
+    name: str,
+    env: str | None,
+    *,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+    changes: bool = True,
+    application: bool = False,
+    embedded: bool = True,
+) -> Iterator[Run]:
+    """Run a command: choose and check its environment, ask where it has to be asked, and report how it ended.
+
+    changes: whether it changes anything, so that prod asks first. application: the command is about the application;
+    without --env any environment's settings will do. embedded: whether the embedded AWS is started where it is needed.
+    """
+    stop.begin()
+    run: Run | None = None
+    try:
+        mode = ", dry run: nothing will be changed" if dry_run else ""
+        if application and env is None:
+            environment = settings.environment(settings.names()[0], dry_run=dry_run)
+            console.say(f"{name}: {environment.application.name}{mode}")
+        else:
+            environment = settings.find(env, dry_run=dry_run)
+            console.say(f"{name}: {environment.name} (from {environment.origin}){mode}")
+        run = Run(name, environment, dry_run, json, changes)
+        if not dry_run:
+            if changes and environment.confirm and not yes:
+                _confirm(environment)
+            if embedded and environment.endpoint_url:
+                _start_embedded_aws(environment.endpoint_url)
+        yield run
+        run.report(None)
+    except DeployError as error:
+        _report_failure(run, name, error, json=json)
+        raise
+    except Stopped as signal:
+        _end_stopped(run, str(signal))
+    finally:
+        stop.begin(running=False)
+
+
+def _start_embedded_aws(url: str) -> None:
+    from local_aws.process import ensure_running
+
+    ensure_running(url)
+
+
+def _report_failure(run: Run | None, name: str, error: DeployError, *, json: bool) -> None:
+    if run:
+        run.report(error)
+        return
+    console.error(str(error), title=name)
+    if json:
+        document: dict[str, Any] = {"command": name, "environment": None, "dry_run": False, "steps": []}
+        console.document(_json(document | {"error": str(error), "exit_code": error.code}))
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2, default=str)
+
+
+def _end_stopped(run: Run | None, signal: str) -> None:
+    """Say what a stop left behind, and end the process: threads may hang in requests that nobody waits for."""
+    code = stop.exit_code()
+    was = run.progress if run else ""
+    if code == Refused.exit_code:
+        error: DeployError = Refused(f"stopped by {signal}: nothing was changed. {was}".rstrip())
+    else:
+        hint = "What it had begun may still be happening: look at it, or run it again."
+        error = OutcomeUnknown(f"stopped by {signal}; cleanup ran. {was or hint}")
+    with stop.deferred():
+        console.say(str(error))
+        if run:
+            run.report(error)
+    stop.leave(code)
+
+
+def _confirm(environment: Environment) -> None:
+    """A person types the environment's name; CI's own gate counts as that. Raises Refused."""
+    if os.environ.get("CI"):
+        return
+    if not console.interactive():
+        raise Refused(f"{environment.name} needs a confirmation, and nobody can be asked here: give --yes.")
+    if not console.confirm(f"Type {environment.name} to go on:", environment.name):
+        raise Refused(f"Not confirmed: nothing was changed in {environment.name}.")
+
+
+def plain(value: Any) -> Any:
+    """A record as JSON can hold it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: plain(item) for key, item in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,57 @@
+"""Makes text from outside harmless before it is shown: one function for each place where text ends up.
+
+What AWS, GitHub, containers, git and people give us may hold line breaks, terminal escapes, markup and lines that
+GitHub Actions takes for commands. All of it is shown, none of it acts.
+"""
+
+import html
+import os
+import re
+
+# C0 but for tab and newline, DEL, C1, the line breaks of Unicode, and what turns the direction of writing round.
+CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+# The runner takes `::name::` at the beginning of a line and `##[name]` anywhere in it:
+# https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
+WORKFLOW_COMMAND = re.compile(r"::|##(?=\[)")
+# GitHub turns these into links, mentions, closed issues, pictures, tables, code.
+MARKDOWN = re.compile(r"[\\`*_{}\[\]()<>#!|~@&$]")
+
+
+def in_actions() -> bool:
+    """Whether GitHub Actions runs this process (it sets GITHUB_ACTIONS=true)."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def plain(text: str) -> str:
+    """Text for the terminal and for the log of Actions: its lines stay, nothing in them acts."""
+    text = CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+    return WORKFLOW_COMMAND.sub(lambda match: " ".join(match[0]), text) if in_actions() else text
+
+
+def document(json: str) -> str:
+    """A JSON document for stdout: the same values, and nothing in it that the runner of Actions could take up."""
+    return json.replace("::", ":\\u003a").replace("##[", "#\\u0023[")
+
+
+def one_line(text: str, most: int = 500) -> str:
+    """Text in one line, cut where it is longer than `most` characters."""
+    line = " ".join(plain(text).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def markdown(text: str) -> str:
+    """Text for a line of markdown on GitHub: a table's cell, a title, a pull request's body."""
+    return MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", one_line(text, 5000))
+
+
+def markdown_block(text: str) -> str:
+    """Text of several lines for markdown on GitHub, shown as it is."""
+    return f"<pre>{html.escape(CONTROL.sub('', text), quote=False).replace('@', '&#64;')}</pre>"
+
+
+def slack(text: str) -> str:
+    """Text for Slack: without mentions and links. https://api.slack.com/reference/surfaces/formatting#escaping"""
+    text = CONTROL.sub(" ", text)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,106 @@
+"""Looks at the releases of a bucket, goes back to one, and checks the one that is live."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scripts.edges import http
+from scripts.edges.s3 import Bucket, open_bucket
+from scripts.frame.errors import DeployError
+from scripts.frame.files import temporary_folder
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
+from scripts.release import content, history, lease, manifest
+from scripts.release import verify as verification
+from scripts.release.manifest import State
+from scripts.release.publish import Released
+from scripts.release.verify import Verified
+from scripts.release_static import Observed, bucket_name, decide, release
+
+
+@dataclass(frozen=True)
+class Seen(Report):
+    """What was seen. lines: for a person. data: the same for a program."""
+
+    text: str
+    lines: tuple[str, ...]
+    data: Any
+
+    def line(self) -> str:
+        return self.text
+
+    def table(self) -> list[tuple[str]]:
+        return [(line,) for line in self.lines]
+
+
+def list_releases(run: Run, *, bucket: str | None = None) -> Seen | None:
+    """The kept releases, newest first."""
+    name = bucket_name(run.environment, bucket)
+
+    def look_at() -> Seen:
+        found = list(history.known(look(run.environment, name)[1], name).releases)
+        return Seen(f"{name} keeps {len(found)} release{'s' * (len(found) != 1)}", tuple(history.lines(found)), found)
+
+    return run.look(f"the releases of {name}", look_at)
+
+
+def diff(run: Run, *, bucket: str | None = None, old: str | None = None, new: str | None = None) -> Seen | None:
+    """What changed between two releases."""
+    name = bucket_name(run.environment, bucket)
+
+    def look_at() -> Seen:
+        found = history.compare(look(run.environment, name)[1], name, old, new)
+        return Seen(f"{found.old} -> {found.new}: {len(found.lines())} files", tuple(found.lines()), found)
+
+    return run.look(f"the releases of {name}", look_at)
+
+
+def verify(run: Run, *, bucket: str | None = None, url: str | None = None) -> Verified | None:
+    """The live release against LIST, and against what a URL serves. Raises DeployError if it is not whole."""
+    name = bucket_name(run.environment, bucket)
+    site = http.checked(url, "the URL of a site") if url is not None else ""
+
+    def look_at() -> Verified:
+        state = look(run.environment, name)[1]
+        current = history.known(state, name)
+        found = verification.compare(state, current, name, verification.served(current, site) if site else ())
+        if not found.is_whole:
+            raise DeployError("\n".join([found.line(), *found.lines()]))
+        return found
+
+    return run.look(f"the releases of {name}", look_at)
+
+
+def rollback(
+    run: Run, *, bucket: str | None = None, to: str | None = None, force_lock: bool = False, wait: bool = False
+) -> Released | None:
+    """Release what an earlier release held."""
+    env, name = run.environment, bucket_name(run.environment, bucket)
+    with temporary_folder("rollback-") as folder:
+        found = run.read(f"the bucket {name}", lambda: restored(env, name, to, folder))
+        if found is None:
+            return None
+        site, s3, state, version = found
+        observed = Observed(site, s3, state, copies=sum(bool(file.path) for file in site.files.values()))
+        act = partial(release, env, observed, force_lock=force_lock, wait=wait)
+        return run.act(decide(env, observed, of_version=version), act, "rollback")
+
+
+def look(environment: Environment, name: str) -> tuple[Bucket, State]:
+    """The bucket and its state; says who is releasing to it now. Raises DeployError where it cannot be read."""
+    bucket = open_bucket(environment, name)
+    old, etag, unread = manifest.read(bucket)
+    listing = bucket.list()
+    if not unread:
+        lease.warn_of_holder(bucket, listing)
+    return bucket, State(listing, old, etag, unread)
+
+
+def restored(environment: Environment, name: str, to: str | None, folder: Path) -> tuple[Any, Bucket, State, str]:
+    """The site of an earlier release, its bucket and state, and its version. Raises Refused."""
+    bucket, state = look(environment, name)
+    headers = lambda key: content.headers(key, environment.cache_control)  # noqa: E731
+    release, site = history.restored(bucket, state, to, folder, headers)
+    return site, bucket, state, release.version

@@ -1,0 +1,112 @@
+"""Who may import whom, read from the syntax trees: layers point down, and there is no cycle."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [ROOT / "tasks.py", *sorted((ROOT / "scripts").rglob("*.py"))]
+# From the top. Commands are the files of scripts/ itself; what lies in the frame may stand above the edges or below
+# them, which the search for cycles decides.
+LAYERS = {"tasks": 0, "scripts": 1, "ecs": 2, "release": 2, "edges": 3, "frame": 4}
+
+
+def module(path: Path) -> str:
+    """The dotted name of a file."""
+    words = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(words[:-1] if words[-1] == "__init__" else words)
+
+
+MODULES = {module(path): path for path in FILES}
+
+
+def layer(name: str) -> str:
+    """The folder that decides what a module may import."""
+    words = name.split(".")
+    return words[0] if len(words) < 3 else words[1]
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    """What a file imports: everywhere in it but for types alone, or only when it is loaded."""
+    names: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+        for child in [] if top_level and isinstance(node, ast.FunctionDef) else ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return names
+
+
+def used(path: Path) -> set[str]:
+    """The modules of ours that a file imports. A package is its modules, not itself."""
+    return {name for name in imports(path) if name in MODULES and MODULES[name].name != "__init__.py"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_layers_point_down(name: str) -> None:
+    """A command may use a command, and each folder itself; nothing uses what is above it."""
+    wrong = {
+        other for other in used(MODULES[name]) if layer(name) != "frame" and LAYERS[layer(other)] < LAYERS[layer(name)]
+    }
+    if layer(name) == "frame":
+        # The frame is what all stand in: it knows of no command and of nothing that only some of them share.
+        wrong = {other for other in used(MODULES[name]) if layer(other) not in ("frame", "edges")}
+
+    assert wrong == set()
+
+
+def test_ecs_and_release_know_nothing_of_each_other() -> None:
+    """They are two halves of a deployment that only the pipeline puts together."""
+    for name, path in MODULES.items():
+        other = {"ecs": "release", "release": "ecs"}.get(layer(name))
+        assert not [one for one in used(path) if layer(one) == other], name
+
+
+def test_there_is_no_cycle() -> None:
+    """Raises CycleError with the modules that form one."""
+    assert list(TopologicalSorter({name: used(path) for name, path in MODULES.items()}).static_order())
+
+
+@pytest.mark.parametrize(
+    ("library", "door"),
+    [
+        ("boto3", {"edges.aws"}),
+        ("botocore", {"edges.aws", "edges.s3"}),
+        ("obstore", {"edges.s3"}),
+        ("urllib.request", {"edges.http", "edges.s3"}),
+        ("http", {"edges.http", "edges.s3"}),
+        ("sh", {"edges.shell"}),
+        ("subprocess", set()),
+        ("invoke", {"frame.errors", "frame.declaration"}),
+        ("local_aws", {"frame.run", "local", "build_image"}),
+    ],
+)
+def test_each_library_has_one_door(library: str, door: set[str]) -> None:
+    """So that its errors are translated, and its settings made, in one place."""
+    users = {
+        name.removeprefix("scripts.")
+        for name, path in MODULES.items()
+        if any(one == library or one.startswith(f"{library}.") for one in imports(path))
+    }
+
+    assert users <= door
+
+
+@pytest.mark.parametrize(
+    "name", ["tasks", "scripts", "scripts.frame.declaration", "scripts.frame.stop", "scripts.frame.errors"]
+)
+def test_nothing_slow_is_imported_when_the_command_line_loads(name: str) -> None:
+    """`invoke --list` and completion load these, at every press of TAB."""
+    slow = {"boto3", "botocore", "obstore", "sh", "msgspec", "urllib.request", "http.client", "asyncio", "json"}
+
+    assert not imports(MODULES[name], top_level=True) & slow
+    assert used(MODULES[name]) <= {f"scripts.frame.{one}" for one in ("declaration", "errors", "stop", "text", "run")}
