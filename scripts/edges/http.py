@@ -21,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 from scripts.frame.errors import DeployError, Refused
 
 MOST = 64 << 10
+LONGEST = 2048
 REDIRECTS = 5
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Letters, digits and what RFC 3986 allows besides; anything else has to come percent-encoded.
@@ -50,17 +51,30 @@ class Answer:
 def checked(url: str, what: str) -> str:
     """A URL that can be asked. what: what it should be, such as "the URL of a healthcheck". Raises Refused."""
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-        if ":" in host:
-            ipaddress.IPv6Address(host)
-        if URL.fullmatch(url) and host and port != 0 and len(url) < 2048:
-            host.encode("idna")
-            return url
-        why = "it begins with http:// or https:// and a host"
+        why = _flaw(url)
     except ValueError as error:
         why = str(error)
-    raise Refused(f"{url[:200]!r} is not {what}: {why}.")
+    if why:
+        # Whatever stands before an @ may be a password.
+        raise Refused(f"{re.sub('//[^/]*@', '//***@', url)[:200]!r} is not {what}: {why}.")
+    return url
+
+
+def _flaw(url: str) -> str:
+    """What is wrong with a URL, empty for nothing. Raises ValueError, whose text says it too."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not URL.fullmatch(url) or not host:
+        return "it begins with http:// or https:// and a host"
+    if "@" in parts.netloc:
+        return "a user name or password does not belong in it"
+    if parts.port == 0 or len(url) > LONGEST:
+        return f"its port is 1 to 65535, and it has at most {LONGEST} characters"
+    if ":" in host:
+        ipaddress.IPv6Address(host)
+    else:
+        host.encode("idna")
+    return ""
 
 
 def request(
@@ -76,22 +90,27 @@ def request(
 
     Raises Unreachable; an answer with an error status is an answer.
     """
-    for _ in range(REDIRECTS):
+    for _ in range(REDIRECTS + 1):
         answer = _once(method, url, timeout, headers or {}, body, most)
-        target = urljoin(url, answer.headers.get("location", ""))
-        if answer.status not in (301, 302, 303, 307, 308) or method != "GET" or not _same_host(url, target):
+        target = _redirect(url, answer) if method == "GET" else ""
+        if not target:
             return answer
         url = target
     raise Unreachable(f"more than {REDIRECTS} redirects")
 
 
-def _same_host(url: str, other: str) -> bool:
-    """Whether both are one host, and the second is not less protected."""
+def _redirect(url: str, answer: Answer) -> str:
+    """Where a redirect leads, if that is the same host and no less protected; else empty."""
+    if answer.status not in (301, 302, 303, 307, 308):
+        return ""
     try:
-        old, new = urlsplit(url), urlsplit(other)
-        return old.hostname == new.hostname and (new.scheme == old.scheme or new.scheme == "https")
+        target = urljoin(url, answer.headers.get("location", ""))
+        old, new = urlsplit(url), urlsplit(target)
+        better = (old.scheme, new.scheme) == ("http", "https")
+        same = old.hostname == new.hostname and (better or (old.scheme, old.port) == (new.scheme, new.port))
+        return target if same and not _flaw(target) else ""
     except ValueError:
-        return False
+        return ""
 
 
 class _Deadline:
@@ -99,7 +118,7 @@ class _Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.over = False
-        self.socket: socket.socket | None = None
+        self._connection: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
 
@@ -109,12 +128,22 @@ class _Deadline:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+        if self._connection is not None:
+            self._connection.close()
+
+    def connect(self, *address: Any, **options: Any) -> socket.socket:
+        """Connect as http.client does, and keep a second handle: it also ends a handshake of TLS or of a proxy."""
+        made = socket.create_connection(*address, **options)
+        self._connection = made.dup()
+        if self.over:
+            self._end()
+        return made
 
     def _end(self) -> None:
         self.over = True
-        if self.socket is not None:
+        if self._connection is not None:
             with suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
+                self._connection.shutdown(socket.SHUT_RDWR)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -123,45 +152,46 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
-    """An opener whose connections tell the deadline of their socket."""
+    """An opener whose connections the deadline can end."""
 
-    class Plain(http.client.HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            deadline.socket = self.sock
+    def ended(kind: type[http.client.HTTPConnection]) -> Any:
+        def connection(*address: Any, **options: Any) -> http.client.HTTPConnection:
+            made: Any = kind(*address, **options)
+            made._create_connection = deadline.connect
+            return made  # type: ignore[no-any-return]
 
-    class Secure(http.client.HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            deadline.socket = self.sock
+        return connection
 
-    class PlainHandler(urllib.request.HTTPHandler):
+    class Plain(urllib.request.HTTPHandler):
         def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Plain, request)
+            return self.do_open(ended(http.client.HTTPConnection), request)
 
-    class SecureHandler(urllib.request.HTTPSHandler):
+    class Secure(urllib.request.HTTPSHandler):
         def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Secure, request)
+            return self.do_open(ended(http.client.HTTPSConnection), request)
 
-    return urllib.request.build_opener(PlainHandler, SecureHandler, _NoRedirect)
+    return urllib.request.build_opener(Plain, Secure, _NoRedirect)
 
 
 def _once(method: str, url: str, timeout: float, headers: Mapping[str, str], body: bytes | None, most: int) -> Answer:
     sent = {"User-Agent": "deployment", **headers}
-    asked = urllib.request.Request(url, body, sent, method=method)
     with _Deadline(timeout) as deadline:
         try:
+            asked = urllib.request.Request(url, body, sent, method=method)
             try:
-                answer = _opener(deadline).open(asked, timeout=timeout)
+                answer: Any = _opener(deadline).open(asked, timeout=timeout)
             except urllib.error.HTTPError as error:
                 answer = error
             with answer:
                 found = {name.lower(): value for name, value in answer.headers.items()}
                 status, content = answer.status, answer.read(most)
-        except (OSError, ValueError, http.client.HTTPException) as error:
+                missing = (getattr(answer, "length", None) or 0) if len(content) < most else 0
+        except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
             raise Unreachable(_why(error, deadline.over, timeout)) from error
         if deadline.over:
             raise Unreachable(_why(None, True, timeout))
+        if missing:
+            raise Unreachable(f"the connection was closed {missing} bytes too early")
         return Answer(status, found, content)
 
 

@@ -126,14 +126,20 @@ def namespace_of(declared: Iterable[object]) -> Collection:
     return whole
 
 
+def _running_program() -> Any:
+    """Invoke's program, where it is what runs: a test or a tool that imports tasks.py is left alone."""
+    from invoke.main import program
+
+    return program if hasattr(program, "core") else None
+
+
 def _check_words(whole: Collection) -> None:
     """Read the command line before Invoke does: both spellings of a name count, and what is none exits with 2.
 
     Invoke itself takes dashes only and exits with 1. Raises Refused, with the nearest name.
     """
-    from invoke.main import program
-
-    if not hasattr(program, "core"):
+    program = _running_program()
+    if program is None:
         return
     words, contexts = program.core.unparsed, whole.to_contexts()
     names = [context.name for context in contexts if context.name]
@@ -164,4 +170,5 @@ def _nearest(problem: str, names: list[str], contexts: Iterable[Any]) -> str:
     return f"{problem}{hint}"
 
 
-stop.listen()
+if _running_program():
+    stop.listen()

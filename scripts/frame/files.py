@@ -1,11 +1,10 @@
 """Files that commands write: beside their place, and renamed over it only where that replaces a file or nothing."""
 
 import os
+import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scripts.frame import stop
@@ -21,7 +20,8 @@ def check_target(path: Path) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise Refused(f"{str(path)!r} cannot be written: {error}.") from error
+        why = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        raise Refused(f"{str(path)!r} cannot be written: {why}.") from error
     if not stat.S_ISREG(mode):
         raise Refused(f"{str(path)!r} is not a regular file: it is left alone. Give the path of a file.")
 
@@ -29,25 +29,20 @@ def check_target(path: Path) -> None:
 def write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all. mode: its permissions, less the umask. Raises Refused where it cannot."""
     check_target(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not named like the file, whose name may be as long as names can be.
+    part = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        part.replace(path)
+        with stop.owned(lambda: os.open(part, flags, mode), lambda _: part.unlink(missing_ok=True)) as descriptor:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+            part.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise Refused(f"{str(path)!r} cannot be written: {error.strerror}.") from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
-@contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
+def temporary_folder(prefix: str) -> stop.owned[Path]:
     """A folder that only this user can read, and that is gone however the block ends."""
-    with stop.owned(
-        lambda: tempfile.mkdtemp(prefix=prefix), lambda path: shutil.rmtree(path, ignore_errors=True)
-    ) as path:
-        yield Path(path)
+    return stop.owned(
+        lambda: Path(tempfile.mkdtemp(prefix=prefix)), lambda path: shutil.rmtree(path, ignore_errors=True)
+    )

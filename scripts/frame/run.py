@@ -191,31 +191,46 @@ def running(
     changes: whether it changes anything, so that prod asks first. application: the command is about the application;
     without --env any environment's settings will do. embedded: whether the embedded AWS is started where it is needed.
     """
-    stop.begin()
     run: Run | None = None
     try:
-        mode = ", dry run: nothing will be changed" if dry_run else ""
-        if application and env is None:
-            environment = settings.environment(settings.names()[0], dry_run=dry_run)
-            console.say(f"{name}: {environment.application.name}{mode}")
-        else:
-            environment = settings.find(env, dry_run=dry_run)
-            console.say(f"{name}: {environment.name} (from {environment.origin}){mode}")
-        run = Run(name, environment, dry_run, json, changes)
-        if not dry_run:
-            if changes and environment.confirm and not yes:
-                _confirm(environment)
-            if embedded and environment.endpoint_url:
-                _start_embedded_aws(environment.endpoint_url)
-        yield run
-        run.report(None)
-    except DeployError as error:
-        _report_failure(run, name, error, json=json)
-        raise
+        try:
+            stop.begin()
+            run = _prepared(name, env, dry_run, json, changes, application)
+            environment = run.environment
+            if not dry_run:
+                if changes and environment.confirm and not yes:
+                    _confirm(environment)
+                if embedded and environment.endpoint_url:
+                    _start_embedded_aws(environment.endpoint_url)
+            yield run
+            stop.check()
+            stop.end()
+            run.report(None)
+        except DeployError as error:
+            # What fails after a stop, fails because of it.
+            stop.check()
+            stop.end()
+            _report_failure(run, name, error, json=json)
+            raise
+        except Exception:
+            stop.check()
+            raise
+        finally:
+            stop.end()
     except Stopped as signal:
         _end_stopped(run, str(signal))
-    finally:
-        stop.begin(running=False)
+
+
+def _prepared(name: str, env: str | None, dry_run: bool, json: bool, changes: bool, application: bool) -> Run:
+    """A run in its environment, whose name is the first thing that is said."""
+    mode = ", dry run: nothing will be changed" if dry_run else ""
+    if application and env is None:
+        environment = settings.environment(settings.names()[0], dry_run=dry_run)
+        console.say(f"{name}: {environment.application.name}{mode}")
+    else:
+        environment = settings.find(env, dry_run=dry_run)
+        console.say(f"{name}: {environment.name} (from {environment.origin}){mode}")
+    return Run(name, environment, dry_run, json, changes)
 
 
 def _start_embedded_aws(url: str) -> None:
@@ -245,7 +260,7 @@ def _end_stopped(run: Run | None, signal: str) -> None:
     if code == Refused.exit_code:
         error: DeployError = Refused(f"stopped by {signal}: nothing was changed. {was}".rstrip())
     else:
-        hint = "What it had begun may still be happening: look at it, or run it again."
+        hint = "What was started may still be happening: check it, or run it again."
         error = OutcomeUnknown(f"stopped by {signal}; cleanup ran. {was or hint}")
     with stop.deferred():
         console.say(str(error))

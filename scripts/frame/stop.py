@@ -2,18 +2,20 @@
 
 `Stopped` is a KeyboardInterrupt: no handler of failures catches it, and asyncio, urllib3 and botocore let it pass.
 What is acquired (a lease, a folder, a program) is acquired and given back through `owned`, which a stop cannot
-interrupt. If an exception is lost all the same (raised inside a finalizer, say), `check` raises it again before the
-next step; and a process that has not ended in LIMIT seconds is ended without further ado.
+interrupt. If the exception is lost all the same (raised inside a finalizer, say), `check` raises it again before the
+next step; and a process that has not ended LIMIT seconds after the signal is ended without further ado.
 """
 
+import contextlib
 import os
+import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from threading import get_ident
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from scripts.frame.errors import REFUSED, UNKNOWN
 
@@ -22,6 +24,9 @@ T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds from the signal to the end of the process, at the latest.
 LIMIT = 1.8
+# Seconds until a stop is tried again where it found the main thread in the middle of acquiring something.
+AGAIN = 0.005
+MAIN = threading.main_thread().ident
 
 
 class Stopped(KeyboardInterrupt):
@@ -29,10 +34,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class _State:
-    """What this process knows of a stop. groups: process groups of programs that were started."""
+    """What this process knows of a stop.
+
+    phase: "before" a command, "running" or "over". raised: Stopped was raised in the main thread. deferred: how many
+    blocks of the main thread must be left first. groups: process groups of programs that were started.
+    """
 
     def __init__(self) -> None:
-        self.running = False
+        self.phase = "before"
         self.changing = False
         self.signal = ""
         self.raised = False
@@ -45,21 +54,27 @@ _state = _State()
 
 
 def listen() -> None:
-    """Handle the signals from now on. Before a command runs, nothing is changed and there is nothing to put away."""
-    if threading.current_thread() is threading.main_thread():
+    """Handle the signals from now on. Before a command runs, nothing is changed and there is nothing to clean up."""
+    if get_ident() == MAIN:
         for number in SIGNALS:
             # What the parent ignores (nohup, a background job of a shell without job control) stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _handle)
 
 
-def begin(*, running: bool = True) -> None:
-    """A command begins (or is over): from here on a stop unwinds it instead of ending the process at once."""
-    if running and _state.alarm < 0:
+def begin() -> None:
+    """A command begins: from here on a stop unwinds it instead of ending the process at once."""
+    if _state.alarm < 0:
         # A pipe, because a signal may arrive while the main thread holds any of the interpreter's own locks.
         waiting, _state.alarm = os.pipe()
         threading.Thread(target=_watchdog, args=(waiting,), daemon=True).start()
-    _state.running, _state.changing = running, False
+    _state.phase = "running"
+    check()
+
+
+def end() -> None:
+    """A command is over and has said how: a signal does not change that any more."""
+    _state.phase = "over"
 
 
 def changing() -> None:
@@ -74,39 +89,53 @@ def exit_code() -> int:
 
 
 def check() -> None:
-    """Raise a stop whose exception was lost on its way. Called before each step, never while cleaning up."""
-    if _state.signal:
-        _state.raised = True
+    """Raise a stop that is pending, or whose exception was lost on its way; not inside of `deferred`."""
+    main = get_ident() == MAIN
+    if _state.signal and not (main and _state.deferred):
+        _state.raised = _state.raised or main
         raise Stopped(_state.signal)
 
 
-@contextmanager
-def deferred() -> Iterator[None]:
+class deferred:  # noqa: N801 - it reads like contextlib's own
     """A stop waits until the block is left, but never longer than LIMIT. Only the main thread is ever stopped."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _state.deferred += 1
-    try:
-        yield
-    finally:
-        _state.deferred -= 1
-        if _state.signal and not _state.deferred and not _state.raised:
-            check()
+
+    def __enter__(self) -> None:
+        _state.deferred += get_ident() == MAIN
+
+    def __exit__(self, *_: object) -> None:
+        if get_ident() == MAIN:
+            _state.deferred -= 1
+            if _state.signal and not (_state.deferred or _state.raised):
+                _state.raised = True
+                raise Stopped(_state.signal)
 
 
-@contextmanager
-def owned(acquire: Callable[[], T], give_back: Callable[[T], object]) -> Iterator[T]:
-    """Acquire something, and give it back however the block ends. A stop interrupts neither of the two."""
-    acquired: list[T] = []
-    try:
+class owned(Generic[T]):  # noqa: N801 - it reads like contextlib's own
+    """Acquire something, and give it back however the block ends. A stop interrupts neither of the two.
+
+    One that arrives while it is acquired is raised inside the block.
+    """
+
+    def __init__(self, acquire: Callable[[], T], give_back: Callable[[T], object]) -> None:
+        self._acquire, self._give_back = acquire, give_back
+
+    def __enter__(self) -> T:
+        main = get_ident() == MAIN
+        _state.deferred += main
+        try:
+            self._thing = self._acquire()
+        finally:
+            _state.deferred -= main
+        return self._thing
+
+    def __exit__(self, *_: object) -> None:
         with deferred():
-            acquired.append(acquire())
-        yield acquired[0]
-    finally:
-        with deferred():
-            for thing in acquired:
-                give_back(thing)
+            self._give_back(self._thing)
+
+
+# Between two instructions of these, something is acquired and its block is not entered yet, or it is left and nothing
+# is given back yet.
+UNINTERRUPTED = {one.__code__ for kind in (deferred, owned) for one in (kind.__enter__, kind.__exit__)}
 
 
 def watch(group: int) -> None:
@@ -121,35 +150,44 @@ def unwatch(group: int) -> None:
 
 def leave(code: int) -> NoReturn:
     """End the process without waiting for threads, which may hang in a request, and with it what it started."""
-    for group in _state.groups:
-        with suppress(OSError):
+    for group in tuple(_state.groups):
+        with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)
     # Everything that was printed is flushed already, and a reader that has stalled must not hold us up.
     os._exit(code)
 
 
-def _handle(number: int, _: FrameType | None) -> None:
-    if _state.signal:
-        # It is on its way out already; LIMIT holds whatever it does.
-        return
-    name = signal.Signals(number).name
-    if not _state.running:
-        _say(f"stopped by {name}: nothing was changed")
-        leave(REFUSED)
-    _state.signal = name
-    os.write(_state.alarm, b"!")
-    if not _state.deferred:
+def _handle(number: int, frame: FrameType | None) -> None:
+    if not _state.signal:
+        name = signal.Signals(number).name
+        if _state.phase == "before":
+            _say(f"stopped by {name}: nothing was changed")
+            leave(REFUSED)
+        _state.signal = name
+        os.write(_state.alarm, b"!")
+    if _state.phase == "running" and not (_state.raised or _state.deferred or _is_between(frame)):
         _state.raised = True
-        raise Stopped(name)
+        raise Stopped(_state.signal)
+
+
+def _is_between(frame: FrameType | None) -> bool:
+    """Whether a context manager is just being entered or left. The watchdog tries again a moment later."""
+    return frame is not None and (frame.f_code in UNINTERRUPTED or frame.f_globals is vars(contextlib))
 
 
 def _watchdog(waiting: int) -> None:
     os.read(waiting, 1)
-    time.sleep(LIMIT)
-    _say(f"stopped by {_state.signal}, before everything was put away: look at what it had begun, or run it again")
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        time.sleep(AGAIN)
+        if _state.phase == "running" and not (_state.raised or _state.deferred):
+            signal.pthread_kill(MAIN or 0, signal.SIGINT)
+    _say(f"stopped by {_state.signal}; cleanup did not finish in time. Check what is left over, or run it again.")
     leave(exit_code())
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+    """Write a line to stderr, unless that would block."""
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, f"{line}\n".encode())
