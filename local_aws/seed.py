@@ -33,7 +33,7 @@ def embedded() -> list[Environment]:
 
 def healthchecks() -> dict[str, tuple[str, str, str]]:
     """Path of each environment's healthcheck -> region, cluster and name of the service behind it."""
-    return {urlsplit(env.healthcheck).path: (env.region, env.cluster, env.service) for env in embedded()}
+    return {urlsplit(env.healthcheck).path: (env.region, env.cluster, env.service.name) for env in embedded()}
 
 
 def seed(cloud: Cloud, ecs: Ecs, functions: Lambda) -> None:
@@ -51,7 +51,11 @@ def _images(cloud: Cloud, env: Environment) -> None:
     """The repositories, with immutable tags, and the version that runs before the first deployment."""
     ecr = cloud.client("ecr", env.region)
     known = {r["repositoryName"] for r in ecr.describe_repositories()["repositories"]}
-    for name in {env.image, env.migration_image, *([env.clean_service] if env.clean_service else [])} - {""} - known:
+    for name in (
+        {env.service.image, env.migrations.image, *([env.cleaner.service] if env.cleaner.service else [])}
+        - {""}
+        - known
+    ):
         ecr.create_repository(repositoryName=name, imageTagMutability="IMMUTABLE")
         config = {
             "mediaType": "application/vnd.docker.container.image.v1+json",
@@ -83,9 +87,9 @@ def _parameters(cloud: Cloud, env: Environment) -> None:
 def _services(cloud: Cloud, ecs: Ecs, env: Environment) -> None:
     ecs.create_cluster(env.region, {"clusterName": env.cluster})
     images = {
-        env.service: env.image,
-        env.migration_service: env.migration_image,
-        env.clean_service: env.clean_service,
+        env.service.name: env.service.image,
+        env.migrations.service: env.migrations.image,
+        env.cleaner.service: env.cleaner.service,
     }
     cloud.client("logs", env.region).create_log_group(logGroupName=f"/ecs/{env.cluster}")
     for service, image in images.items():
@@ -98,7 +102,7 @@ def _services(cloud: Cloud, ecs: Ecs, env: Environment) -> None:
                 "cluster": env.cluster,
                 "serviceName": service,
                 "taskDefinition": definition["taskDefinitionArn"],
-                "desiredCount": 2 if service == env.service else 0,
+                "desiredCount": 2 if service == env.service.name else 0,
                 "launchType": "FARGATE",
                 "platformVersion": "1.4.0",
                 "networkConfiguration": NETWORK,
@@ -149,15 +153,15 @@ def _definition(cloud: Cloud, env: Environment, service: str, image: str) -> dic
 
 def _buckets(cloud: Cloud, env: Environment) -> None:
     s3 = cloud.client("s3", env.region)
-    for bucket in {env.bucket, env.storybook_bucket} - {""}:
-        if "${" not in bucket:
+    for bucket in {setting.require() for setting in (env.frontend.bucket, env.storybook.bucket) if setting}:
+        if "<" not in bucket:
             s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": env.region})
 
 
 def _database(cloud: Cloud, env: Environment) -> None:
-    if env.database:
+    if env.database.name:
         cloud.client("rds", env.region).create_db_instance(
-            DBInstanceIdentifier=env.database,
+            DBInstanceIdentifier=env.database.name.require(),
             DBInstanceClass="db.t3.micro",
             Engine="postgres",
             AllocatedStorage=20,
@@ -168,10 +172,10 @@ def _database(cloud: Cloud, env: Environment) -> None:
 
 def _functions(functions: Lambda, env: Environment) -> None:
     manager = "ecs_manager.handler:handler"
-    known = [(env.function, env.qualifier, manager)]
-    if env.clean_function:
-        known.append((env.clean_function, env.clean_qualifier, manager))
-    if env.scan_function:
-        known.append((env.scan_function, env.scan_qualifier, "local_aws.scan_findings:handler"))
+    known = [(env.manager.function, env.manager.qualifier, manager)]
+    if env.cleaner.function:
+        known.append((env.cleaner.function, env.cleaner.qualifier, manager))
+    if env.scan.function:
+        known.append((env.scan.function.require(), env.scan.qualifier, "local_aws.scan_findings:handler"))
     for name, qualifier, handler in known:
         functions.add(Function(name, handler, env.region, {"$LATEST", qualifier}))

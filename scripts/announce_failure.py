@@ -92,7 +92,7 @@ def plan(
         "text": text,
         "ts": int(time.time() if now is None else now),
     }
-    return Announcement("", {"channel": environment.slack_channel, "attachments": [attachment]})
+    return Announcement("", {"channel": environment.application.slack_channel, "attachments": [attachment]})
 
 
 def announce(plan: Announcement) -> Announced:

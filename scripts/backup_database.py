@@ -79,7 +79,7 @@ def backup_database(run: Run) -> BackedUp | None:
 
 def snapshots(environment: Environment) -> tuple[Snapshot, ...]:
     """All snapshots of the environment's database. Raises Refused if there is no such database."""
-    database = environment.require("database")
+    database = environment.database.name.require()
     client = aws.client("rds", environment)
     with aws.errors(f"reading the database {database}", environment):
         try:
@@ -104,12 +104,12 @@ def _snapshot(item: Mapping[str, Any]) -> Snapshot:
 
 def plan(environment: Environment, existing: tuple[Snapshot, ...], now: float) -> Backup:
     """Decide the new snapshot's name and which ones it makes superfluous. now: Unix time in seconds."""
-    database = environment.require("database")
+    database = environment.database.name.require()
     tags = {"Environment": environment.name, "Tool": TOOL}
     ours = [s for s in existing if s.manual and s.status == "available" and tags.items() <= s.tags.items()]
     ours.sort(key=lambda snapshot: (snapshot.created, snapshot.id), reverse=True)
     # The new one is the first of those to be kept.
-    expired = ours[environment.keep_snapshots - 1 :] if environment.keep_snapshots else []
+    expired = ours[environment.database.keep_snapshots - 1 :] if environment.database.keep_snapshots else []
     return Backup(
         database=database,
         snapshot=f"{database}-{int(now)}",

@@ -101,7 +101,7 @@ def build_image(
 
 def planned(environment: Environment, image: str | None, tag: str | None) -> tuple[str, str]:
     """Repository and tag of the image to be built. Raises Refused where one is malformed."""
-    repository = environment.image if image is None else image
+    repository = environment.service.image if image is None else image
     return version.repository(repository), version.wanted(tag)
 
 
@@ -121,10 +121,12 @@ def plan(
     Raises Refused for bad input.
     """
     repository, chosen = planned(environment, image, tag)
-    registry = environment.require("registry")
-    is_migration = repository == environment.migration_image
+    registry = environment.registry.require()
+    is_migration = repository == environment.migrations.image
     file = (
-        str(ROOT / (environment.migration_file if is_migration else environment.image_file)) if file is None else file
+        str(ROOT / (environment.migrations.file if is_migration else environment.service.file))
+        if file is None
+        else file
     )
     context = str(ROOT / environment.build_context) if context is None else context
     instant = datetime.fromtimestamp(int(time.time() if now is None else now), UTC)

@@ -170,7 +170,7 @@ def check_flags(tag: str | None, running: bool, against_running: bool) -> None:
 
 def running_version(environment: Environment) -> str:
     """The version that the environment's healthcheck answers with. Raises DeployError for none."""
-    url = environment.require("healthcheck")
+    url = environment.healthcheck
     try:
         return version.answering(url, ANSWER_TIMEOUT)
     except DeployError as error:
@@ -192,7 +192,7 @@ def plan(
     qualifier: str | None = None,
 ) -> Check:
     """Decide what to ask. running: the version to compare with, empty for none. Raises Refused for bad input."""
-    repository = version.repository(environment.image if image is None else image)
+    repository = version.repository(environment.service.image if image is None else image)
     tag = version.wanted(tag)
     if via not in (None, "ecr", "lambda"):
         raise Refused(f"{via!r} is no way to the findings: give --via=ecr or --via=lambda.")
@@ -219,8 +219,8 @@ def _call(
     environment: Environment, repository: str, tag: str, function_name: str | None, qualifier: str | None
 ) -> Invocation:
     if function_name is None:
-        function_name = environment.require("scan_function")
-        qualifier = (environment.scan_qualifier or "$LATEST") if qualifier is None else qualifier
+        function_name = environment.scan.function.require()
+        qualifier = (environment.scan.qualifier or "$LATEST") if qualifier is None else qualifier
     payload = {"repository": repository, "imageTag": tag}
     return manager.planned(environment, function_name, qualifier, payload)
 
@@ -445,4 +445,4 @@ def message(environment: Environment, checked: Checked, now: float | None = None
         "text": "\n".join(lines) or checked.line(),
         "ts": int(time.time() if now is None else now),
     }
-    return {"channel": environment.slack_channel, "attachments": [attachment]}
+    return {"channel": environment.application.slack_channel, "attachments": [attachment]}

@@ -35,13 +35,13 @@ def cleaner(environment: Environment) -> Cleaner:
     why = protected(environment)
     if why:
         raise Refused(f"The database of {environment.name} is never cleaned: {why}.")
-    if not environment.clean_function:
-        raise Refused(f"The database of {environment.name} may not be cleaned: it has no clean_function.")
+    if not environment.cleaner.function:
+        raise Refused(f"The database of {environment.name} may not be cleaned: it has no cleaner.function.")
     shared = shared_with(environment)
     if shared:
         raise Refused(f"The database of {environment.name} is never cleaned: its settings are those of {shared}.")
-    qualifier = environment.clean_qualifier or "$LATEST"
-    return Cleaner(environment.require("clean_service"), environment.clean_function, qualifier)
+    qualifier = environment.cleaner.qualifier or "$LATEST"
+    return Cleaner(environment.cleaner.service, environment.cleaner.function, qualifier)
 
 
 def protected(environment: Environment) -> str:
@@ -62,7 +62,9 @@ def shared_with(environment: Environment) -> str:
         return ""
     for name in settings.names():
         other = settings.environment(name, dry_run=True)
-        same = other.cluster == environment.cluster or (other.database and other.database == environment.database)
+        same = other.cluster == environment.cluster or (
+            other.database.name and other.database.name == environment.database.name
+        )
         if name != environment.name and same and protected(other):
             return name
     return ""

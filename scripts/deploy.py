@@ -44,11 +44,11 @@ def _builds_images(now: Deployment) -> bool:
 
 
 def _build_image(run: Run, now: Deployment) -> None:
-    build_image(run, image=run.environment.image, tag=now.version)
+    build_image(run, image=run.environment.service.image, tag=now.version)
 
 
 def _build_migration_image(run: Run, now: Deployment) -> None:
-    build_image(run, image=run.environment.migration_image, tag=now.version)
+    build_image(run, image=run.environment.migrations.image, tag=now.version)
 
 
 def _deploy_migrations(run: Run, now: Deployment) -> None:
@@ -79,13 +79,13 @@ PIPELINE = (
     Step("build the service's image", _builds_images, _build_image),
     Step(
         "build the migrations' image",
-        lambda now: _builds_images(now) and bool(now.environment.migration_image),
+        lambda now: _builds_images(now) and bool(now.environment.migrations.image),
         _build_migration_image,
     ),
-    Step("back up the database", lambda now: now.environment.backup, lambda run, _: backup_database(run)),
-    Step("clean the database", lambda now: bool(now.environment.clean_function), lambda run, _: clean_database(run)),
-    Step("deploy the migrations", lambda now: bool(now.environment.migration_service), _deploy_migrations),
-    Step("migrate the database", lambda now: bool(now.environment.migration_service), lambda run, _: migrate(run)),
+    Step("back up the database", lambda now: now.environment.database.backup, lambda run, _: backup_database(run)),
+    Step("clean the database", lambda now: bool(now.environment.cleaner.function), lambda run, _: clean_database(run)),
+    Step("deploy the migrations", lambda now: bool(now.environment.migrations.service), _deploy_migrations),
+    Step("migrate the database", lambda now: bool(now.environment.migrations.service), lambda run, _: migrate(run)),
     Step("deploy the service", lambda _: True, _deploy_service),
     Step("wait for the version", lambda _: True, _healthcheck),
     Step("build the frontend", lambda now: not now.no_build, lambda run, _: release_static.build_frontend(run)),

@@ -99,18 +99,20 @@ def plan(
     qualifier: str | None = None,
 ) -> ServiceDeployment:
     """Decide what to send to the ECS manager. Raises Refused for bad input, before any request."""
-    account = environment.require("account")
-    service = environment.service if service is None else service
+    account = environment.account.require()
+    service = environment.service.name if service is None else service
     if not NAME.fullmatch(service):
         raise Refused(f"{service!r} is not a service.")
     if no_image and any(flag is not None for flag in (image, tag, digest, image_uri)):
         raise Refused("--no-image restarts what runs: leave out --image, --tag, --digest and --image-uri.")
     uri = "" if no_image else _uri(environment, service, image, tag, digest, image_uri)
     if uri and "<" not in uri and not IMAGE_URI.fullmatch(uri):
-        raise Refused(f"{uri!r} is not an image's URI: it looks like {account}.dkr.ecr.…/{environment.image}:tag.")
+        raise Refused(
+            f"{uri!r} is not an image's URI: it looks like {account}.dkr.ecr.…/{environment.service.image}:tag."
+        )
     body: dict[str, Any] = {"cluster_id": environment.cluster, "service_ids": [service]}
-    if service == environment.service:
-        body["secrets"] = [environment.require("secrets")]
+    if service == environment.service.name:
+        body["secrets"] = [environment.service.secrets.require()]
     if uri:
         body["image"] = uri
     call = manager.planned(environment, function_name, qualifier, {"command": "deploy", "body": body})
@@ -131,14 +133,14 @@ def _uri(
             raise Refused("--image-uri is empty: give a URI, or --no-image to restart what runs.")
         return image_uri
     own = {
-        environment.service: environment.image,
-        environment.migration_service: environment.migration_image,
+        environment.service.name: environment.service.image,
+        environment.migrations.service: environment.migrations.image,
     }
     if image is None and service not in own:
         raise Refused(f"No image is set for {service}: give --image, --image-uri or --no-image.")
     repository = version.repository(own[service] if image is None else image)
     reference = f"@{digest}" if digest is not None else f":{version.wanted(tag)}"
-    return f"{environment.require('registry')}/{repository}{reference}"
+    return f"{environment.registry.require()}/{repository}{reference}"
 
 
 def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:

@@ -80,7 +80,7 @@ def plan(
     deployment_id: str = "",
 ) -> Expectation:
     """Decide what to wait for. Raises Refused for bad input: an empty version above all."""
-    target = environment.require("healthcheck") if url is None else url
+    target = environment.healthcheck if url is None else url
     parts = urlsplit(target)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise Refused(f"{target!r} is not the URL of a healthcheck: it begins with http:// or https://.")
@@ -98,7 +98,7 @@ def watcher(environment: Environment) -> Callable[[], rollout.Service] | None:
     if not aws.has_credentials(environment):
         console.say("ECS is not watched: there are no AWS credentials here")
         return None
-    return lambda: rollout.observe(environment, environment.service)
+    return lambda: rollout.observe(environment, environment.service.name)
 
 
 def wait(

@@ -58,9 +58,9 @@ def migrate(run: Run) -> TaskEnded | None:
 
 def service(environment: Environment) -> str:
     """The service that migrates. Raises Refused where the environment has none."""
-    if not environment.migration_service:
+    if not environment.migrations.service:
         raise Refused(f"{environment.name} has no migration_service: there is nothing to migrate with.")
-    return environment.migration_service
+    return environment.migrations.service
 
 
 @contextmanager
@@ -88,14 +88,14 @@ def _show(environment: Environment, since: float, sleep: Callable[[float], None]
     if not lines:
         console.say("the migration's logs show nothing" if found else "the migration writes no logs to CloudWatch")
         return
-    with console.group(f"what {environment.migration_service} printed"):
+    with console.group(f"what {environment.migrations.service} printed"):
         for line in lines[-LINES:]:
             console.say(f"  | {line}")
 
 
 def sources(environment: Environment) -> list[Source]:
     """Where the containers of the service that migrates write to, as its task definition says."""
-    primary = rollout.observe(environment, environment.migration_service).primary
+    primary = rollout.observe(environment, environment.migrations.service).primary
     if primary is None:
         return []
     with aws.errors(f"reading {primary.task_definition}", environment):

@@ -4,7 +4,6 @@ Was scripts/release_static. The S3 half is scripts/release/.
 """
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +17,12 @@ from scripts.frame import console, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
-from scripts.frame.settings import ROOT, Environment
+from scripts.frame.settings import ROOT, BucketName, Environment
 from scripts.release import cdn, lease, manifest, plan, publish, references, site
 from scripts.release.manifest import Release, State
 from scripts.release.plan import ReleasePlan
 from scripts.release.publish import Released
 from scripts.release.site import Site
-
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,8 @@ def release_static(
     wait: bool = False,
 ) -> Released | None:
     """Build the frontend and release it."""
-    name, path = bucket_name(run.environment, bucket), folder(run.environment, build_dir)
+    frontend = run.environment.frontend
+    name, path = bucket_name(frontend.bucket, bucket), folder(frontend.folder, build_dir)
     if not no_build:
         build_frontend(run)
     return _release(run, name, path, force_lock, wait)
@@ -81,8 +79,9 @@ def release_storybook(
     run: Run, *, build_dir: str | None = None, bucket: str | None = None, force_lock: bool = False
 ) -> Released | None:
     """Release a storybook."""
-    name = bucket_name(run.environment, bucket, "storybook_bucket")
-    return _release(run, name, folder(run.environment, build_dir, "storybook_dir"), force_lock)
+    storybook = run.environment.storybook
+    name, path = bucket_name(storybook.bucket, bucket), folder(storybook.folder, build_dir)
+    return _release(run, name, path, force_lock)
 
 
 def build_frontend(run: Run) -> FrontendBuilt | None:
@@ -105,7 +104,7 @@ def _release(run: Run, bucket: str, path: Path, force_lock: bool, wait: bool = F
 
 def plan_build(environment: Environment) -> FrontendBuild:
     """Decide the build. Raises Refused for a variable that is not set."""
-    commands = tuple(command for command in (environment.install, environment.build) if command)
+    commands = tuple(command for command in (environment.frontend.install, environment.frontend.build) if command)
     return FrontendBuild(commands, environment.frontend_variables(), str(ROOT))
 
 
@@ -118,8 +117,8 @@ def check_programs(plan: FrontendBuild) -> None:
 
 def check(environment: Environment, *, build_dir: str | None = None, no_build: bool = False) -> None:
     """Raises Refused where the frontend could not be built or released: a variable, a program or the bucket's name."""
-    bucket_name(environment, None)
-    path = folder(environment, build_dir)
+    bucket_name(environment.frontend.bucket, None)
+    path = folder(environment.frontend.folder, build_dir)
     if no_build:
         read_site(path)
     else:
@@ -133,20 +132,16 @@ def build(plan: FrontendBuild) -> FrontendBuilt:
     return FrontendBuilt(plan.folder)
 
 
-def bucket_name(environment: Environment, flag: str | None, setting: str = "bucket") -> str:
-    """The bucket to release to. Raises Refused for none, or for what cannot be one."""
-    if flag is None:
-        return environment.require(setting)
-    if not BUCKET.fullmatch(flag):
-        raise Refused(f"{flag!r} is no name of an S3 bucket.")
-    return flag
+def bucket_name(setting: BucketName, flag: str | None) -> str:
+    """The bucket to release to: the flag, else the setting. Raises Refused for none, or for what cannot be one."""
+    return setting.require() if flag is None else BucketName.checked(flag, "the name of a bucket")
 
 
-def folder(environment: Environment, flag: str | None, setting: str = "build_dir") -> Path:
-    """The folder to release. Raises Refused for an empty name."""
+def folder(setting: str, flag: str | None) -> Path:
+    """The folder to release: the flag, else the setting. Raises Refused for an empty name."""
     if flag == "":
         raise Refused("--build-dir is empty: give a folder.")
-    return ROOT / str(getattr(environment, setting)) if flag is None else Path(flag)
+    return ROOT / setting if flag is None else Path(flag)
 
 
 def read_site(path: Path) -> Site:
@@ -203,10 +198,10 @@ def decide(
         release=release,
         application=environment.application.name,
         environment=environment.name,
-        cache_control=environment.cache_control,
-        keep_releases=environment.keep_releases,
-        max_delete_percent=environment.max_delete_percent,
-        distribution=environment.distribution,
+        cache_control=environment.frontend.cache_control,
+        keep_releases=environment.frontend.keep_releases,
+        max_delete_percent=environment.frontend.max_delete_percent,
+        distribution=environment.frontend.distribution,
     )
     return replace(decided, requests=decided.requests + observed.copies)
 

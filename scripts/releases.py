@@ -37,7 +37,7 @@ class Seen(Report):
 
 def list_releases(run: Run, *, bucket: str | None = None) -> Seen | None:
     """The kept releases, newest first."""
-    name = bucket_name(run.environment, bucket)
+    name = bucket_name(run.environment.frontend.bucket, bucket)
 
     def look_at() -> Seen:
         found = list(history.known(look(run.environment, name)[1], name).releases)
@@ -48,7 +48,7 @@ def list_releases(run: Run, *, bucket: str | None = None) -> Seen | None:
 
 def diff(run: Run, *, bucket: str | None = None, old: str | None = None, new: str | None = None) -> Seen | None:
     """What changed between two releases."""
-    name = bucket_name(run.environment, bucket)
+    name = bucket_name(run.environment.frontend.bucket, bucket)
 
     def look_at() -> Seen:
         found = history.compare(look(run.environment, name)[1], name, old, new)
@@ -59,7 +59,7 @@ def diff(run: Run, *, bucket: str | None = None, old: str | None = None, new: st
 
 def verify(run: Run, *, bucket: str | None = None, url: str | None = None) -> Verified | None:
     """The live release against LIST, and against what a URL serves. Raises DeployError if it is not whole."""
-    name = bucket_name(run.environment, bucket)
+    name = bucket_name(run.environment.frontend.bucket, bucket)
     site = http.checked(url, "the URL of a site") if url is not None else ""
 
     def look_at() -> Verified:
@@ -77,7 +77,7 @@ def rollback(
     run: Run, *, bucket: str | None = None, to: str | None = None, force_lock: bool = False, wait: bool = False
 ) -> Released | None:
     """Release what an earlier release held."""
-    env, name = run.environment, bucket_name(run.environment, bucket)
+    env, name = run.environment, bucket_name(run.environment.frontend.bucket, bucket)
     with temporary_folder("rollback-") as folder:
         found = run.read(f"the bucket {name}", lambda: restored(env, name, to, folder))
         if found is None:
@@ -101,6 +101,6 @@ def look(environment: Environment, name: str) -> tuple[Bucket, State]:
 def restored(environment: Environment, name: str, to: str | None, folder: Path) -> tuple[Any, Bucket, State, str]:
     """The site of an earlier release, its bucket and state, and its version. Raises Refused."""
     bucket, state = look(environment, name)
-    headers = lambda key: content.headers(key, environment.cache_control)  # noqa: E731
+    headers = lambda key: content.headers(key, environment.frontend.cache_control)  # noqa: E731
     release, site = history.restored(bucket, state, to, folder, headers)
     return site, bucket, state, release.version

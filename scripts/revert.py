@@ -155,7 +155,7 @@ def observe(
     branch = f"revert-{found.sha[:7]}"
     parent = found.parents[0] if found.parents else "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
     changed = git.run(folder, "diff", "--name-only", "--diff-filter=AMR", parent, found.sha).splitlines()
-    prefix = environment.migrations
+    prefix = environment.migrations.folder
     url = git.run(folder, "config", "--get", f"remote.{REMOTE}.url")
     return Observed(
         folder=str(folder),

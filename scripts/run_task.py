@@ -59,7 +59,7 @@ def plan(
     qualifier: str | None = None,
 ) -> TaskRun:
     """Decide what to send to the ECS manager. Raises Refused for bad input, before any request."""
-    service = environment.migration_service if service is None else service
+    service = environment.migrations.service if service is None else service
     if not service:
         raise Refused(f"The service is empty: give it, or set it in the settings of {environment.name}.")
     body = {"cluster_id": environment.cluster, "service_id": service}

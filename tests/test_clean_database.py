@@ -12,7 +12,7 @@ from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, answering, stand_in
 
 SETTINGS = (Path(__file__).parent.parent / "environments.toml").read_text()
-CLEAN = 'clean_function = "f"\nclean_service = "s"\n'
+CLEAN = 'cleaner = { function = "f", service = "s" }\n'
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ACCOUNT_ID": "123456789012"}
 
 
@@ -39,7 +39,7 @@ def test_dev_is_cleaned_by_its_own_function() -> None:
 
 def test_without_a_clean_function_nothing_is_cleaned() -> None:
     """As in impl."""
-    with pytest.raises(Refused, match="impl may not be cleaned: it has no clean_function"):
+    with pytest.raises(Refused, match="impl may not be cleaned: it has no cleaner.function"):
         clean_database.cleaner(settings.environment("impl"))
 
 
@@ -55,7 +55,7 @@ def test_without_a_clean_function_nothing_is_cleaned() -> None:
         ("impl", allow("impl", "confirm = true"), "a person has to confirm"),
         ("Production", allow("prod").replace("environments.prod]", "environments.Production]"), "by its name"),
         ("impl", allow("impl", 'cluster = "prod-mint-app"'), "its settings are those of prod"),
-        ("impl", allow("impl", 'database = "mintprod"'), "its settings are those of prod"),
+        ("impl", allow("impl", 'database.name = "mintprod"'), "its settings are those of prod"),
     ],
     ids=["named prod", "last in promotion", "to be confirmed", "another case", "prod's cluster", "prod's database"],
 )

@@ -189,7 +189,7 @@ def test_a_slow_function_is_called_exactly_once(invoke: Invoke, tmp_path: Path) 
     """The answer comes after the time-out: the outcome is unknown, and nothing is sent again."""
     settings = tmp_path / "settings.toml"
     text = (ROOT / "environments.toml").read_text()
-    settings.write_text(text.replace("function_timeout = 930", "function_timeout = 1"))
+    settings.write_text(text.replace("timeout = 930", "timeout = 1"))
     with stand_in(answering(Reply(OK.body, delay=2))) as aws:
         done = invoke(
             "deploy-service",

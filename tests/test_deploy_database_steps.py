@@ -34,7 +34,7 @@ def test_without_a_snapshot_nothing_is_deployed(cloud: EmbeddedCloud, invoke: In
     """The row stops before the migration and says what was not done."""
     settings = tmp_path / "settings.toml"
     head = "[environments.local]\n"
-    settings.write_text(SETTINGS.replace(head, head + "backup = true\n"))
+    settings.write_text(SETTINGS.replace(head, head + "database.backup = true\n"))
     cloud.fail(service="rds", operation="CreateDBSnapshot", status=400, code="SnapshotQuotaExceeded")
 
     done = invoke("deploy", "--tag=v0", **cloud.env, ENVIRONMENTS_FILE=str(settings), DOCKER_HOST="unix:///nowhere")

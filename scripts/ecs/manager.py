@@ -47,8 +47,8 @@ def planned(
     flag says otherwise, as the old scripts did. Raises Refused for a malformed name or qualifier.
     """
     if qualifier is None:
-        qualifier = environment.qualifier if function is None else "$LATEST"
-    function = environment.function if function is None else function
+        qualifier = environment.manager.qualifier if function is None else "$LATEST"
+    function = environment.manager.function if function is None else function
     if not FUNCTION.fullmatch(function):
         raise Refused(f"{function!r} is not the name of a Lambda function.")
     if not QUALIFIER.fullmatch(qualifier):
@@ -63,7 +63,7 @@ def invoke(environment: Environment, invocation: Invocation) -> Any:
     is lost, late, or says that the function ran out of time; DeployError for any other failure.
     """
     doing = f"invoking {invocation.function} at {invocation.qualifier}"
-    client = aws.client("lambda", environment, once=True, read_timeout=environment.function_timeout)
+    client = aws.client("lambda", environment, once=True, read_timeout=environment.manager.timeout)
     with aws.errors(doing, environment, starts_something=True):
         answer = client.invoke(
             FunctionName=invocation.function,

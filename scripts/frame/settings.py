@@ -1,145 +1,245 @@
 """Reads environments.toml into frozen records, and checks everything before anything runs.
 
-A value is a flag of the command, else an environment variable that the old scripts read, else the
-setting. Text may hold `${…}`: in small letters another setting of the same environment, in capitals an
-environment variable, whose name with the environment's behind it (`NAME_PROD`) comes before `NAME`.
+A value is a flag of the command, else an environment variable that the old scripts read, else the setting. Text may
+hold `${…}`: a name in lower case is another setting of the same environment, with dots for those in tables
+(`${frontend.bucket}`); one in upper case is an environment variable, whose name with the environment's behind it
+(`NAME_PROD`) comes before `NAME`. Every value knows where it came from.
 """
 
 import os
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
 
 from scripts.frame.errors import Refused
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Struct)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-REFERENCE = re.compile(r"\$\{(\w+)\}")
+REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+# How deep settings may refer to each other.
+DEPTH = 5
 
 # Settings that an environment variable overrides, as it did in the old scripts; BUILD_PATH is Create React App's.
 VARIABLES = {
     "account": ("AWS_ACCOUNT_ID",),
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
-    "bucket": ("STATIC_S3_BUCKET",),
-    "storybook_bucket": ("STORYBOOK_S3_BUCKET",),
-    "build_dir": ("BUILD_PATH",),
+    "frontend.bucket": ("STATIC_S3_BUCKET",),
+    "frontend.folder": ("BUILD_PATH",),
+    "storybook.bucket": ("STORYBOOK_S3_BUCKET",),
 }
 # What a variable says of the real AWS does not move an embedded one.
 OF_THE_REAL_AWS = {"account", "region"}
-PATTERNS = {
-    "account": (re.compile(r"\d{12}"), "an AWS account id is 12 digits"),
-    "region": (re.compile(r"[a-z]{2}(-[a-z]+)+-\d"), "an AWS region looks like us-west-2"),
-    "site": (re.compile(r"https?://[^\s/]+[^\s]*"), "a site is an http or https URL"),
-    "bucket": (re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"), "that is no name of an S3 bucket"),
-    "storybook_bucket": (re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"), "that is no name of an S3 bucket"),
-}
 
 
-@dataclass(frozen=True)
-class Application:
-    """What all environments share. promotion: their names, in the order in which a version goes."""
+class Filled(str):
+    """A text with its `${…}` filled in; a variable that is not set stands in it as `<NAME>`.
 
-    name: str
-    repository: str
-    main_branch: str
-    promotion: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Environment:
-    """One environment: its settings, with every `${…}` filled in.
-
-    Read settings that need an environment variable through `require`: a missing one is refused there,
-    with its name. In a dry run it appears as `<NAME>` instead.
+    path: of the setting. environment: its name. missing: variables that are not set. shown: the text with every value
+    that came from a variable masked. lenient: whether a missing variable is accepted, as in a dry run.
     """
 
-    name: str
-    origin: str
-    application: Application
-    region: str
-    registry: str
-    cluster: str
-    service: str
-    secrets: str
-    image: str
-    image_file: str
-    build_context: str
-    function: str
-    qualifier: str
-    site: str
-    healthcheck: str
-    build_dir: str
-    build: tuple[str, ...]
-    account: str = ""
-    bucket: str = ""
-    endpoint_url: str = ""
-    install: tuple[str, ...] = ()
-    function_timeout: int = 930
-    migration_service: str = ""
-    migration_image: str = ""
-    migration_file: str = ""
-    migrations: str = ""
-    scan_function: str = ""
-    scan_qualifier: str = ""
-    clean_function: str = ""
-    clean_qualifier: str = ""
-    clean_service: str = ""
-    database: str = ""
-    backup: bool = False
-    keep_snapshots: int = 0
-    storybook_bucket: str = ""
-    storybook_dir: str = "storybook-static"
-    distribution: str = ""
-    keep_releases: int = 2
-    max_delete_percent: int = 50
-    slack_channel: str = ""
-    okta_domain: str = ""
-    confirm: bool = False
-    frontend: Mapping[str, str] = field(default_factory=dict)
-    cache_control: Mapping[str, str] = field(default_factory=dict)
+    path: str
+    environment: str
+    missing: tuple[str, ...]
+    shown: str
+    lenient: bool
+
+    def needed(self) -> str:
+        """The text. Raises Refused for a variable that is not set, naming it and where it is looked for."""
+        if self.missing and not self.lenient:
+            name, env = self.missing[0], self.environment
+            raise Refused(
+                f"{name} is not set: {env} needs it for its {self.path}. Looked for in the environment variables"
+                f" {name}_{env.upper()} and {name}, and in {settings_file()}."
+            )
+        return str(self)
+
+
+class Setting:
+    """A text that only some commands need. `require` gives it, or says what is wrong with it. Not set, it is empty."""
+
+    pattern: ClassVar[re.Pattern[str] | None] = None
+    meaning: ClassVar[str] = ""
+
+    def __init__(self, text: "Filled") -> None:
+        self._text = text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Setting) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def require(self) -> str:
+        """The text; a variable that is not set is shown as `<NAME>` in a dry run. Raises Refused."""
+        text = self._text
+        if not text:
+            looked = "".join(f"{name} or " for name in VARIABLES.get(text.path, ()))
+            raise Refused(f"{text.environment} has no {text.path}: set {looked}{text.path} in {settings_file()}.")
+        return text.needed() if text.missing else self.checked(text, f"the {text.path} of {text.environment}")
+
+    @classmethod
+    def checked(cls, text: str, what: str) -> str:
+        """A text that is well formed. what: for the message, such as "the account of dev". Raises Refused."""
+        if cls.pattern and not cls.pattern.fullmatch(text):
+            raise Refused(f"{text[:200]!r} is not {what}: {cls.meaning}.")
+        return str(text)
+
+
+class Account(Setting):
+    """The id of an AWS account."""
+
+    pattern = re.compile(r"[0-9]{12}")
+    meaning = "an AWS account id is 12 digits"
+
+
+class BucketName(Setting):
+    """The name of an S3 bucket. https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
+
+    pattern = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+    meaning = "an S3 bucket has 3 to 63 lower-case letters, digits, dots and hyphens"
+
+
+def about(meaning: str, **rules: Any) -> Meta:
+    """What docs/settings.md says of a setting, and what msgspec checks."""
+    return Meta(description=meaning, **rules)
+
+
+class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the settings file: unknown, missing and mistyped keys are refused by name."""
+
+
+class Application(Table, frozen=True, kw_only=True):
+    """What all environments share."""
+
+    name: Annotated[str, about("of the application; releases and parameters are told apart by it")]
+    repository: Annotated[str, about("owner/name on GitHub; GITHUB_REPOSITORY comes first")]
+    main_branch: Annotated[str, about("the branch that is deployed")]
+    promotion: Annotated[tuple[str, ...], about("the environments in the order in which a version goes")]
+    slack_channel: Annotated[str, about("where failures are announced; the webhook is SLACK_WEBHOOK_URL")] = ""
+
+
+class Service(Table, frozen=True, kw_only=True):
+    """The application's ECS service."""
+
+    name: Annotated[str, about("ECS service")]
+    image: Annotated[str, about("repository of its image")]
+    file: Annotated[str, about("its Dockerfile")]
+    secrets: Annotated[Setting, about("expression for the SSM parameters that it gets")]
+
+
+class Migrations(Table, frozen=True, kw_only=True):
+    """How the database is migrated. No service: it is not."""
+
+    service: Annotated[str, about("ECS service whose task migrates the database")] = ""
+    image: Annotated[str, about("repository of its image")] = ""
+    file: Annotated[str, about("its Dockerfile")] = ""
+    folder: Annotated[str, about("where a commit's migrations are, such as migrations/")] = ""
+
+
+class Manager(Table, frozen=True, kw_only=True):
+    """The ecs-manager Lambda."""
+
+    function: Annotated[str, about("its name")]
+    qualifier: Annotated[str, about("its version or alias")]
+    timeout: Annotated[int, about("seconds to wait for an answer; more than Lambda's own limit of 900", ge=1)] = 930
+
+
+class Scan(Table, frozen=True, kw_only=True):
+    """The Lambda that counts the findings in an image."""
+
+    function: Annotated[Setting, about("its name")]
+    qualifier: Annotated[str, about("its version or alias")] = "$LATEST"
+
+
+class Cleaner(Table, frozen=True, kw_only=True):
+    """What empties the database. No function: it may not be emptied."""
+
+    function: Annotated[str, about("Lambda that runs the task")] = ""
+    qualifier: Annotated[str, about("its version or alias")] = "$LATEST"
+    service: Annotated[str, about("ECS service whose task empties the database")] = ""
+
+
+class Database(Table, frozen=True, kw_only=True):
+    """The RDS database."""
+
+    name: Annotated[Setting, about("its identifier")]
+    backup: Annotated[bool, about("whether a snapshot is taken before every deployment")] = False
+    keep_snapshots: Annotated[int, about("snapshots of ours that are kept; 0 deletes none", ge=0)] = 0
+
+
+class Frontend(Table, frozen=True, kw_only=True):
+    """The frontend: how it is built, and where it is released to."""
+
+    bucket: Annotated[BucketName, about("its S3 bucket")]
+    folder: Annotated[str, about("where the build ends up")]
+    build: Annotated[tuple[str, ...], about("command that builds it, as a list of words")]
+    install: Annotated[tuple[str, ...], about("command that runs before it; empty for none")] = ()
+    distribution: Annotated[str, about("CloudFront distribution, where there is one")] = ""
+    keep_releases: Annotated[int, about("older releases whose files stay, for open tabs and rollbacks", ge=0)] = 2
+    max_delete_percent: Annotated[
+        int, about("of the bucket that one release may delete; what has expired does not count", ge=0, le=100)
+    ] = 50
+    variables: Annotated[dict[str, Setting], about("what the build sees")] = {}
+    cache_control: Annotated[dict[str, str], about("pattern of a key -> its Cache-Control; the first that fits")] = {}
+
+
+class Storybook(Table, frozen=True, kw_only=True):
+    """The storybook, where there is one."""
+
+    bucket: Annotated[BucketName, about("its S3 bucket")]
+    folder: Annotated[str, about("where its build ends up")] = "storybook-static"
+
+
+class Environment(Table, frozen=True, kw_only=True):
+    """One environment. name, origin, application and dry_run are not settings: how it was chosen, and for what."""
+
+    account: Annotated[Account, about("AWS account")]
+    region: Annotated[str, about("AWS region, such as us-west-2", pattern=r"\A[a-z]{2}(-[a-z]+)+-[0-9]\Z")]
+    registry: Annotated[Setting, about("where images are")]
+    cluster: Annotated[str, about("ECS cluster")]
+    build_context: Annotated[str, about("folder that image builds see")]
+    site: Annotated[str, about("URL of the application", pattern=r"\Ahttps?://[^\s/]\S*\Z")]
+    healthcheck: Annotated[str, about("URL that answers with the version that runs")]
+    confirm: Annotated[bool, about("whether a person types the environment's name first")] = False
+    endpoint_url: Annotated[str, about("of an embedded AWS, always on this machine; AWS_ENDPOINT_URL comes first")] = ""
+    service: Annotated[Service, about("")]
+    migrations: Annotated[Migrations, about("")] = Migrations()
+    manager: Annotated[Manager, about("")]
+    scan: Annotated[Scan, about("")]
+    cleaner: Annotated[Cleaner, about("")] = Cleaner()
+    database: Annotated[Database, about("")]
+    frontend: Annotated[Frontend, about("")]
+    storybook: Annotated[Storybook, about("")]
+    name: str = ""
+    origin: str = ""
+    application: Application = Application(name="", repository="", main_branch="", promotion=())
     dry_run: bool = False
 
-    @cached_property
+    @property
     def endpoint_host(self) -> str:
         """Host and port of the embedded AWS, such as 127.0.0.1:4566; empty elsewhere."""
         return urlsplit(self.endpoint_url).netloc
 
-    def require(self, setting: str) -> str:
-        """The value of a setting that has to be there and well formed. Raises Refused."""
-        return require(self, str(getattr(self, setting)), setting)
-
     def frontend_variables(self) -> dict[str, str]:
         """What the frontend's build sees. Raises Refused for a variable that is not set."""
-        return {name: require(self, text, f"frontend.{name}") for name, text in self.frontend.items()}
+        return {name: value.require() for name, value in self.frontend.variables.items()}
 
 
-def require(environment: Environment, text: str, setting: str) -> str:
-    """Text without an open `${NAME}`. Raises Refused, naming the variable and where it is looked for."""
-    missing = REFERENCE.findall(text)
-    if missing and not environment.dry_run:
-        name = missing[0]
-        raise Refused(
-            f"{name} is not set: {environment.name} needs it for its {setting}. Looked for in the environment"
-            f" variables {name}_{environment.name.upper()} and {name}, and in {settings_file()}."
-        )
-    if not text:
-        looked = " or ".join(VARIABLES.get(setting, ()))
-        raise Refused(
-            f"{environment.name} has no {setting}: set {looked + ' or ' if looked else ''}"
-            f"{setting} in {settings_file()}."
-        )
-    pattern, meaning = PATTERNS.get(setting, (None, ""))
-    if pattern and not missing and not pattern.fullmatch(text):
-        raise Refused(f"{text!r} is not the {setting} of {environment.name}: {meaning}.")
-    return REFERENCE.sub(r"<\1>", text)
+# Settings that `require` asks for and that a file may leave out.
+OPTIONAL = ("database.name", "scan.function", "storybook.bucket")
+# Fields of Environment that no settings file holds.
+GIVEN = {"name", "origin", "application", "dry_run"}
 
 
 def settings_file() -> Path:
@@ -163,7 +263,7 @@ def choose(flag: str | None) -> tuple[str, str]:
     else:
         name, origin = "local", "the default"
     if name not in names():
-        said = f"{name!r} is not an environment" if name else "The environment's name is empty"
+        said = f"{name[:100]!r} is not an environment" if name else "The environment's name is empty"
         raise Refused(f"{said} (from {origin}): give one of {known}.")
     return name, origin
 
@@ -171,8 +271,10 @@ def choose(flag: str | None) -> tuple[str, str]:
 def find(flag: str | None = None, *, dry_run: bool = False) -> Environment:
     """The environment that a command is to work on. Raises Refused for any fault in name or settings."""
     chosen, origin = choose(flag)
-    every = {name: environment(name, origin, dry_run=dry_run) for name in names()}
-    return every[chosen]
+    for name in names():
+        if name != chosen:
+            environment(name, dry_run=True)
+    return environment(chosen, origin, dry_run=dry_run)
 
 
 def names() -> tuple[str, ...]:
@@ -182,68 +284,175 @@ def names() -> tuple[str, ...]:
 
 def application() -> Application:
     """What all environments share."""
-    return _record(Application, _settings()["application"], "application", {})
+    return _record(Application, _settings()["application"], "application")
 
 
 def environment(name: str, origin: str = "", *, dry_run: bool = False) -> Environment:
-    """One environment by its name. Raises Refused for any fault in its settings."""
-    settings = _settings()
-    values = _merged(settings.get("defaults", {}), settings["environments"][name])
-    for setting, variables in VARIABLES.items():
-        if values.get("endpoint_url") and setting in OF_THE_REAL_AWS:
-            continue
-        found = next((value for v in variables if (value := _variable(v, name))), None)
-        if found is not None:
-            values[setting] = found
-    if values.get("endpoint_url"):
-        values["endpoint_url"] = os.environ.get("AWS_ENDPOINT_URL") or values["endpoint_url"]
-        _check_loopback(values["endpoint_url"], name)
-    known = {"name": name, "endpoint_host": urlsplit(str(values.get("endpoint_url", ""))).netloc}
-    values = {key: _filled(value, {**values, **known}, name) for key, value in values.items()}
-    given: dict[str, Any] = {"name": name, "origin": origin, "application": application(), "dry_run": dry_run}
-    return _record(Environment, values, f"environments.{name}", given)
+    """One environment by its name. Raises Refused for any fault in its settings.
+
+    origin: of the choice, empty for an environment that was not chosen. dry_run: a variable that is not set is shown as
+    `<NAME>`.
+    """
+    filled = _Values(name, lenient=dry_run, chosen=bool(origin)).filled()
+    for key in GIVEN & filled.keys():
+        raise Refused(f"{settings_file()}: environments.{name}.{key} is not a known setting.")
+    made = _record(Environment, filled, f"environments.{name}")
+    if made.endpoint_url and urlsplit(made.endpoint_url).hostname not in LOOPBACK:
+        # An environment with an endpoint of its own is embedded: it must never reach a real host.
+        raise Refused(f"{name} is embedded and its endpoint must be on this machine, not {made.endpoint_url}.")
+    for text in _texts(made):
+        text.needed()
+    return msgspec.structs.replace(made, name=name, origin=origin, application=application(), dry_run=dry_run)
 
 
-def _check_loopback(url: str, name: str) -> None:
-    """An environment with an endpoint of its own is embedded: it must never reach a real host."""
-    if urlsplit(url).hostname not in LOOPBACK:
-        raise Refused(f"{name} is embedded and its endpoint must be on this machine, not {url}.")
+def _texts(record: Struct) -> Iterator[Filled]:
+    """The texts of a record and its tables that every command may read without asking for them."""
+    for field in msgspec.structs.fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, Struct):
+            yield from _texts(value)
+        elif isinstance(value, Filled):
+            yield value
 
 
-def _variable(name: str, environment_name: str) -> str | None:
-    """An environment variable: NAME_ENV where it is set, else NAME. Empty counts as not set."""
-    return os.environ.get(f"{name}_{environment_name.upper()}") or os.environ.get(name) or None
+class _Values:
+    """The settings of one environment as tables, and where each value came from."""
 
+    def __init__(self, name: str, *, lenient: bool, chosen: bool = False) -> None:
+        self.name, self.lenient = name, lenient
+        self.origins: dict[str, str] = {}
+        settings = _settings()
+        own = settings["environments"][name]
+        self.tables = self._merged(settings.get("defaults", {}), own, "")
+        embedded = bool(self.tables.get("endpoint_url"))
+        for path, variables in VARIABLES.items():
+            if not (embedded and path in OF_THE_REAL_AWS):
+                self._override(path, variables)
+        elsewhere = urlsplit(os.environ.get("AWS_ENDPOINT_URL", "")).hostname not in LOOPBACK
+        # An endpoint elsewhere is the real AWS's: it says nothing of an embedded environment that nobody has chosen.
+        if embedded and (chosen or not elsewhere):
+            self._override("endpoint_url", ("AWS_ENDPOINT_URL",))
 
-def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults with an environment's own settings over them, tables merged key by key."""
-    merged = {**defaults, **own}
-    for key, value in defaults.items():
-        if isinstance(value, dict) and isinstance(own.get(key), dict):
-            merged[key] = {**value, **own[key]}
-    return merged
+    def _merged(self, defaults: Mapping[str, Any], own: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        """The defaults with the environment's own settings over them, table by table."""
+        merged: dict[str, Any] = {}
+        for key in {**defaults, **own}:
+            path = f"{prefix}{key}"
+            value, default = own.get(key), defaults.get(key)
+            if isinstance(value, dict) or (key not in own and isinstance(default, dict)):
+                merged[key] = self._merged(default if isinstance(default, dict) else {}, value or {}, f"{path}.")
+            else:
+                merged[key] = value if key in own else default
+                self.origins[path] = f"[environments.{self.name}]" if key in own else "[defaults]"
+        return merged
 
+    def _override(self, path: str, variables: tuple[str, ...]) -> None:
+        table, _, key = path.rpartition(".")
+        for variable in variables:
+            found, name = self.variable(variable)
+            if found:
+                (self.tables.setdefault(table, {}) if table else self.tables)[key] = found
+                self.origins[path] = name
+                return
 
-def _filled(value: Any, values: Mapping[str, Any], name: str, depth: int = 0) -> Any:
-    """A value with its `${…}` filled in as far as is known."""
-    if isinstance(value, dict):
-        return {key: _filled(item, values, name, depth) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_filled(item, values, name, depth) for item in value]
-    if not isinstance(value, str):
-        return value
-    if depth > 5:
-        raise Refused(f"{settings_file()}: environments.{name}: {value!r} refers to itself.")
+    def variable(self, name: str) -> tuple[str, str]:
+        """An environment variable and its name: NAME_ENV where it is set, else NAME. Empty counts as not set."""
+        for one in (f"{name}_{self.name.upper()}", name):
+            if os.environ.get(one):
+                return os.environ[one], one
+        return "", ""
 
-    def replace(match: re.Match[str]) -> str:
+    def filled(self) -> dict[str, Any]:
+        """The tables with every `${…}` filled in as far as is known."""
+        filled = {key: self._fill(value, key) for key, value in self.tables.items()}
+        for path in OPTIONAL:
+            table, _, key = path.partition(".")
+            if isinstance(filled.setdefault(table, {}), dict):
+                filled[table].setdefault(key, self._made("", "", [], path))
+        return filled
+
+    def _fill(self, value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {key: self._fill(item, f"{path}.{key}") for key, item in value.items()}
+        if isinstance(value, list):
+            return [str(self._text(item, path, 0).needed()) if isinstance(item, str) else item for item in value]
+        return self._text(value, path, 0) if isinstance(value, str) else value
+
+    def _text(self, raw: str, path: str, depth: int) -> Filled:
+        if depth > DEPTH:
+            raise Refused(f"{settings_file()}: environments.{self.name}: {raw!r} refers to itself.")
+        text, shown, end = "", "", 0
+        missing: list[str] = []
+        # A value that came whole from a variable is shown masked, as one that is pasted in is.
+        whole = not self.origins.get(path, "[").startswith("[")
+        for match in REFERENCE.finditer(raw):
+            part = self._reference(match, path, depth)
+            between = raw[end : match.start()]
+            text, shown, end = text + between + part, shown + between + part.shown, match.end()
+            missing += part.missing
+        text, shown = text + raw[end:], shown + raw[end:]
+        return self._made(text, "***" if whole and path not in ("region", "endpoint_url") else shown, missing, path)
+
+    def _reference(self, match: re.Match[str], path: str, depth: int) -> Filled:
         word = match[1]
         if word.isupper():
-            return _variable(word, name) or match[0]
-        if not isinstance(values.get(word), str):
-            raise Refused(f"{settings_file()}: environments.{name}: {match[0]} is no setting of it.")
-        return str(_filled(values[word], values, name, depth + 1))
+            found, name = self.variable(word)
+            if found:
+                self.origins[path] = f"{self.origins.get(path, '')} with {name}".strip()
+            return self._made(found or f"<{word}>", "***" if found else f"<{word}>", [] if found else [word], path)
+        value: Any = {**self.tables, "name": self.name}
+        for key in word.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if word == "endpoint_host":
+            value = urlsplit(str(self.tables.get("endpoint_url", ""))).netloc
+        if not isinstance(value, str):
+            raise Refused(f"{settings_file()}: environments.{self.name}: {match[0]} is not a setting of it.")
+        return self._text(value, word, depth + 1)
 
-    return REFERENCE.sub(replace, value)
+    def _made(self, text: str, shown: str, missing: list[str], path: str) -> Filled:
+        made = Filled(text)
+        made.path, made.environment, made.lenient = path, self.name, self.lenient
+        made.shown, made.missing = shown, tuple(missing)
+        return made
+
+
+def rows(name: str) -> list[tuple[str, str, str]]:
+    """Every setting of an environment: its path, its value with what came from variables masked, where it came from."""
+    values = _Values(name, lenient=True)
+    filled = values.filled()
+
+    def leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in table.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    known = dict(leaves(filled, ""))
+    for path, default in _defaults(Environment, ""):
+        known.setdefault(path, default)
+    return [(path, _shown(value), values.origins.get(path, "the default")) for path, value in sorted(known.items())]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Filled):
+        return value.shown
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _defaults(kind: type[Struct], prefix: str) -> Iterator[tuple[str, Any]]:
+    """The settings that a file may leave out, with what holds then."""
+    for field in msgspec.structs.fields(kind):
+        table = msgspec.inspect.type_info(field.type)
+        inner = getattr(getattr(table, "type", table), "cls", None)
+        if field.name in GIVEN and not prefix:
+            continue
+        if isinstance(inner, type) and issubclass(inner, Table):
+            yield from _defaults(inner, f"{prefix}{field.name}.")
+        elif isinstance(field.default, (bool, int, str, tuple)):
+            yield f"{prefix}{field.name}", field.default
 
 
 def _settings() -> dict[str, Any]:
@@ -251,8 +460,8 @@ def _settings() -> dict[str, Any]:
     path = settings_file()
     try:
         stamp = path.stat().st_mtime_ns
-    except OSError as error:
-        raise Refused(f"The settings cannot be read: {path}: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        raise Refused(f"The settings cannot be read: {path}: {getattr(error, 'strerror', error)}.") from error
     if (path, stamp) not in _parsed:
         _parsed[path, stamp] = _parse(path)
     return _parsed[path, stamp]
@@ -262,49 +471,49 @@ _parsed: dict[tuple[Path, int], dict[str, Any]] = {}
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise Refused(f"The settings cannot be read: {path}: {error}.") from error
     for key in settings.keys() - {"application", "defaults", "environments"}:
         raise Refused(f"{path}: {key} is not known there.")
     for key in ("application", "environments"):
-        if not isinstance(settings.get(key), dict):
-            raise Refused(f"{path}: the table [{key}] is missing.")
+        if not isinstance(settings.get(key), dict) or not settings[key]:
+            raise Refused(f"{path}: the table [{key}] is missing or empty.")
+    if not isinstance(settings.get("defaults", {}), dict):
+        raise Refused(f"{path}: defaults is not a table.")
     if not all(isinstance(table, dict) for table in settings["environments"].values()):
         raise Refused(f"{path}: environments holds something that is not a table.")
     return settings
 
 
-def _record(kind: type[R], values: Mapping[str, Any], table: str, given: Mapping[str, Any]) -> R:
-    """A frozen record from a table: unknown keys, missing keys and wrong types are refused by name."""
-    expected = {item.name: item for item in fields(cast(Any, kind)) if item.name not in given}
-    for key in values.keys() - expected.keys():
-        raise Refused(f"{settings_file()}: {table}.{key} is not a known setting.")
-    checked: dict[str, Any] = {}
-    for key, item in expected.items():
-        if key in values:
-            checked[key] = _typed(values[key], item.type, f"{table}.{key}")
+def _record(kind: type[R], values: Mapping[str, Any], table: str) -> R:
+    """A frozen record from a table. Raises Refused, naming the key that is unknown, missing, mistyped or malformed."""
     try:
-        return kind(**given, **checked)
-    except TypeError as error:
-        needed = ", ".join(re.findall(r"'(\w+)'", str(error)))
-        raise Refused(f"{settings_file()}: {table} needs {needed}.") from error
+        return msgspec.convert(values, kind, dec_hook=_setting)
+    except msgspec.ValidationError as error:
+        raise Refused(f"{settings_file()}: {_fault(str(error), table)}.") from error
 
 
-def _typed(value: Any, kind: Any, key: str) -> Any:
-    """A TOML value as the type that a record wants. Raises Refused, naming the key."""
-    if isinstance(kind, UnionType):
-        kind = get_args(kind)[0]
-    wanted = {str: "text", int: "a whole number", bool: "true or false"}.get(kind)
-    if wanted:
-        if type(value) is not kind:
-            raise Refused(f"{settings_file()}: {key} must be {wanted}, not {value!r}.")
-        if kind is int and value < 0:
-            raise Refused(f"{settings_file()}: {key} must not be negative.")
-        return value
-    container, wanted = (list, "a list of texts") if get_origin(kind) is tuple else (dict, "a table of texts")
-    items = value.values() if isinstance(value, dict) else value
-    if not isinstance(value, container) or not all(isinstance(item, str) for item in items):
-        raise Refused(f"{settings_file()}: {key} must be {wanted}, not {value!r}.")
-    return tuple(value) if container is list else dict(value)
+def _setting(kind: type[Any], value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+    return kind(value)
+
+
+WORDS = {"str": "text", "int": "a whole number", "bool": "true or false", "array": "a list", "object": "a table"}
+
+
+def _fault(said: str, table: str) -> str:
+    """What msgspec found, with the key's own name: `Object contains unknown field `x` - at `$.frontend``."""
+    what, _, where = said.partition(" - at `")
+    path = f"{table}{where.removeprefix('$').removesuffix('`')}"
+    if found := re.match(r"Object (contains unknown|missing required) field `(.*)`", what, re.DOTALL):
+        return f"{path}.{found[2]} is not a known setting" if "unknown" in found[1] else f"{path} needs {found[2]}"
+    if found := re.match(r"Expected `(\w+)`, got `(\w+)`", what):
+        return f"{path} must be {WORDS.get(found[1], found[1])}, not {WORDS.get(found[2], found[2])}"
+    if found := re.match(r"Expected `int` (.*)", what):
+        return f"{path} must be a whole number {found[1]}"
+    return f"{path} is malformed: {what}"

@@ -24,7 +24,7 @@ def invalidate(
     Raises DeployError where CloudFront refuses, or is not done after a quarter of an hour.
     """
     client = aws.client("cloudfront", environment)
-    distribution = environment.distribution
+    distribution = environment.frontend.distribution
     with aws.errors(f"invalidating {len(paths)} paths of {distribution}", environment):
         batch = {
             "Paths": {"Quantity": len(paths), "Items": list(paths)},

@@ -143,8 +143,8 @@ def _finish(
         site,
         state,
         etags,
-        cache_control=environment.cache_control,
-        keep_releases=environment.keep_releases,
+        cache_control=environment.frontend.cache_control,
+        keep_releases=environment.frontend.keep_releases,
         application=environment.application.name,
         environment=environment.name,
     )

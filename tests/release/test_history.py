@@ -248,7 +248,7 @@ def test_a_storybook_is_released_by_the_same_engine(cloud: EmbeddedCloud, invoke
     found = cloud.client("s3").get_object(Bucket="local-mint-app-storybook", Key="index.html")
     assert found["Body"].read() == (folder / "index.html").read_bytes()
     assert refused.returncode == 2
-    assert "prod has no storybook_bucket" in refused.stderr
+    assert "prod has no storybook.bucket" in refused.stderr
 
 
 def test_references_are_read_as_a_browser_reads_them(tmp_path: Path) -> None:

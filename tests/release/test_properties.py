@@ -3,10 +3,10 @@
 import itertools
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
@@ -49,6 +49,12 @@ def write(folder: Path, tree: Mapping[str, bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
     return folder
+
+
+def keeping(environment: Environment, releases: int) -> Environment:
+    """The environment with another number of releases to keep, and no limit on deletes."""
+    frontend = msgspec.structs.replace(environment.frontend, keep_releases=releases, max_delete_percent=100)
+    return msgspec.structs.replace(environment, frontend=frontend)
 
 
 class Bucket:
@@ -101,7 +107,7 @@ def test_a_release_does_what_its_plan_says(
         for name, value in cloud.env.items():
             patch.setenv(name, value)
         local = settings.find("local")
-    bucket = Bucket(cloud, replace(local, keep_releases=keep, max_delete_percent=100))
+    bucket = Bucket(cloud, keeping(local, keep))
     for key, body in foreign.items():
         bucket.s3.put_object(Bucket=bucket.name, Key=key, Body=body)
     expected = dict(foreign)
@@ -145,7 +151,7 @@ def test_with_nothing_kept_the_bucket_is_the_exact_mirror(
         for name, value in cloud.env.items():
             patch.setenv(name, value)
         local = settings.find("local")
-    bucket = Bucket(cloud, replace(local, keep_releases=0, max_delete_percent=100))
+    bucket = Bucket(cloud, keeping(local, 0))
     bucket.s3.put_object(Bucket=bucket.name, Key="theirs/+ %20?", Body=b"")
     bucket.s3.put_object(Bucket=bucket.name, Key="folder/", Body=b"")
 

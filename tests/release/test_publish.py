@@ -83,7 +83,7 @@ def changed_settings(tmp_path: Path, **changes: object) -> dict[str, str]:
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in changes.items())
     text = (ROOT / "environments.toml").read_text()
     path = tmp_path / "settings.toml"
-    path.write_text(text.replace("[environments.local]\n", f"[environments.local]\n{lines}"))
+    path.write_text(text.replace("[environments.local.frontend]\n", f"[environments.local.frontend]\n{lines}"))
     return {"ENVIRONMENTS_FILE": str(path)}
 
 
@@ -171,7 +171,7 @@ def test_a_change_of_headers_alone_is_a_change(site: Site, release: Release, tmp
 
     env = changed_settings(tmp_path)
     path = Path(env["ENVIRONMENTS_FILE"])
-    path.write_text(path.read_text() + '\n[environments.local.cache_control]\n"robots.*" = "max-age=60"\n')
+    path.write_text(path.read_text() + '\n[environments.local.frontend.cache_control]\n"robots.*" = "max-age=60"\n')
     done = release(folder, "--dry-run", **env)
     release(folder, **env)
 
