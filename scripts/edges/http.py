@@ -29,7 +29,14 @@ URL = re.compile(r"https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 
 
 class Unreachable(DeployError):
-    """No answer came: not connected, cut off, or later than the deadline. Its text says why, without the URL."""
+    """No answer came: not connected, cut off, or later than the deadline. Its text says why, without the URL.
+
+    sent: whether a connection was made, so that the server may have done what was asked for.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,12 @@ def _flaw(url: str) -> str:
     return ""
 
 
+def keeps_secrets(url: str) -> bool:
+    """Whether a secret may be sent to a URL: what is sent is encrypted, or stays on this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in LOOPBACK
+
+
 def request(
     method: str,
     url: str,
@@ -118,6 +131,7 @@ class _Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.over = False
+        self.connected = False
         self._connection: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
@@ -151,13 +165,20 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Hand the redirect over as an answer."""
 
 
-def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
-    """An opener whose connections the deadline can end."""
+def _opener(deadline: _Deadline, url: str) -> urllib.request.OpenerDirector:
+    """An opener whose connections the deadline can end. No proxy leads back to this machine."""
 
     def ended(kind: type[http.client.HTTPConnection]) -> Any:
         def connection(*address: Any, **options: Any) -> http.client.HTTPConnection:
             made: Any = kind(*address, **options)
             made._create_connection = deadline.connect
+            connect = made.connect
+
+            def connected() -> None:
+                connect()
+                deadline.connected = True
+
+            made.connect = connected
             return made  # type: ignore[no-any-return]
 
         return connection
@@ -170,7 +191,8 @@ def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
         def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
             return self.do_open(ended(http.client.HTTPSConnection), request)
 
-    return urllib.request.build_opener(Plain, Secure, _NoRedirect)
+    direct = [urllib.request.ProxyHandler({})] if urlsplit(url).hostname in LOOPBACK else []
+    return urllib.request.build_opener(Plain, Secure, _NoRedirect, *direct)
 
 
 def _once(method: str, url: str, timeout: float, headers: Mapping[str, str], body: bytes | None, most: int) -> Answer:
@@ -179,7 +201,7 @@ def _once(method: str, url: str, timeout: float, headers: Mapping[str, str], bod
         try:
             asked = urllib.request.Request(url, body, sent, method=method)
             try:
-                answer: Any = _opener(deadline).open(asked, timeout=timeout)
+                answer: Any = _opener(deadline, url).open(asked, timeout=timeout)
             except urllib.error.HTTPError as error:
                 answer = error
             with answer:
@@ -187,7 +209,7 @@ def _once(method: str, url: str, timeout: float, headers: Mapping[str, str], bod
                 status, content = answer.status, answer.read(most)
                 missing = (getattr(answer, "length", None) or 0) if len(content) < most else 0
         except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
-            raise Unreachable(_why(error, deadline.over, timeout)) from error
+            raise Unreachable(_why(error, deadline.over, timeout), sent=deadline.connected) from error
         if deadline.over:
             raise Unreachable(_why(None, True, timeout))
         if missing:
