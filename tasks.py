@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import scripts.releases
     import scripts.revert
     import scripts.run_task
+    import scripts.settings
     import scripts.status
 
 # Invoke turns the caches of bytecode off; without them every command compiles all that it imports.
@@ -205,6 +206,11 @@ def revert(
 @command(lambda: scripts.status.status, changes=False, embedded=False, application=True)
 def status() -> None:
     """Say what runs where: version, commit, age, and how far behind the main branch."""
+
+
+@command(lambda: scripts.settings.settings, changes=False, embedded=False)
+def settings() -> None:
+    """Show every setting of an environment and where it came from; values of variables are masked."""
 
 
 @command(lambda: scripts.announce_failure.announce_failure, changes=False)

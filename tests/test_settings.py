@@ -1,11 +1,19 @@
 """The settings: what is read, where it is looked for, and everything that is refused."""
 
+import copy
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from scripts.frame import settings
 from scripts.frame.errors import Refused
+from scripts.frame.settings import Environment
+from tests.conftest import ROOT, Invoke
 
 MINIMAL = """
 [application]
@@ -19,17 +27,15 @@ region = "us-west-2"
 registry = "${account}.dkr.ecr.${region}.amazonaws.com"
 account = "${AWS_ACCOUNT_ID}"
 cluster = "${name}-app"
-service = "app"
-secrets = '^/${name}/app/\\S+$'
-image = "app"
-image_file = "Dockerfile"
 build_context = "."
-function = "manager"
-qualifier = "1"
 site = "https://dev.example.org"
 healthcheck = "${site}/health"
-build_dir = "build"
-build = ["true"]
+service = { name = "app", image = "app", file = "Dockerfile", secrets = '^/${name}/app/\\S+$' }
+manager.function = "manager"
+manager.qualifier = "1"
+frontend.bucket = "${STATIC_S3_BUCKET}"
+frontend.folder = "build"
+frontend.build = ["true"]
 """
 
 
@@ -54,18 +60,18 @@ def test_settings_hold_the_values_of_the_three_environments(name: str, expected:
     """Function, version, cluster and site are those that the old workflow used."""
     env = settings.find(name)
 
-    assert (env.function, env.qualifier, env.cluster, env.site) == expected
-    assert env.secrets == rf"^/{name}/mint-app/\S+$"
+    assert (env.manager.function, env.manager.qualifier, env.cluster, env.site) == expected
+    assert env.service.secrets.require() == rf"^/{name}/mint-app/\S+$"
     assert env.healthcheck == f"{env.site}/api/v1/healthcheck"
-    assert env.database == f"mint{name}"
+    assert env.database.name.require() == f"mint{name}"
 
 
 def test_only_dev_can_have_its_database_cleaned() -> None:
     """The clean function is set where a database may be cleaned, and never in prod."""
     real = [settings.environment(name) for name in ("dev", "impl", "prod")]
 
-    assert [bool(env.clean_function) for env in real] == [True, False, False]
-    assert [env.backup for env in real] == [False, True, True]
+    assert [bool(env.cleaner.function) for env in real] == [True, False, False]
+    assert [env.database.backup for env in real] == [False, True, True]
     assert [env.confirm for env in real] == [False, False, True]
 
 
@@ -138,20 +144,38 @@ def test_an_environment_that_is_not_known_is_refused(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('qualifier = "1"', "qualifier = ", "line 19"),
-        ('qualifier = "1"', 'qualifer = "1"', "environments.dev.qualifer is not a known setting"),
-        ('qualifier = "1"', "", "environments.dev needs qualifier"),
-        ('qualifier = "1"', "qualifier = 1", "environments.dev.qualifier must be text, not 1"),
-        ('build = ["true"]', 'build = "true"', "environments.dev.build must be a list of texts"),
-        ('build = ["true"]', "build = [1]", "environments.dev.build must be a list of texts"),
-        ('build = ["true"]', 'build = ["true"]\nkeep_releases = -1', "keep_releases must not be negative"),
-        ('build = ["true"]', 'build = ["true"]\nbackup = 1', "backup must be true or false"),
-        ('build = ["true"]', 'build = ["true"]\nfrontend = {a = 1}', "frontend must be a table of texts"),
-        ("${site}/health", "${sight}/health", "${sight} is no setting of it"),
+        ('qualifier = "1"', "qualifier = ", "line 18"),
+        ('qualifier = "1"', 'qualifer = "1"', "environments.dev.manager.qualifer is not a known setting"),
+        ('qualifier = "1"', "timeout = 5", "environments.dev.manager needs qualifier"),
+        ('qualifier = "1"', "qualifier = 1", "environments.dev.manager.qualifier must be text, not 1"),
+        (
+            'qualifier = "1"',
+            'qualifier = "1"\nmanager.timeout = 0',
+            "manager.timeout must be a whole number >= 1, not 0",
+        ),
+        ('build = ["true"]', 'build = "true"', "environments.dev.frontend.build must be a list, not 'true'"),
+        ('build = ["true"]', "build = [1]", "environments.dev.frontend.build[0] must be text"),
+        ('build = ["true"]', 'build = ["true"]\nfrontend.keep_releases = -1', "must be a whole number >= 0, not -1"),
+        ('build = ["true"]', 'build = ["true"]\nfrontend.max_delete_percent = 101', "number <= 100, not 101"),
+        ('build = ["true"]', 'build = ["true"]\ndatabase.backup = 1', "database.backup must be true or false, not 1"),
+        ('build = ["true"]', 'build = ["true"]\nfrontend.variables = {a = 1}', "frontend.variables[...] must be text"),
+        ('build = ["true"]', 'build = ["true"]\nfrontend.variables = "a"', "frontend.variables must be a table"),
+        ('build = ["true"]', 'build = ["true"]\nname = "other"', "environments.dev.name is not a known setting"),
+        ('build = ["true"]', 'build = ["true"]\ndry_run = true', "environments.dev.dry_run is not a known setting"),
+        ('build = ["true"]', 'build = ["true"]\nstorybook = 1', "environments.dev.storybook must be a table, not 1"),
+        ('region = "us-west-2"', 'region = "the moon"', "environments.dev.region is malformed: 'the moon'"),
+        ('region = "us-west-2"', 'region = "us-west-2\\n"', "environments.dev.region is malformed"),
+        ('site = "https://dev', 'site = "ftp://dev', "environments.dev.site is malformed: 'ftp://dev.example.org'"),
+        ('cluster = "${name}-app"', 'cluster = "${CLUSTER}"', "CLUSTER is not set: dev needs it for its cluster"),
+        ("${site}/health", "${sight}/health", "${sight} is not a setting of it"),
+        ("${site}/health", "${frontend}/health", "${frontend} is not a setting of it"),
+        ("${site}/health", "${site.x}/health", "${site.x} is not a setting of it"),
         ("https://dev.example.org", "${site}", "refers to itself"),
         ("[application]", "[applications]", "applications is not known there"),
         ('name = "app"', "", "application needs name"),
         ("[environments.dev]", "[environments]", "environments holds something that is not a table"),
+        ("[environments.dev]", "defaults = []\n[environments.dev]", "application.defaults is not a known setting"),
+        ("[application]", "defaults = []\n[application]", "defaults is not a table"),
     ],
 )
 def test_malformed_settings_are_refused_with_line_or_key(file: Path, old: str, new: str, said: str) -> None:
@@ -176,7 +200,7 @@ def test_a_settings_file_that_is_not_there_is_refused(monkeypatch: pytest.Monkey
 def test_a_missing_variable_is_named_with_where_it_is_looked_for() -> None:
     """The message names both variables and the settings file."""
     with pytest.raises(Refused) as error:
-        settings.find("prod").require("account")
+        settings.find("prod").account.require()
 
     assert "AWS_ACCOUNT_ID is not set" in str(error.value)
     assert "AWS_ACCOUNT_ID_PROD and AWS_ACCOUNT_ID" in str(error.value)
@@ -187,39 +211,40 @@ def test_a_dry_run_shows_a_missing_variable_in_its_place() -> None:
     """So that the rest of the plan can be read without it."""
     env = settings.find("prod", dry_run=True)
 
-    assert env.require("registry") == "<AWS_ACCOUNT_ID>.dkr.ecr.us-west-2.amazonaws.com"
+    assert env.registry.require() == "<AWS_ACCOUNT_ID>.dkr.ecr.us-west-2.amazonaws.com"
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "setting"),
+    ("variable", "value", "read"),
     [
-        ("AWS_ACCOUNT_ID", "12345", "account"),
-        ("AWS_REGION", "the moon", "region"),
-        ("STATIC_S3_BUCKET_DEV", "My_Bucket", "bucket"),
+        ("AWS_ACCOUNT_ID", "12345", lambda env: env.account.require()),
+        ("AWS_ACCOUNT_ID", "123456789012\n", lambda env: env.account.require()),
+        ("AWS_REGION", "the moon", lambda env: env.region),
+        ("STATIC_S3_BUCKET_DEV", "My_Bucket", lambda env: env.frontend.bucket.require()),
     ],
 )
 def test_a_malformed_value_is_refused(
-    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, setting: str
+    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, read: Callable[[Environment], str]
 ) -> None:
     """A value from a variable is checked like one from the file."""
     monkeypatch.setenv(variable, value)
 
     with pytest.raises(Refused) as error:
-        settings.find("dev").require(setting)
+        read(settings.find("dev"))
 
     assert repr(value) in str(error.value)
 
 
 def test_a_variable_of_one_environment_comes_before_the_common_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """STATIC_S3_BUCKET_DEV before STATIC_S3_BUCKET, and both before the file."""
-    file.write_text(MINIMAL + 'bucket = "from-the-file"\n')
-    assert settings.find("dev").require("bucket") == "from-the-file"
+    file.write_text(MINIMAL.replace("${STATIC_S3_BUCKET}", "from-the-file"))
+    assert settings.find("dev").frontend.bucket.require() == "from-the-file"
 
     monkeypatch.setenv("STATIC_S3_BUCKET", "common")
-    assert settings.find("dev").require("bucket") == "common"
+    assert settings.find("dev").frontend.bucket.require() == "common"
 
     monkeypatch.setenv("STATIC_S3_BUCKET_DEV", "of-dev")
-    assert settings.find("dev").require("bucket") == "of-dev"
+    assert settings.find("dev").frontend.bucket.require() == "of-dev"
 
 
 def test_a_fault_in_one_environment_stops_a_command_for_another(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,9 +258,73 @@ def test_a_fault_in_one_environment_stops_a_command_for_another(file: Path, monk
 def test_an_embedded_environment_never_reaches_a_real_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS_ENDPOINT_URL moves it to another port of this machine, and nowhere else."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9999")
-    assert settings.find("local").registry == "127.0.0.1:9999"
+    assert settings.find("local").registry.require() == "127.0.0.1:9999"
     assert settings.find("local").healthcheck == "http://127.0.0.1:9999/api/v1/healthcheck"
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://s3.us-west-2.amazonaws.com")
     with pytest.raises(Refused, match="must be on this machine"):
         settings.find("local")
+
+
+def test_an_endpoint_of_the_real_aws_is_no_matter_of_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VPC endpoint in AWS_ENDPOINT_URL does not stop dev because of local."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://vpce-1.s3.us-west-2.vpce.amazonaws.com")
+
+    assert settings.find("dev").name == "dev"
+
+
+def test_a_setting_that_nobody_has_set_is_refused_where_it_is_needed() -> None:
+    """With the variable and the setting that would do."""
+    with pytest.raises(
+        Refused, match=r"prod has no storybook\.bucket: set STORYBOOK_S3_BUCKET or storybook\.bucket in"
+    ):
+        settings.find("prod").storybook.bucket.require()
+
+
+def test_every_value_is_shown_with_where_it_came_from(invoke: Invoke, tmp_path: Path) -> None:
+    """What came from a variable, and may be a secret, is masked."""
+    variables = {"STATIC_S3_BUCKET_PROD": "the-bucket", "OKTA_SERVER_ID": "the-server", "AWS_REGION": "us-east-1"}
+    done = invoke("settings", "--env=prod", **variables)
+
+    assert done.returncode == 0, done.stderr
+    shown = {line.split()[0]: line.split(maxsplit=1)[1] for line in done.stdout.splitlines()}
+    assert shown["manager.qualifier"].split(maxsplit=1) == ["6", "[environments.prod]"]
+    assert shown["frontend.folder"].split(maxsplit=1) == [str(tmp_path / "frontend"), "BUILD_PATH"]
+    assert shown["manager.timeout"].split(maxsplit=1) == ["930", "[defaults]"]
+    assert shown["scan.qualifier"].split(maxsplit=1) == ["7", "[defaults]"]
+    assert shown["storybook.folder"].split(maxsplit=1) == ["storybook-static", "the default"]
+    assert shown["region"].split(maxsplit=1) == ["us-east-1", "AWS_REGION"]
+    assert shown["account"].split(maxsplit=1) == ["<AWS_ACCOUNT_ID>", "[defaults]"]
+    assert shown["frontend.bucket"].split(maxsplit=1) == ["***", "STATIC_S3_BUCKET_PROD"]
+    issuer = shown["frontend.variables.REACT_APP_OKTA_ISSUER"]
+    assert issuer.split(maxsplit=1) == ["https://idm.cms.gov/oauth2/***", "[defaults] with OKTA_SERVER_ID"]
+    assert not {"the-bucket", "the-server"} & set(done.stdout.split())
+
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+VALUE = st.recursive(
+    st.one_of(TEXT, st.integers(), st.booleans(), st.floats(), st.just("${" * 50), st.just("${site}${A}")),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+@hypothesis.given(path=st.sampled_from([row[0] for row in settings.rows("dev")]), value=VALUE)
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+def test_whatever_stands_in_the_settings_they_are_read_or_refused(path: str, value: object) -> None:
+    """No value of any type for any setting is a traceback."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        file = Path(folder) / "settings.toml"
+        text = (ROOT / "environments.toml").read_text()
+        file.write_text(text)
+        patch.setenv("ENVIRONMENTS_FILE", str(file))
+        tables = copy.deepcopy(settings._settings())
+        *parents, last = path.split(".")
+        table = tables["environments"]["dev"]
+        for key in parents:
+            table = table.setdefault(key, {})
+        table[last] = value
+        patch.setattr(settings, "_settings", lambda: tables)
+
+        with suppress(Refused):
+            assert settings.find("dev").name == "dev"

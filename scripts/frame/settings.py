@@ -23,6 +23,8 @@ R = TypeVar("R", bound=Struct)
 ROOT = Path(__file__).resolve().parent.parent.parent
 REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+# Settings that no variable makes a secret of.
+PUBLIC = {"endpoint_url", "frontend.folder", "region"}
 # How deep settings may refer to each other.
 DEPTH = 5
 
@@ -391,7 +393,7 @@ class _Values:
             text, shown, end = text + between + part, shown + between + part.shown, match.end()
             missing += part.missing
         text, shown = text + raw[end:], shown + raw[end:]
-        return self._made(text, "***" if whole and path not in ("region", "endpoint_url") else shown, missing, path)
+        return self._made(text, "***" if whole and path not in PUBLIC else shown, missing, path)
 
     def _reference(self, match: re.Match[str], path: str, depth: int) -> Filled:
         word = match[1]
@@ -494,7 +496,7 @@ def _record(kind: type[R], values: Mapping[str, Any], table: str) -> R:
     try:
         return msgspec.convert(values, kind, dec_hook=_setting)
     except msgspec.ValidationError as error:
-        raise Refused(f"{settings_file()}: {_fault(str(error), table)}.") from error
+        raise Refused(f"{settings_file()}: {_fault(str(error), table, values)}.") from error
 
 
 def _setting(kind: type[Any], value: Any) -> Any:
@@ -506,14 +508,19 @@ def _setting(kind: type[Any], value: Any) -> Any:
 WORDS = {"str": "text", "int": "a whole number", "bool": "true or false", "array": "a list", "object": "a table"}
 
 
-def _fault(said: str, table: str) -> str:
-    """What msgspec found, with the key's own name: `Object contains unknown field `x` - at `$.frontend``."""
+def _fault(said: str, table: str, values: Any) -> str:
+    """What msgspec found, with the key's own name: "Object contains unknown field `x` - at `$.frontend`"."""
     what, _, where = said.partition(" - at `")
-    path = f"{table}{where.removeprefix('$').removesuffix('`')}"
-    if found := re.match(r"Object (contains unknown|missing required) field `(.*)`", what, re.DOTALL):
-        return f"{path}.{found[2]} is not a known setting" if "unknown" in found[1] else f"{path} needs {found[2]}"
-    if found := re.match(r"Expected `(\w+)`, got `(\w+)`", what):
-        return f"{path} must be {WORDS.get(found[1], found[1])}, not {WORDS.get(found[2], found[2])}"
+    path = where.removeprefix("$").removesuffix("`")
+    for key in path.removeprefix(".").split("."):
+        values = values.get(key, "…") if isinstance(values, Mapping) else values
+    name = f"{table}{path}"
+    if found := re.match(r"Object contains unknown field `(.*)`", what, re.DOTALL):
+        return f"{name}.{found[1]} is not a known setting"
+    if found := re.match(r"Object missing required field `(.*)`", what):
+        return f"{name} needs {found[1]}"
+    if found := re.match(r"Expected `(\w+)`, got `\w+`", what):
+        return f"{name} must be {WORDS.get(found[1], found[1])}, not {values!r}"
     if found := re.match(r"Expected `int` (.*)", what):
-        return f"{path} must be a whole number {found[1]}"
-    return f"{path} is malformed: {what}"
+        return f"{name} must be a whole number {found[1]}, not {values!r}"
+    return f"{name} is malformed: {values!r}"
