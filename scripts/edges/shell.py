@@ -14,7 +14,7 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
-from scripts.frame import console, stop
+from scripts.frame import console, stop, text
 from scripts.frame.errors import DeployError, Refused
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def _run(
         "_timeout": timeout,
         # A session of its own: what it starts can be ended with it, and a Ctrl-C reaches us alone.
         "_new_session": True,
+        # File names and commit messages may be in any encoding.
+        "_decode_errors": "replace",
         **redirect,
     }
     if stdin is not None:
@@ -104,7 +106,7 @@ def _run(
     except sh.TimeoutException as error:
         raise DeployError(f"`{words(arguments)}` took longer than {timeout} s.") from error
     except sh.ErrorReturnCode as error:
-        said = (error.stderr or error.stdout or b"").decode(errors="replace").strip()
+        said = text.without_credentials((error.stderr or error.stdout or b"").decode(errors="replace")).strip()
         raise DeployError(
             f"`{words(arguments)}` failed with exit code {error.exit_code}" + (f": {said}" if said else ".")
         ) from error

@@ -18,6 +18,9 @@ WORKFLOW_COMMAND = re.compile(r"::|##(?=\[)")
 # GitHub turns these into links, mentions, closed issues, pictures, tables, code.
 MARKDOWN = re.compile(r"[\\`*_{}\[\]()<>#!|~@&$]")
 
+# The user part of a URL, which may hold a password or a token: https://user:token@host/.
+USER_OF_URL = re.compile(r"(?<=://)[^\s/?#]*@")
+
 
 def in_actions() -> bool:
     """Whether GitHub Actions runs this process (it sets GITHUB_ACTIONS=true)."""
@@ -28,6 +31,11 @@ def plain(text: str) -> str:
     """Text for the terminal and for the log of Actions: its lines stay, nothing in them acts."""
     text = CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
     return WORKFLOW_COMMAND.sub(lambda match: " ".join(match[0]), text) if in_actions() else text
+
+
+def without_credentials(text: str) -> str:
+    """What another program printed, without the user part of the URLs in it."""
+    return USER_OF_URL.sub("", text)
 
 
 def document(json: str) -> str:
