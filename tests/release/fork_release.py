@@ -10,7 +10,7 @@ import sys
 
 from invoke.main import program
 
-MODULES = ("command", "release_static", "release.cdn", "release.publish", "release.verify")
+MODULES = ("frame.run", "release_static", "release.cdn", "release.publish", "release.verify")
 
 
 def main() -> None:
