@@ -1,6 +1,7 @@
 """Who may import whom, read from the syntax trees: layers point down, and there is no cycle."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -28,12 +29,12 @@ def layer(name: str) -> str:
     return words[0] if len(words) < 3 else words[1]
 
 
-def imports(path: Path, *, top_level: bool = False) -> set[str]:
-    """What a file imports: everywhere in it but for types alone, or only when it is loaded."""
+def imports(path: Path, *, top_level: bool = False, types: bool = False) -> set[str]:
+    """What a file imports: everywhere in it, for types alone too where that is asked for, or only when it is loaded."""
     names: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types:
             return
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -46,9 +47,9 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
     return names
 
 
-def used(path: Path) -> set[str]:
+def used(path: Path, *, types: bool = False) -> set[str]:
     """The modules of ours that a file imports. A package is its modules, not itself."""
-    return {name for name in imports(path) if name in MODULES and MODULES[name].name != "__init__.py"}
+    return {name for name in imports(path, types=types) if name in MODULES and MODULES[name].name != "__init__.py"}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -110,3 +111,11 @@ def test_nothing_slow_is_imported_when_the_command_line_loads(name: str) -> None
 
     assert not imports(MODULES[name], top_level=True) & slow
     assert used(MODULES[name]) <= {f"scripts.frame.{one}" for one in ("declaration", "errors", "stop", "text", "run")}
+
+
+def test_the_picture_of_the_architecture_is_that_of_the_code() -> None:
+    """The arrows between our folders in docs/architecture.md are the imports between them, types included."""
+    drawn = set(re.findall(r"^  (\w+) --> (\w+)$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE))
+    found = {(layer(name), layer(other)) for name, path in MODULES.items() for other in used(path, types=True)}
+
+    assert {arrow for arrow in drawn if set(arrow) <= set(LAYERS)} == {pair for pair in found if pair[0] != pair[1]}
