@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from ecs_manager import parameters, task_definition
 from ecs_manager.errors import BadRequest, ManagerError
 
@@ -14,6 +16,7 @@ POLL_SECONDS = 1.0
 MARGIN_SECONDS = 5.0
 # ECS answers from copies that lag behind: a task that was just started may not be known yet.
 UNKNOWN_LOOKS = 10
+REGISTER_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,21 @@ def deploy(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
         old = task_definition.registrable(current["taskDefinition"], current.get("tags", []))
         new = task_definition.changed(old, image, secrets)
         planned.append((service, current["taskDefinition"]["taskDefinitionArn"], None if new == old else new))
-    return _roll_out(call.ecs, cluster, planned)
+    return _roll_out(call, cluster, planned)
 
 
 def _roll_out(
-    ecs: Any, cluster: str, planned: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any] | None]]
+    call: Invocation, cluster: str, planned: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any] | None]]
 ) -> dict[str, Any]:
+    ecs = call.ecs
     updated: list[str] = []
+    deployments: dict[str, str] = {}
     arn = ""
     for service, current, new in planned:
+        name = service["serviceName"]
         try:
-            arn = ecs.register_task_definition(**new)["taskDefinition"]["taskDefinitionArn"] if new else current
-            ecs.update_service(
-                cluster=cluster, service=service["serviceName"], taskDefinition=arn, forceNewDeployment=True
-            )
+            arn = _register(call, new) if new else current
+            answer = ecs.update_service(cluster=cluster, service=name, taskDefinition=arn, forceNewDeployment=True)
         except Exception as error:
             if not updated:
                 raise
@@ -63,11 +67,31 @@ def _roll_out(
                 "PartlyUpdated", f"{service['serviceName']}: {error} Already rolling out: {done}."
             ) from error
         updated.append(service["serviceArn"])
+        deployments[name] = _primary(answer["service"])
     return {
         "ResponseMetadata": {"HTTPStatusCode": 200},
         "UpdatedServiceArns": updated,
         "NewTaskdefArn": arn,
+        "DeploymentIds": deployments,
     }
+
+
+def _primary(service: Mapping[str, Any]) -> str:
+    """The id of the deployment that ECS works towards, empty where a service has none of its own."""
+    return next((str(d["id"]) for d in service.get("deployments", []) if d.get("status") == "PRIMARY"), "")
+
+
+def _register(call: Invocation, definition: Mapping[str, Any]) -> str:
+    """Register a revision and return its ARN. A family takes one at a time: that refusal did nothing, and passes."""
+    for attempt in range(1, REGISTER_TRIES + 1):
+        try:
+            registered = call.ecs.register_task_definition(**definition)
+            return str(registered["taskDefinition"]["taskDefinitionArn"])
+        except ClientError as error:
+            if "Too many concurrent attempts" not in str(error) or attempt == REGISTER_TRIES:
+                raise
+            call.sleep(POLL_SECONDS * attempt)
+    raise AssertionError("the last try returns or raises")
 
 
 def runtask(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,10 +166,16 @@ def _words(entrypoint: Any) -> list[str]:
 
 
 def _wait(call: Invocation, cluster: str, arn: str) -> dict[str, Any]:
-    """The task once it has stopped. Raises ManagerError where the function's own time ends before."""
-    unknown = 0
+    """The task once it has stopped. Raises ManagerError where the function's own time ends before.
+
+    The task runs, whatever ECS answers: a look that fails is no end of it, and is repeated.
+    """
+    unknown, answer = 0, dict[str, Any]()
     while True:
-        answer = call.ecs.describe_tasks(cluster=cluster, tasks=[arn])
+        try:
+            answer = call.ecs.describe_tasks(cluster=cluster, tasks=[arn])
+        except (BotoCoreError, ClientError) as error:
+            answer = {"tasks": [], "failures": [{"reason": str(error)}]}
         task: dict[str, Any] = next(iter(answer["tasks"]), {})
         if task.get("lastStatus") == "STOPPED":
             return task

@@ -7,6 +7,8 @@ from typing import Any
 from ecs_manager.errors import ManagerError
 
 TAG = "ENV_VAR_NAME"
+PATH = re.compile(r"\^?((?:/[A-Za-z0-9_-]+){2,})/")
+LONGEST = 200
 
 
 def secrets(ssm: Any, expressions: Sequence[str]) -> list[dict[str, str]]:
@@ -15,11 +17,10 @@ def secrets(ssm: Any, expressions: Sequence[str]) -> list[dict[str, str]]:
     Returns `{"name": <the tag's value>, "valueFrom": <the parameter's name>}`, sorted by name. Raises
     ManagerError for an expression that is malformed or finds nothing, and for a name given twice.
     """
-    patterns = [_compiled(expression) for expression in expressions]
-    pages = ssm.get_paginator("describe_parameters").paginate(PaginationConfig={"PageSize": 50})
-    names = [p["Name"] for page in pages for p in page["Parameters"]]
+    patterns = [(_compiled(expression), _path(expression)) for expression in expressions]
     found: dict[str, str] = {}
-    for pattern in patterns:
+    for pattern, path in patterns:
+        names = _names(ssm, path)
         matching = [name for name in names if pattern.fullmatch(name)]
         tagged = {name: variable for name in matching if (variable := _variable(ssm, name))}
         if not tagged:
@@ -36,7 +37,28 @@ def secrets(ssm: Any, expressions: Sequence[str]) -> list[dict[str, str]]:
     return [{"name": variable, "valueFrom": found[variable]} for variable in sorted(found)]
 
 
+def _path(expression: str) -> str:
+    """The path that an expression begins with, such as /prod/mint-app: it never reaches further than that."""
+    found = PATH.match(expression)
+    if found is None:
+        raise ManagerError(
+            "BadExpression",
+            f"{expression!r} must begin with a path of two names at least, such as ^/prod/mint-app/.",
+        )
+    return found[1]
+
+
+def _names(ssm: Any, path: str) -> list[str]:
+    """The names of all parameters under a path."""
+    under = [{"Key": "Path", "Option": "Recursive", "Values": [path]}]
+    pages = ssm.get_paginator("describe_parameters").paginate(ParameterFilters=under, PaginationConfig={"PageSize": 50})
+    return [p["Name"] for page in pages for p in page["Parameters"]]
+
+
 def _compiled(expression: str) -> re.Pattern[str]:
+    # One repetition is enough for a path; several can take longer than the function has.
+    if len(re.findall(r"[*+{]", expression)) > 1 or len(expression) > LONGEST:
+        raise ManagerError("BadExpression", f"{expression[:LONGEST]!r} repeats more than once, or is too long.")
     try:
         return re.compile(expression)
     except re.error as error:

@@ -103,6 +103,7 @@ def test_deploy_updates_a_service_once_with_a_forced_deployment_and_reports_it(c
         "ResponseMetadata": {"HTTPStatusCode": 200},
         "UpdatedServiceArns": [service(cloud)["serviceArn"]],
         "NewTaskdefArn": service(cloud)["taskDefinition"],
+        "DeploymentIds": {APP: service(cloud)["deployments"][0]["id"]},
     }
 
 
@@ -173,13 +174,29 @@ def test_a_failure_half_way_says_which_services_are_already_rolling_out(cloud: E
 @pytest.mark.parametrize(
     ("expressions", "title", "said"),
     [
-        ([r"^/lokal/mint-app/\S+$"], "NoSecretsFound", r"matches \^/lokal.*: 0 of 3 names match"),
-        ([*SECRETS, "/nothing"], "NoSecretsFound", "matches /nothing"),
+        ([r"^/lokal/mint-app/\S+$"], "NoSecretsFound", r"matches \^/lokal.*: 0 of 0 names match"),
+        ([*SECRETS, "/local/mint-app/nothing"], "NoSecretsFound", "matches /local/mint-app/nothing"),
         (["/local/mint-app/note"], "NoSecretsFound", "1 of 3 names match"),
         (["/local/mint-app/postgres"], "NoSecretsFound", "0 of 3 names match"),
-        (["/local/(mint"], "BadExpression", "is not a regular expression"),
+        (["/local/mint-app/(x"], "BadExpression", "is not a regular expression"),
+        ([".*"], "BadExpression", "must begin with a path of two names"),
+        ([r"^/local/\S+$"], "BadExpression", "must begin with a path of two names"),
+        ([r"^(/prod)?/local/mint-app/\S+$"], "BadExpression", "must begin with a path of two names"),
+        ([r"^/local/mint-app/(a+)+$"], "BadExpression", "repeats more than once"),
+        (["^/local/mint-app/" + "a" * 300], "BadExpression", "or is too long"),
     ],
-    ids=["a typing error", "one of two", "only an untagged one", "only the beginning of a name", "malformed"],
+    ids=[
+        "a typing error",
+        "one of two",
+        "only an untagged one",
+        "only the beginning of a name",
+        "malformed",
+        "every parameter of the account",
+        "every application",
+        "another environment's too",
+        "one that backtracks",
+        "a long one",
+    ],
 )
 def test_an_expression_that_finds_no_secret_is_an_error(
     cloud: EmbeddedCloud, expressions: list[str], title: str, said: str
@@ -190,6 +207,43 @@ def test_an_expression_that_finds_no_secret_is_an_error(
 
     assert error.value.title == title
     assert changes(cloud) == []
+
+
+def test_an_alternative_does_not_reach_beyond_the_path(cloud: EmbeddedCloud) -> None:
+    """Names are read under the path alone, whatever the expression says after it."""
+    tag = [{"Key": "ENV_VAR_NAME", "Value": "OTHERS"}]
+    cloud.client("ssm").put_parameter(Name="/prod/mint-app/password", Value="x", Type="String", Tags=tag)
+
+    reply = commands.deploy(call(cloud), body(secrets=[r"/local/mint-app/\S+|/prod/mint-app/password"]))
+
+    names = [s["name"] for s in definition(cloud, reply["NewTaskdefArn"])["containerDefinitions"][0]["secrets"]]
+    assert names == ["OKTA_CLIENT_SECRET", "POSTGRES_PASSWORD"]
+
+
+def test_a_revision_that_is_refused_for_another_one_is_registered_again(cloud: EmbeddedCloud) -> None:
+    """A family takes one at a time; any other refusal is one, and so is the fifth."""
+    ecs, tries = cloud.client("ecs"), []
+
+    def busy(message: str, times: int) -> Callable[..., Any]:
+        def register(**given: Any) -> Any:
+            tries.append(given["family"])
+            if len(tries) <= times:
+                error = {"Error": {"Code": "ClientException", "Message": message}}
+                raise ClientError(error, "RegisterTaskDefinition")
+            return ecs.register_task_definition(**given)
+
+        return register
+
+    concurrent = "Too many concurrent attempts to create a new revision of the specified family."
+    reply = commands.deploy(call(cloud, register_task_definition=busy(concurrent, 3)), body(image=image(cloud, "v1")))
+    assert definition(cloud, reply["NewTaskdefArn"])["containerDefinitions"][0]["image"] == image(cloud, "v1")
+    assert len(tries) == 4
+
+    for message, expected in ((concurrent, 5), ("Container.image should not be null", 1)):
+        tries.clear()
+        with pytest.raises(ClientError):
+            commands.deploy(call(cloud, register_task_definition=busy(message, 99)), body(image=image(cloud, "v2")))
+        assert len(tries) == expected
 
 
 def test_secrets_are_found_on_every_page_of_parameters(cloud: EmbeddedCloud) -> None:
@@ -421,8 +475,30 @@ def test_a_task_that_ecs_does_not_know_yet_is_waited_for(cloud: EmbeddedCloud) -
         return missing if len(looks) < 4 else ecs.describe_tasks(**given)
 
     assert commands.runtask(call(cloud, describe_tasks=late), run())["taskStatus"]["exitCode"] == 0
+    looks.clear()
     with pytest.raises(ManagerError, match=r"does not know the task arn:.*: MISSING"):
         commands.runtask(call(cloud, describe_tasks=lambda **_: missing), run())
+
+
+@pytest.mark.parametrize("failures", [3, 99], ids=["for a moment", "for good"])
+def test_a_look_that_fails_is_no_end_of_the_task(cloud: EmbeddedCloud, failures: int) -> None:
+    """It runs, whatever ECS answers: the exit code is found later, or the outcome is not known."""
+    ecs, looks = cloud.client("ecs"), []
+
+    def failing(**given: Any) -> Any:
+        looks.append(given)
+        if len(looks) <= failures:
+            error = {"Error": {"Code": "ServerException", "Message": "try later"}}
+            raise ClientError(error, "DescribeTasks")
+        return ecs.describe_tasks(**given)
+
+    waiting = call(cloud, describe_tasks=failing)
+    if failures == 3:
+        assert commands.runtask(waiting, run())["taskStatus"]["exitCode"] == 0
+    else:
+        with pytest.raises(ManagerError, match="try later") as error:
+            commands.runtask(waiting, run())
+        assert error.value.title == "TaskLost"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def test_a_success_has_the_shape_of_the_wire_contract(cloud: EmbeddedCloud) -> N
     assert re.fullmatch(r"\d+\.\d ms", reply["data"]["duration"])
     response = reply["data"]["response"]
     assert response["request_payload"] == deploy()
-    assert set(response) == {"request_payload", "ResponseMetadata", "UpdatedServiceArns", "NewTaskdefArn"}
+    done = {"ResponseMetadata", "UpdatedServiceArns", "NewTaskdefArn", "DeploymentIds"}
+    assert set(response) == {"request_payload", *done}
     assert response["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
@@ -58,7 +59,7 @@ def test_a_success_has_the_shape_of_the_wire_contract(cloud: EmbeddedCloud) -> N
     [
         (deploy(cluster_id="nothing"), "ClusterNotFoundException"),
         (deploy(service_ids=["nothing"]), "ServiceNotFoundException"),
-        (deploy(secrets=["/nothing"]), "NoSecretsFound"),
+        (deploy(secrets=["/local/nothing/x"]), "NoSecretsFound"),
         (deploy(secrets=["("]), "BadExpression"),
     ],
 )
