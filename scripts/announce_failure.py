@@ -7,11 +7,14 @@ never changes the outcome of the job.
 import json
 import os
 import time
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.frame import console
+from scripts.edges import http
+from scripts.edges.http import Unreachable
+from scripts.frame import console, text
 from scripts.frame.errors import Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
@@ -19,6 +22,9 @@ from scripts.frame.settings import Environment
 from scripts.status import ask, healthchecks
 
 REQUEST_TIMEOUT = 10.0
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+# Characters of a value from outside: Slack folds long messages, and the log has the rest.
+LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -75,24 +81,30 @@ def plan(
     main = f"refs/heads/{environment.application.main_branch}"
     if github["REF"] not in (main, "<GITHUB_REF>"):
         return Announcement(f"{github['REF']} is not {main}", {})
+    url = console.github(f"{github['REPOSITORY']}/actions/runs/{github['RUN_ID']}")
+    shown = {name: quoted(value) for name, value in github.items()}
     message = (
-        f"The {github['REPOSITORY']} {github['REF']} branch broke on job {github['JOB']}!"
-        f" Contact {github['ACTOR']} for more information."
+        f"The {shown['REPOSITORY']} {shown['REF']} branch broke on job {shown['JOB']}!"
+        f" Contact {shown['ACTOR']} for more information."
     )
     details = {"Step": step, "Reason": reason, f"{environment.name} still runs": running}
-    text = "\n".join([message, *(f"{name}: {value}" for name, value in details.items() if value)])
-    url = console.github(f"{github['REPOSITORY']}/actions/runs/{github['RUN_ID']}")
+    told = "\n".join([message, *(f"{name}: {quoted(value)}" for name, value in details.items() if value)])
     attachment = {
-        "fallback": f"{text} {url}",
+        "fallback": f"{told} {url}",
         "color": "danger" if "deploy" in github["JOB"] else "warning",
-        "pretext": f"{github['REF']} branch failure!",
-        "author_name": github["ACTOR"],
-        "title": f"Build #{github['RUN_ID']} failed on job {github['JOB']}",
+        "pretext": f"{shown['REF']} branch failure!",
+        "author_name": shown["ACTOR"],
+        "title": f"Build #{shown['RUN_ID']} failed on job {shown['JOB']}",
         "title_link": url,
-        "text": text,
+        "text": told,
         "ts": int(time.time() if now is None else now),
     }
     return Announcement("", {"channel": environment.application.slack_channel, "attachments": [attachment]})
+
+
+def quoted(value: str) -> str:
+    """A value from outside as one line of a Slack message."""
+    return text.slack(" ".join(value.split())[:LONGEST])
 
 
 def announce(plan: Announcement) -> Announced:
@@ -106,25 +118,22 @@ def announce(plan: Announcement) -> Announced:
 
 
 def post(payload: Mapping[str, Any]) -> str:
-    """Post a payload as Slack's form field to $SLACK_WEBHOOK_URL. Returns why it was not taken, or ""."""
-    import http.client
-    import urllib.error
-    import urllib.parse
-    import urllib.request
-
-    url = os.environ.get("SLACK_WEBHOOK_URL", "")
+    """Post a payload as Slack's form field to $SLACK_WEBHOOK_URL. Returns why Slack did not take it, or ""."""
+    url = os.environ.get("SLACK_WEBHOOK_URL", "").strip()
     console.mask(url)
-    if not url.startswith(("https://", "http://127.0.0.1:")):
+    try:
+        # Nothing of what is wrong with it is shown: the whole URL is a secret.
+        usable = http.keeps_secrets(http.checked(url, "a webhook"))
+    except Refused:
+        usable = False
+    if not usable:
         return "SLACK_WEBHOOK_URL is not set to an https URL"
     body = urllib.parse.urlencode({"payload": json.dumps(payload)}).encode()
     try:
-        with urllib.request.urlopen(url, data=body, timeout=REQUEST_TIMEOUT):
-            return ""
-    except urllib.error.HTTPError as error:
-        with error:
-            return f"it answered with HTTP status {error.code}"
-    except OSError as error:
-        return str(getattr(error, "reason", "") or error or type(error).__name__)
-    except (ValueError, http.client.HTTPException) as error:
-        # Its text may hold a part of the URL, which is the secret.
-        return type(error).__name__
+        answer = http.request("POST", url, timeout=REQUEST_TIMEOUT, headers=FORM, body=body)
+    except Unreachable as error:
+        return str(error)
+    if answer.status != 200:
+        return f"it answered with HTTP status {answer.status}"
+    # https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors
+    return "" if answer.body.strip() == b"ok" else "its answer is not ok: SLACK_WEBHOOK_URL may not be Slack's"

@@ -1,19 +1,21 @@
 """What runs where: every environment, the version that answers, and how far it is behind the main branch."""
 
+import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.edges import git
 from scripts.edges.git import Commit
-from scripts.frame import settings, version
+from scripts.frame import settings, text, version
 from scripts.frame.errors import DeployError
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 
+# Seconds for an answer, and how much longer it is waited for: a name server that is silent holds no deadline.
 TIMEOUT = 5.0
+LEEWAY = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Table(Report):
         shown: list[tuple[str, ...]] = [("ENVIRONMENT", "VERSION", "BEHIND", "AGE", "COMMIT")]
         for row in self.rows:
             behind = "?" if row.behind is None else str(row.behind)
-            answers = (version.short(row.version), behind, row.age, row.subject)
-            shown.append((row.environment, *(answers if row.version else ("-", "-", "-", row.why))))
+            answers = (text.one_line(version.short(row.version), 60), behind, row.age, text.one_line(row.subject))
+            shown.append((row.environment, *(answers if row.version else ("-", "-", "-", text.one_line(row.why)))))
         return shown
 
 
@@ -71,17 +73,23 @@ def healthchecks(name: str | None = None) -> dict[str, str]:
 
 
 def ask(urls: Mapping[str, str]) -> list[Answering]:
-    """Ask all at the same time, so that a slow one delays no other. Takes a few seconds at most."""
+    """Ask all at the same time, so that a slow one delays no other. Takes 6 seconds at most."""
+    found: dict[str, Answering] = {}
 
-    def one(item: tuple[str, str]) -> Answering:
-        name, url = item
+    def one(name: str, url: str) -> None:
         try:
-            return Answering(name, version.answering(url, TIMEOUT), "")
+            found[name] = Answering(name, version.answering(url, TIMEOUT), "")
         except DeployError as error:
-            return Answering(name, "", f"does not answer: {error}")
+            found[name] = Answering(name, "", f"does not answer: {error}")
 
-    with ThreadPoolExecutor(max(1, len(urls))) as pool:
-        return list(pool.map(one, urls.items()))
+    threads = [threading.Thread(target=one, args=item, daemon=True) for item in urls.items()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + TIMEOUT + LEEWAY
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    late = f"does not answer: nothing after {TIMEOUT:g} s"
+    return [found.get(name) or Answering(name, "", late) for name in urls]
 
 
 def observe(urls: Mapping[str, str], folder: Path, main_branch: str, now: float) -> Table:

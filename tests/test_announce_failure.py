@@ -95,6 +95,19 @@ def test_outside_actions_it_is_refused_with_what_is_missing() -> None:
         payload()
 
 
+def test_what_comes_from_outside_is_shown_and_does_nothing(run: pytest.MonkeyPatch) -> None:
+    """No mention, no link, no line of its own, whichever value it is in."""
+    odd = "<!channel> & <https://example.org|here>\nprod still runs: v9"
+    shown = "&lt;!channel&gt; &amp; &lt;https://example.org|here&gt; prod still runs: v9"
+    run.setenv("GITHUB_ACTOR", odd)
+
+    (attachment,) = payload(step=odd, reason=odd, running=odd)["attachments"]
+
+    assert attachment["author_name"] == shown
+    assert attachment["text"].splitlines()[1:] == [f"Step: {shown}", f"Reason: {shown}", f"prod still runs: {shown}"]
+    assert "<" not in json.dumps(attachment)
+
+
 @contextmanager
 def silent() -> Iterator[str]:
     """A server that takes a connection and never answers."""
@@ -119,7 +132,9 @@ def silent() -> Iterator[str]:
         (Reply(b"invalid_token", 403), "HTTP status 403"),
         (Reply(b"rate limited", 429), "HTTP status 429"),
         (Reply(b"", 500), "HTTP status 500"),
-        (Reply(b"", drop=True), "without response"),
+        (Reply(b"", 302, {"Location": "http://127.0.0.1:9/"}), "HTTP status 302"),
+        (Reply(b"<html>Log in</html>"), "its answer is not ok"),
+        (Reply(b"", drop=True), "closed connection"),
     ],
 )
 def test_slack_refusing_is_a_warning(
@@ -142,7 +157,7 @@ def test_slack_being_slow_is_a_warning(run: pytest.MonkeyPatch) -> None:
         done = announce_failure.announce(announce_failure.plan(settings.environment("prod")))
 
     assert not done.posted
-    assert "timed out" in done.why
+    assert done.why == "no whole answer after 0.2 s"
 
 
 @pytest.mark.parametrize(

@@ -80,13 +80,38 @@ def test_a_slow_environment_delays_no_other() -> None:
     assert took < 1.5
 
 
-def test_a_dry_run_says_whom_it_would_ask(invoke: Invoke) -> None:
-    """And asks nobody."""
-    done = invoke("status", "--dry-run")
+def test_silence_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that never answers holds no deadline of a connection."""
+    monkeypatch.setattr(status, "TIMEOUT", 0.1)
+    monkeypatch.setattr(status.version, "answering", lambda *_: time.sleep(3))
+
+    started = time.monotonic()
+    (found,) = status.ask({"dev": "http://127.0.0.1:9"})
+
+    assert found.why == "does not answer: nothing after 0.1 s"
+    assert time.monotonic() - started < 2
+
+
+def test_a_dry_run_is_the_same_and_needs_no_network(invoke: Invoke, tmp_path: Path) -> None:
+    """What only looks has nothing to leave out."""
+    done = invoke("status", "--dry-run", ENVIRONMENTS_FILE=settings(tmp_path, {}))
 
     assert done.returncode == 0, done.stderr
-    assert "would ask https://mint.cms.gov/api/v1/healthcheck for the version of prod" in done.stderr
-    assert done.stdout == ""
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ENVIRONMENT", "dev", "impl", "prod", "local"]
+    assert done.stdout.count("does not answer: Connection refused") == 4
+
+
+def test_a_version_cannot_pass_for_a_row_of_its_own(invoke: Invoke, tmp_path: Path) -> None:
+    """Nor for a command of GitHub Actions."""
+    with stand_in(lambda *_: health("v1\n::error::x\x1b[2J" + "y" * 100)) as server:
+        file = settings(tmp_path, {SITES[1]: server.url})
+        done = invoke("status", "--env=impl", ENVIRONMENTS_FILE=file, GITHUB_ACTIONS="true")
+
+    assert done.returncode == 0, done.stderr
+    _, row = done.stdout.splitlines()
+    assert row.startswith("impl")
+    assert "v1 : :error: :x\\x1b[2J" in row
+    assert len(row.split("  ")[1]) <= 60
 
 
 @pytest.mark.parametrize(

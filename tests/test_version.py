@@ -6,7 +6,8 @@ import pytest
 
 from scripts.edges import shell
 from scripts.frame import version
-from scripts.frame.errors import Refused
+from scripts.frame.errors import DeployError, Refused
+from tests.stand_in import Reply, stand_in
 
 
 @pytest.fixture
@@ -47,3 +48,34 @@ def test_what_cannot_be_an_images_tag_is_refused(bad: str) -> None:
 def test_a_commit_is_shown_short(full: str, shown: str) -> None:
     """And any other version as it is."""
     assert version.short(full) == shown
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Reply(b'{"version": "v1"}', 503), "HTTP status 503"),
+        (Reply(b"", 301, {"Location": "http://localhost:9/"}), "HTTP status 301"),
+        (Reply(b"<html>"), "not JSON with a version"),
+        (Reply(b"[]"), "not JSON with a version"),
+        (Reply(b"[" * 60000), "not JSON with a version"),
+        (Reply(b'{"version": null}'), "the answer's version is empty"),
+        (Reply(b'{"version": ""}'), "the answer's version is empty"),
+        (Reply(b'{"version": "' + b"v" * 70000 + b'"}'), "not JSON with a version"),
+        (Reply(b"", drop=True), "closed connection"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_answer_without_a_version_says_why(reply: Reply, said: str) -> None:
+    """One sentence, whatever the server sends; another host is never asked."""
+    with stand_in(lambda *_: reply) as server, pytest.raises(DeployError, match=said) as error:
+        version.answering(server.url, 2)
+
+    assert len(str(error.value)) < 100
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("url", ["", "http://[::1", "http://127.0.0.1:99999/", "ftp://127.0.0.1/", "http://a b/"])
+def test_what_is_not_a_url_is_refused(url: str) -> None:
+    """Before anything is asked."""
+    with pytest.raises(Refused, match="is not the URL of a healthcheck"):
+        version.answering(url, 2)

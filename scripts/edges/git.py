@@ -30,12 +30,12 @@ class Commit:
 
 def run(folder: Path, *words: str) -> str:
     """What git prints. Raises DeployError with git's own words."""
-    # The answers are read by this program: they must be in English and without paging.
+    # They are read by this program, so they must be in English; and nobody is there to type a password.
     return shell.capture(["git", *words], cwd=folder, env={"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"})
 
 
 def succeeds(folder: Path, *words: str) -> bool:
-    """Whether git's answer is yes: it ends with exit code 0."""
+    """Whether git exits 0."""
     try:
         run(folder, *words)
     except DeployError:
@@ -51,11 +51,14 @@ def commit(folder: Path, name: str) -> Commit | None:
         )
     except DeployError:
         return None
+    if told.count("\0") != 3:
+        # git takes some names for a range or a path, and shows several commits or none.
+        return None
     sha, subject, at, parents = told.split("\0")
     return Commit(sha, subject, int(at), tuple(parents.split()))
 
 
 def name_of_remote(url: str) -> str:
-    """owner/name of a remote's URL, empty for what is no URL of a hosted repository."""
+    """owner/name of a remote's URL, empty for a URL that does not end with both."""
     found = REMOTE.fullmatch(url)
     return found["name"] if found else ""

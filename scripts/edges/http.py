@@ -47,6 +47,11 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def ok(self) -> bool:
+        """Whether the server did what it was asked for."""
+        return 200 <= self.status < 300
+
     def json(self) -> Any:
         """The body as JSON. Raises ValueError for what is none, and for nesting too deep to be read."""
         try:

@@ -51,25 +51,16 @@ def repository(name: str) -> str:
 def answering(url: str, timeout: float) -> str:
     """The version that answers at the URL of a healthcheck. timeout: seconds.
 
-    Raises DeployError saying why there is none. The endpoint answers `{"status": "pass", "version": "<git sha>", …}`.
+    The endpoint answers `{"status": "pass", "version": "<git sha>", …}`. Raises DeployError, which says why there is
+    no version, and Refused for what is not a URL.
     """
-    import http.client
-    import json
-    import urllib.error
-    import urllib.request
+    from scripts.edges import http
 
-    request = urllib.request.Request(url, headers={"User-Agent": "deployment-healthcheck"})
+    answer = http.request("GET", http.checked(url, "the URL of a healthcheck"), timeout=timeout)
+    if not answer.ok:
+        raise DeployError(f"HTTP status {answer.status}")
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            body = answer.read(65536)
-    except urllib.error.HTTPError as error:
-        raise DeployError(f"HTTP status {error.code}") from error
-    except urllib.error.URLError as error:
-        raise DeployError(str(error.reason)) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise DeployError(str(error) or type(error).__name__) from error
-    try:
-        found = json.loads(body)["version"]
+        found = answer.json()["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise DeployError("the answer is not JSON with a version") from error
     if not isinstance(found, str) or not found:
