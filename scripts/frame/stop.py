@@ -2,14 +2,15 @@
 
 `Stopped` is a KeyboardInterrupt: no handler of failures catches it, and asyncio, urllib3 and botocore let it pass.
 What is acquired (a lease, a folder, a program) is acquired and given back through `owned`, which a stop cannot
-interrupt. If the exception is lost all the same (raised inside a finalizer, say), `check` raises it again before the
-next step; and a process that has not ended LIMIT seconds after the signal is ended without further ado.
+interrupt. An exception that is lost (raised inside a finalizer, say) is raised again, at the latest by `check` before
+the next step; and a process that has not ended LIMIT seconds after the signal is ended without further ado.
 """
 
 import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,9 +24,10 @@ T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds from the signal to the end of the process, at the latest.
-LIMIT = 1.8
+LIMIT = 1.5
 # Seconds until a stop is tried again where it found the main thread in the middle of acquiring something.
 AGAIN = 0.005
+NAMES = {one.value: one.name for one in signal.Signals}
 MAIN = threading.main_thread().ident
 
 
@@ -60,6 +62,7 @@ def listen() -> None:
             # What the parent ignores (nohup, a background job of a shell without job control) stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _handle)
+        sys.unraisablehook = _lost
 
 
 def begin() -> None:
@@ -133,11 +136,6 @@ class owned(Generic[T]):  # noqa: N801 - it reads like contextlib's own
             self._give_back(self._thing)
 
 
-# Between two instructions of these, something is acquired and its block is not entered yet, or it is left and nothing
-# is given back yet.
-UNINTERRUPTED = {one.__code__ for kind in (deferred, owned) for one in (kind.__enter__, kind.__exit__)}
-
-
 def watch(group: int) -> None:
     """Remember a process group that has to end with this process."""
     _state.groups.add(group)
@@ -159,11 +157,10 @@ def leave(code: int) -> NoReturn:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     if not _state.signal:
-        name = signal.Signals(number).name
         if _state.phase == "before":
-            _say(f"stopped by {name}: nothing was changed")
+            _say(f"stopped by {NAMES[number]}: nothing was changed")
             leave(REFUSED)
-        _state.signal = name
+        _state.signal = NAMES[number]
         os.write(_state.alarm, b"!")
     if _state.phase == "running" and not (_state.raised or _state.deferred or _is_between(frame)):
         _state.raised = True
@@ -173,6 +170,20 @@ def _handle(number: int, frame: FrameType | None) -> None:
 def _is_between(frame: FrameType | None) -> bool:
     """Whether a context manager is just being entered or left. The watchdog tries again a moment later."""
     return frame is not None and (frame.f_code in UNINTERRUPTED or frame.f_globals is vars(contextlib))
+
+
+# In these, something is acquired and its block is not entered yet, or it is left and nothing is given back yet. A
+# second signal may find the handler of the first in their place.
+UNINTERRUPTED = {one.__code__ for kind in (deferred, owned) for one in (kind.__enter__, kind.__exit__)}
+UNINTERRUPTED |= {_handle.__code__, _is_between.__code__}
+
+
+def _lost(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Python drops what is raised inside a finalizer; of a stop, the watchdog tries again."""
+    if issubclass(unraisable.exc_type, Stopped):
+        _state.raised = False
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _watchdog(waiting: int) -> None:
