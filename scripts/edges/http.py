@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from scripts.frame import text
 from scripts.frame.errors import DeployError, Refused
 
 MOST = 64 << 10
@@ -67,8 +68,7 @@ def checked(url: str, what: str) -> str:
     except ValueError as error:
         why = str(error)
     if why:
-        # Whatever stands before an @ may be a password.
-        raise Refused(f"{re.sub('//[^/]*@', '//***@', url)[:200]!r} is not {what}: {why}.")
+        raise Refused(f"{text.without_credentials(url)[:200]!r} is not {what}: {why}.")
     return url
 
 

@@ -88,8 +88,8 @@ def warn(message: str, **where: str) -> None:
 def annotate(level: str, message: str, **where: str) -> None:
     """Write one `::error` or `::warning` line, in Actions only."""
     if in_actions():
-        properties = ",".join(f"{name}={escape_property(value)}" for name, value in where.items())
-        _command(f"::{level}{' ' + properties if properties else ''}::{escape(message)}")
+        properties = ",".join(f"{name}={escape_property(plain(value))}" for name, value in where.items())
+        _command(f"::{level}{' ' + properties if properties else ''}::{escape(plain(message))}")
 
 
 def mask(secret: str) -> None:

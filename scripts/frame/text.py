@@ -8,16 +8,18 @@ import html
 import os
 import re
 
-# C0 but for tab and newline, DEL, C1, the line breaks of Unicode, and what turns the direction of writing round.
+# C0 but for tab and newline, DEL, C1, the line breaks of Unicode, what turns the direction of writing round, what is
+# not seen at all (but for the joiners that words and emoji are made with), and halves of surrogates.
 CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 # The runner takes `::name::` at the beginning of a line and `##[name]` anywhere in it:
 # https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
 WORKFLOW_COMMAND = re.compile(r"::|##(?=\[)")
-# GitHub turns these into links, mentions, closed issues, pictures, tables, code.
-MARKDOWN = re.compile(r"[\\`*_{}\[\]()<>#!|~@&$]")
-
+# GitHub turns these into links, mentions, closed issues, pictures, tables, code; at the start of a line into lists,
+# headings and rules.
+MARKDOWN = re.compile(r"^(?:[-+=]|\d+(?=[.)]))|[\\`*_{}\[\]()<>#!|~@&$:]|(?<=www)\.", re.IGNORECASE)
 # The user part of a URL, which may hold a password or a token: https://user:token@host/.
 USER_OF_URL = re.compile(r"(?<=://)[^\s/?#]*@")
 
@@ -50,8 +52,13 @@ def one_line(text: str, most: int = 500) -> str:
 
 
 def markdown(text: str) -> str:
-    """Text for a line of markdown on GitHub: a table's cell, a title, a pull request's body."""
-    return MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", one_line(text, 5000))
+    """Text for a line of markdown on GitHub: a table's cell, a pull request's body."""
+
+    def escaped(match: re.Match[str]) -> str:
+        # GitHub looks for mentions and issues in the finished page: something unseen has to come between.
+        return "".join(f"&#{ord(sign)};{'&#8203;' if sign in '@#' else ''}" for sign in match[0])
+
+    return MARKDOWN.sub(escaped, one_line(text, 5000))
 
 
 def markdown_block(text: str) -> str:
