@@ -1,10 +1,7 @@
-"""Decides whether an environment's database may be emptied, and by which task.
+"""Empties an environment's database, where the settings name the task that does it.
 
-Was a step of the workflow, for dev alone. The settings have to name the function that cleans; and whatever
-they say, the production database is never cleaned.
+Whatever the settings say, the database of production is never emptied.
 """
-
-from dataclasses import dataclass
 
 from scripts.frame import settings
 from scripts.frame.errors import Refused
@@ -15,33 +12,24 @@ from scripts.run_task import TaskEnded, run_task
 PRODUCTION = {"prod", "production"}
 
 
-@dataclass(frozen=True)
-class Cleaner:
-    """The task that cleans a database: the ECS service, and the function that runs its task."""
-
-    service: str
-    function: str
-    qualifier: str
-
-
 def clean_database(run: Run) -> TaskEnded | None:
     """Run the task that empties the database."""
-    found = cleaner(run.environment)
-    return run_task(run, service=found.service, function_name=found.function, qualifier=found.qualifier)
+    check(run.environment)
+    cleaner = run.environment.cleaner
+    return run_task(run, service=cleaner.service, function_name=cleaner.function, qualifier=cleaner.qualifier)
 
 
-def cleaner(environment: Environment) -> Cleaner:
-    """The task that cleans the environment's database. Raises Refused where it may not be cleaned."""
+def check(environment: Environment) -> None:
+    """Raises Refused where the database must not be emptied, or the settings do not say how."""
     why = protected(environment)
     if why:
         raise Refused(f"The database of {environment.name} is never cleaned: {why}.")
-    if not environment.cleaner.function:
-        raise Refused(f"The database of {environment.name} may not be cleaned: it has no cleaner.function.")
+    if not (environment.cleaner.function and environment.cleaner.service):
+        missing = "service" if environment.cleaner.function else "function"
+        raise Refused(f"The database of {environment.name} may not be cleaned: its settings have no cleaner.{missing}.")
     shared = shared_with(environment)
     if shared:
         raise Refused(f"The database of {environment.name} is never cleaned: its settings are those of {shared}.")
-    qualifier = environment.cleaner.qualifier or "$LATEST"
-    return Cleaner(environment.cleaner.service, environment.cleaner.function, qualifier)
 
 
 def protected(environment: Environment) -> str:

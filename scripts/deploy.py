@@ -5,92 +5,65 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from scripts import release_static
+from scripts import clean_database, healthcheck, release_static
 from scripts.backup_database import backup_database
 from scripts.build_image import build_image
-from scripts.clean_database import clean_database
 from scripts.deploy_service import Deployed, deploy_service
+from scripts.ecs import images, manager
+from scripts.ecs.rollout import Target
+from scripts.edges import http
 from scripts.frame import version
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
-from scripts.healthcheck import healthcheck
-from scripts.migrate_database import migrate, service
+from scripts.healthcheck import Healthy
+from scripts.migrate_database import migrate
 
 
 @dataclass
 class Deployment:
-    """What is deployed, and what the steps have learned so far, by name."""
+    """What is deployed, and what the steps have learned so far, by name.
+
+    digest, migration_digest: of the images, None where their tag is the version. deployed: what deploying the service
+    has told, healthy: what answered; None before that and in a dry run.
+    """
 
     environment: Environment
     version: str
-    digest: str | None = None
-    migration_digest: str | None = None
-    no_build: bool = False
-    build_dir: str | None = None
+    digest: str | None
+    migration_digest: str | None
+    no_build: bool
+    build_dir: str | None
     deployed: Deployed | None = None
+    healthy: Healthy | None = None
+
+    @property
+    def builds_images(self) -> bool:
+        """Whether images are built: an embedded environment has no pipeline that has built them."""
+        return bool(self.environment.endpoint_url) and not self.no_build
+
+    @property
+    def target(self) -> Target:
+        """The deployment of the service, for whoever follows it in ECS."""
+        repository = self.environment.service.image
+        if self.deployed is None:
+            return Target(self.version, repository, digest=self.digest or "")
+        done = self.deployed
+        return Target(self.version, repository, done.deployment_id, done.digest, done.since)
+
+
+Do = Callable[[Run, Deployment], object]
 
 
 class Step(NamedTuple):
-    """One step. applies: whether the settings and the flags ask for it."""
+    """One step. applies: whether settings and flags ask for it.
+
+    check: what it needs, looked at before the first step changes anything; raises Refused.
+    """
 
     name: str
-    applies: Callable[[Deployment], bool]
-    do: Callable[[Run, Deployment], object]
-
-
-def _builds_images(now: Deployment) -> bool:
-    # No pipeline has built the images of an embedded environment.
-    return bool(now.environment.endpoint_url) and not now.no_build
-
-
-def _build_image(run: Run, now: Deployment) -> None:
-    build_image(run, image=run.environment.service.image, tag=now.version)
-
-
-def _build_migration_image(run: Run, now: Deployment) -> None:
-    build_image(run, image=run.environment.migrations.image, tag=now.version)
-
-
-def _deploy_migrations(run: Run, now: Deployment) -> None:
-    tag = None if now.migration_digest else now.version
-    deploy_service(run, service=service(run.environment), tag=tag, digest=now.migration_digest)
-
-
-def _deploy_service(run: Run, now: Deployment) -> None:
-    tag = None if now.digest else now.version
-    now.deployed = deploy_service(run, tag=tag, digest=now.digest)
-
-
-def _healthcheck(run: Run, now: Deployment) -> None:
-    learned = now.deployed
-    healthcheck(
-        run,
-        version=now.version,
-        deployment_id=learned.deployment_id if learned else None,
-        digest=now.digest,
-    )
-
-
-def _release_frontend(run: Run, now: Deployment) -> None:
-    release_static.release_static(run, build_dir=now.build_dir, no_build=True)
-
-
-PIPELINE = (
-    Step("build the service's image", _builds_images, _build_image),
-    Step(
-        "build the migrations' image",
-        lambda now: _builds_images(now) and bool(now.environment.migrations.image),
-        _build_migration_image,
-    ),
-    Step("back up the database", lambda now: now.environment.database.backup, lambda run, _: backup_database(run)),
-    Step("clean the database", lambda now: bool(now.environment.cleaner.function), lambda run, _: clean_database(run)),
-    Step("deploy the migrations", lambda now: bool(now.environment.migrations.service), _deploy_migrations),
-    Step("migrate the database", lambda now: bool(now.environment.migrations.service), lambda run, _: migrate(run)),
-    Step("deploy the service", lambda _: True, _deploy_service),
-    Step("wait for the version", lambda _: True, _healthcheck),
-    Step("build the frontend", lambda now: not now.no_build, lambda run, _: release_static.build_frontend(run)),
-    Step("release the frontend", lambda _: True, _release_frontend),
-)
+    do: Do
+    applies: Callable[[Deployment], bool] = lambda _: True
+    check: Callable[[Deployment], object] = lambda _: None
 
 
 def deploy(
@@ -103,11 +76,100 @@ def deploy(
     build_dir: str | None = None,
 ) -> None:
     """Deploy a version, one step after the other; the first failure ends it."""
-    env = run.environment
-    now = Deployment(env, version.wanted(tag), digest, migration_digest, no_build, build_dir)
-    if not run.dry_run:
-        # What the last steps need is looked at before the first one changes anything.
-        release_static.check(env, build_dir=build_dir, no_build=no_build)
+    for given, flag in ((digest, "--digest"), (migration_digest, "--migration-digest")):
+        if given is not None:
+            images.checked_digest(given, flag)
+    now = Deployment(run.environment, version.wanted(tag), digest, migration_digest, no_build, build_dir)
     steps = [step for step in PIPELINE if step.applies(now)]
+    # A dry run shows what each step needs where its turn comes.
+    for step in [] if run.dry_run else steps:
+        step.check(now)
     run.run_steps([(step.name, partial(step.do, run, now)) for step in steps])
-    run.last_line = f"{env.name} runs {version.short(now.version)}"
+
+
+def _build_image(run: Run, now: Deployment) -> None:
+    build_image(run, image=now.environment.service.image, tag=now.version)
+
+
+def _build_migration_image(run: Run, now: Deployment) -> None:
+    build_image(run, image=now.environment.migrations.image, tag=now.version)
+
+
+def _build_frontend(run: Run, now: Deployment) -> None:
+    release_static.build_frontend(run)
+    if not run.dry_run:
+        release_static.check(now.environment, build_dir=now.build_dir, no_build=True)
+
+
+def _deploy_migrations(run: Run, now: Deployment) -> None:
+    tag = None if now.migration_digest else now.version
+    deploy_service(run, service=now.environment.migrations.service, tag=tag, digest=now.migration_digest)
+
+
+def _deploy_service(run: Run, now: Deployment) -> None:
+    now.deployed = deploy_service(run, tag=None if now.digest else now.version, digest=now.digest)
+
+
+def _wait(run: Run, now: Deployment) -> None:
+    now.healthy = healthcheck.follow(run, now.target)
+
+
+def _release_frontend(run: Run, now: Deployment) -> None:
+    release_static.release_static(run, build_dir=now.build_dir, no_build=True)
+
+
+def _look_again(run: Run, now: Deployment) -> None:
+    """Somebody else may have deployed while the frontend was released."""
+    healthy = now.healthy
+    if healthy:
+        run.look("the service", lambda: healthcheck.still(now.environment, now.target, healthy))
+
+
+def _check_service(now: Deployment) -> None:
+    env = now.environment
+    manager.checked_service(env.service.name)
+    env.account.require()
+    env.registry.require()
+    env.service.secrets.require()
+
+
+PIPELINE = (
+    Step("build the service's image", _build_image, lambda now: now.builds_images),
+    Step(
+        "build the migrations' image",
+        _build_migration_image,
+        lambda now: now.builds_images and bool(now.environment.migrations.image),
+    ),
+    Step("build the frontend", _build_frontend, lambda now: not now.no_build),
+    Step(
+        "back up the database",
+        lambda run, _: backup_database(run),
+        lambda now: now.environment.database.backup,
+        lambda now: now.environment.database.name.require(),
+    ),
+    Step(
+        "clean the database",
+        lambda run, _: clean_database.clean_database(run),
+        lambda now: bool(now.environment.cleaner.function),
+        lambda now: clean_database.check(now.environment),
+    ),
+    Step(
+        "deploy the migrations",
+        _deploy_migrations,
+        lambda now: bool(now.environment.migrations.service),
+        lambda now: manager.checked_service(now.environment.migrations.service),
+    ),
+    Step("migrate the database", lambda run, _: migrate(run), lambda now: bool(now.environment.migrations.service)),
+    Step("deploy the service", _deploy_service, check=_check_service),
+    Step(
+        "wait for the version",
+        _wait,
+        check=lambda now: http.checked(now.environment.healthcheck, "the URL of a healthcheck"),
+    ),
+    Step(
+        "release the frontend",
+        _release_frontend,
+        check=lambda now: release_static.check(now.environment, build_dir=now.build_dir, no_build=now.no_build),
+    ),
+    Step("look at the service again", _look_again),
+)

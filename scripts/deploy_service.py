@@ -1,27 +1,20 @@
-"""Deploys a service: the ECS manager registers its task definition anew and rolls it out.
+"""Deploys a service: the ECS manager registers its task definition with the new image and starts the rollout.
 
-Was scripts/deploy_service. The payload is the contract of the old script, to the byte.
+The payload is that of the old script of this name, to the byte.
 """
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from scripts.ecs import manager, rollout
+from scripts.ecs import images, manager, rollout
+from scripts.ecs.images import Image
 from scripts.ecs.manager import Invocation
-from scripts.frame import console, version
+from scripts.frame import console
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
-
-# registry/repository:tag or registry/repository@sha256:digest
-IMAGE_URI = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?(/[a-z0-9]+([._/-]+[a-z0-9]+)*)+"
-    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
-)
-NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
 @dataclass(frozen=True)
@@ -41,22 +34,27 @@ class ServiceDeployment:
 
 @dataclass(frozen=True)
 class Deployed(Report):
-    """What the ECS manager did. deployment_id: of the rollout in ECS, empty where it cannot be read."""
+    """What the ECS manager did.
+
+    image: its URI, empty for a restart. digest: of that image, empty where it cannot be known. deployment_id: of the
+    rollout in ECS, empty where ECS cannot be read. since: when that began, Unix time by ECS's clock, or 0.
+    """
 
     service: str
     cluster: str
     image: str
+    digest: str
     task_definition: str
     before: str
     deployment_id: str
+    since: float
 
     def line(self) -> str:
         before = f" (was {self.before.rpartition('/')[2]})" if self.before else ""
         return f"{self.cluster}: {self.service} rolls out {self.task_definition.rpartition('/')[2]}{before}"
 
     def outputs(self) -> dict[str, str]:
-        digest = self.image.partition("@")[2]
-        return {"task-definition": self.task_definition, "deployment-id": self.deployment_id, "digest": digest}
+        return {"task-definition": self.task_definition, "deployment-id": self.deployment_id, "digest": self.digest}
 
 
 def deploy_service(
@@ -71,82 +69,52 @@ def deploy_service(
     function_name: str | None = None,
     qualifier: str | None = None,
 ) -> Deployed | None:
-    """Deploy a service once."""
-    decided = plan(
-        run.environment,
-        service=service,
-        image=image,
-        tag=tag,
-        digest=digest,
-        image_uri=image_uri,
-        no_image=no_image,
-        function_name=function_name,
-        qualifier=qualifier,
-    )
-    return run.act(decided, partial(deploy, run.environment), f"deploy {decided.service}")
-
-
-def plan(
-    environment: Environment,
-    *,
-    service: str | None = None,
-    image: str | None = None,
-    tag: str | None = None,
-    digest: str | None = None,
-    image_uri: str | None = None,
-    no_image: bool = False,
-    function_name: str | None = None,
-    qualifier: str | None = None,
-) -> ServiceDeployment:
-    """Decide what to send to the ECS manager. Raises Refused for bad input, before any request."""
-    account = environment.account.require()
-    service = environment.service.name if service is None else service
-    if not NAME.fullmatch(service):
-        raise Refused(f"{service!r} is not a service.")
-    if no_image and any(flag is not None for flag in (image, tag, digest, image_uri)):
+    """Have the ECS manager deploy the service once."""
+    env = run.environment
+    name = manager.checked_service(env.service.name if service is None else service)
+    parts = {"--image": image, "--tag": tag, "--digest": digest}
+    given = [flag for flag, value in parts.items() if value is not None]
+    if no_image and (given or image_uri is not None):
         raise Refused("--no-image restarts what runs: leave out --image, --tag, --digest and --image-uri.")
-    uri = "" if no_image else _uri(environment, service, image, tag, digest, image_uri)
-    if uri and "<" not in uri and not IMAGE_URI.fullmatch(uri):
-        raise Refused(
-            f"{uri!r} is not an image's URI: it looks like {account}.dkr.ecr.…/{environment.service.image}:tag."
-        )
-    body: dict[str, Any] = {"cluster_id": environment.cluster, "service_ids": [service]}
-    if service == environment.service.name:
-        body["secrets"] = [environment.service.secrets.require()]
-    if uri:
-        body["image"] = uri
-    call = manager.planned(environment, function_name, qualifier, {"command": "deploy", "body": body})
-    return ServiceDeployment(service, environment.cluster, uri, call)
+    if image_uri is not None and given:
+        raise Refused(f"--image-uri names the whole image: leave out {' and '.join(given)}.")
+    if no_image:
+        chosen = None
+    elif image_uri is not None:
+        chosen = images.checked(image_uri)
+    else:
+        chosen = images.named(env, _repository(env, name) if image is None else image, tag, digest)
+    env.account.require()
+    call = manager.planned(env, function_name, qualifier, {"command": "deploy", "body": _body(env, name, chosen)})
+    decided = ServiceDeployment(name, env.cluster, str(chosen or ""), call)
+    return run.act(decided, partial(deploy, env), f"deploy {name}")
 
 
-def _uri(
-    environment: Environment,
-    service: str,
-    image: str | None,
-    tag: str | None,
-    digest: str | None,
-    image_uri: str | None,
-) -> str:
-    """The image's URI: given whole, else put together from registry, repository and tag."""
-    if image_uri is not None:
-        if not image_uri:
-            raise Refused("--image-uri is empty: give a URI, or --no-image to restart what runs.")
-        return image_uri
+def _repository(environment: Environment, service: str) -> str:
+    """The repository of a service's own image. Raises Refused for a service whose image the settings do not name."""
     own = {
         environment.service.name: environment.service.image,
         environment.migrations.service: environment.migrations.image,
     }
-    if image is None and service not in own:
+    if service not in own:
         raise Refused(f"No image is set for {service}: give --image, --image-uri or --no-image.")
-    repository = version.repository(own[service] if image is None else image)
-    reference = f"@{digest}" if digest is not None else f":{version.wanted(tag)}"
-    return f"{environment.registry.require()}/{repository}{reference}"
+    return own[service]
+
+
+def _body(environment: Environment, service: str, image: Image | None) -> dict[str, Any]:
+    """What the manager is asked for. Only the application's own service gets secrets."""
+    body: dict[str, Any] = {"cluster_id": environment.cluster, "service_ids": [service]}
+    if service == environment.service.name:
+        body["secrets"] = [environment.service.secrets.require()]
+    if image:
+        body["image"] = str(image)
+    return body
 
 
 def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:
-    """Have the ECS manager deploy, once, and read in ECS what it started.
+    """Call the ECS manager once, and read in ECS what it started.
 
-    Raises OutcomeUnknown, with what ECS shows, when the answer is lost; DeployError when it failed.
+    Raises OutcomeUnknown, with what ECS shows, when the answer is lost; DeployError when the manager failed.
     """
     before = _look(environment, plan.service)
     call = plan.invocation
@@ -156,18 +124,22 @@ def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:
     except OutcomeUnknown as error:
         raise OutcomeUnknown(f"{error} {_what_ecs_shows(environment, plan, before)}") from error
     response = manager.manager_response(reply, call.function)
+    registered = str(response.get("NewTaskdefArn", ""))
+    started = _started(environment, plan.service, before, registered)
     return Deployed(
         service=plan.service,
         cluster=plan.cluster,
         image=plan.image,
-        task_definition=str(response.get("NewTaskdefArn", "")),
+        digest=images.digest_of(environment, plan.image),
+        task_definition=registered,
         before=before.primary.task_definition if before and before.primary else "",
-        deployment_id=_started(environment, plan, before),
+        deployment_id=started.id if started else "",
+        since=started.created if started else 0.0,
     )
 
 
 def _look(environment: Environment, service: str) -> rollout.Service | None:
-    """The service in ECS, or None where this role may not ask: the manager is who deploys."""
+    """The service in ECS, or None where it cannot be read: the manager deploys all the same."""
     try:
         return rollout.observe(environment, service)
     except DeployError as error:
@@ -175,23 +147,30 @@ def _look(environment: Environment, service: str) -> rollout.Service | None:
         return None
 
 
-def _started(environment: Environment, plan: ServiceDeployment, before: rollout.Service | None) -> str:
-    """The id of the deployment that was not there before, empty where none can be seen."""
-    now = _look(environment, plan.service) if before else None
-    if not (before and now and now.primary):
-        return ""
-    return now.primary.id if now.primary.id not in {d.id for d in before.deployments} else ""
+def _started(
+    environment: Environment, service: str, before: rollout.Service | None, task_definition: str = ""
+) -> rollout.Deployment | None:
+    """The newest deployment that was not there before; None where ECS cannot be read or shows no new one.
+
+    task_definition: the ARN that it has to have, empty where it is not known: somebody else may deploy too.
+    """
+    now = _look(environment, service) if before else None
+    if before is None or now is None:
+        return None
+    known = {d.id for d in before.deployments}
+    new = [d for d in now.deployments if d.id not in known and task_definition in ("", d.task_definition)]
+    return max(new, key=lambda d: d.created, default=None)
 
 
 def _what_ecs_shows(environment: Environment, plan: ServiceDeployment, before: rollout.Service | None) -> str:
-    """A sentence on whether the lost call has started a deployment."""
+    """A sentence on whether the call whose answer was lost has started a deployment."""
     again = "Do not run it again before that is clear."
-    now = _look(environment, plan.service) if before else None
-    if not (before and now and now.primary):
-        return f"Look into ECS whether {plan.service} rolls out in {plan.cluster}. {again}"
-    if now.primary.id in {d.id for d in before.deployments}:
+    started = _started(environment, plan.service, before)
+    if started:
+        return (
+            f"ECS shows that a new deployment of {plan.service} has started ({started.task_definition}):"
+            f" follow it with `invoke healthcheck --deployment-id={started.id}`."
+        )
+    if before:
         return f"ECS shows no new deployment of {plan.service} yet. {again}"
-    return (
-        f"ECS shows that a new deployment of {plan.service} has started ({now.primary.task_definition}):"
-        " follow it with `invoke healthcheck`."
-    )
+    return f"Look into ECS whether {plan.service} rolls out in {plan.cluster}. {again}"

@@ -1,38 +1,57 @@
 """Waits until an environment answers with the version that was deployed.
 
-Was scripts/healthcheck. While a rollout drains, old and new answers alternate, so one match proves
-nothing; and a service that was rolled back is stable too, so ECS is watched where that is possible.
+While a rollout drains, old and new tasks answer in turn, so one match proves nothing; and a service that was rolled
+back is stable too. So the version has to answer several times in a row, and ECS, where it can be asked, has to be done.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from functools import partial
 
-from scripts.ecs import rollout
-from scripts.ecs.rollout import Verdict
-from scripts.edges import aws
-from scripts.frame import console, version
+from scripts.ecs import images, rollout
+from scripts.ecs.rollout import Deployment, Service, Target, Verdict
+from scripts.edges import aws, http
+from scripts.frame import console, waiting
+from scripts.frame import version as versions
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
+from scripts.frame.waiting import CLOCK, Clock, TimedOut
 
+TIMEOUT = 300.0
 REQUEST_TIMEOUT = 2.0
 INTERVAL = 1.0
 MATCHES = 3
 WATCH_INTERVAL = 5.0
+# After so many looks into ECS of which none succeeded, the endpoint alone decides.
+BLIND_LOOKS = 3
+# A deployment whose id is not known may have begun, and ended, so many seconds before this command.
+LOOK_BACK = 300.0
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What to wait for. timeout: seconds. deployment_id: the rollout to follow, where it is known."""
+    """What to wait for. timeout: seconds. own_url: whether the URL is the environment's own.
+
+    deployment_id, digest, repository, since: of the deployment to follow in ECS, as in `rollout.Target`.
+    """
 
     environment: str
     url: str
     version: str
     timeout: float
+    own_url: bool = True
+    repository: str = ""
     deployment_id: str = ""
+    digest: str = ""
+    since: float = 0.0
+
+    @property
+    def where(self) -> str:
+        """What is said to run the version: the environment only if its own URL is asked."""
+        return self.environment if self.own_url else self.url
 
     def describe(self) -> list[str]:
         return [
@@ -43,15 +62,21 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Healthy(Report):
-    """What answers. changed_from: the other version that answered last on the way, empty if none did."""
+    """What runs now. changed_from: the other version that answered last on the way, empty if none did.
+
+    where: the environment, or the URL that was asked instead of its own. note: how far this can be trusted, or empty.
+    """
 
     environment: str
     version: str
     changed_from: str
+    where: str
+    note: str = ""
 
     def line(self) -> str:
-        change = f" (was {version.short(self.changed_from)})" if self.changed_from else ""
-        return f"{self.environment} runs {version.short(self.version)}{change}"
+        change = f" (was {versions.short(self.changed_from)})" if self.changed_from else ""
+        note = f", {self.note}" if self.note else ""
+        return f"{self.where} runs {versions.short(self.version)}{change}{note}"
 
     def outputs(self) -> dict[str, str]:
         return {"version": self.version}
@@ -67,118 +92,177 @@ def healthcheck(
     url: str | None = None,
 ) -> Healthy | None:
     """Wait until the version answers."""
-    decided = plan(run.environment, wanted=version, timeout=timeout, url=url, deployment_id=deployment_id or "")
-    return run.act(decided, lambda plan: wait(plan, watcher(run.environment)), "wait for the version")
+    # deploy-service puts out an empty id or digest where it cannot know it.
+    if deployment_id and not rollout.DEPLOYMENT_ID.fullmatch(deployment_id):
+        raise Refused(f"{deployment_id[:200]!r} is not the id of a deployment: it looks like ecs-svc/1234567890.")
+    if digest:
+        images.checked_digest(digest)
+    target = Target(
+        versions.wanted(version), run.environment.service.image, id=deployment_id or "", digest=digest or ""
+    )
+    return follow(run, target, timeout=waiting.seconds(timeout, TIMEOUT), url=url)
 
 
-def plan(
-    environment: Environment,
-    *,
-    wanted: str | None = None,
-    timeout: str | None = None,
-    url: str | None = None,
-    deployment_id: str = "",
-) -> Expectation:
-    """Decide what to wait for. Raises Refused for bad input: an empty version above all."""
-    target = environment.healthcheck if url is None else url
-    parts = urlsplit(target)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise Refused(f"{target!r} is not the URL of a healthcheck: it begins with http:// or https://.")
+def follow(run: Run, target: Target, *, timeout: float = TIMEOUT, url: str | None = None) -> Healthy | None:
+    """Wait until the version answers. url: of the healthcheck, where it is not the environment's."""
+    env = run.environment
+    asked = http.checked(env.healthcheck if url is None else url, "the URL of a healthcheck")
+    decided = Expectation(
+        environment=env.name,
+        url=asked,
+        version=target.version,
+        timeout=timeout,
+        own_url=url is None,
+        repository=target.repository,
+        deployment_id=target.id,
+        digest=target.digest,
+        since=target.since,
+    )
+    return run.act(decided, lambda plan: wait(plan, watcher(env)), "wait for the version")
+
+
+def still(environment: Environment, target: Target, healthy: Healthy) -> Healthy:
+    """What was healthy, if ECS still works towards it. Raises RolledBack or DeployError where it does not any more.
+
+    Without the deployment's id, or where ECS cannot be read, nothing can be said against it.
+    """
     try:
-        seconds = float("300" if timeout is None else timeout)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds <= 86400:
-        raise Refused(f"{timeout!r} is not a time-out: give seconds, such as 300.")
-    return Expectation(environment.name, target, version.wanted(wanted), seconds, deployment_id)
+        service = rollout.observe(environment, environment.service.name) if target.id else None
+    except DeployError as error:
+        console.say(f"ECS cannot be seen any more: {error}")
+        service = None
+    if service:
+        raise_if_lost(healthy.where, target, service, None)
+    return healthy
 
 
-def watcher(environment: Environment) -> Callable[[], rollout.Service] | None:
+def watcher(environment: Environment) -> Callable[[], Service] | None:
     """A look at the service in ECS, or None where there are no credentials to ask with."""
     if not aws.has_credentials(environment):
         console.say("ECS is not watched: there are no AWS credentials here")
         return None
-    return lambda: rollout.observe(environment, environment.service.name)
+    return partial(rollout.observe, environment, environment.service.name)
 
 
-def wait(
-    plan: Expectation,
-    watch: Callable[[], rollout.Service] | None = None,
-    *,
-    now: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Healthy:
-    """Wait until the version answers several times in a row and ECS, if watched, is done with it.
+def wait(plan: Expectation, look: Callable[[], Service] | None = None, *, clock: Clock = CLOCK) -> Healthy:
+    """Wait until the version answers several times in a row and ECS, if it can be seen, is done with it.
 
-    Raises RolledBack as soon as ECS takes the version back, DeployError when the rollout failed or was
-    superseded, OutcomeUnknown at the time-out, with what answers then.
+    look: reads the service in ECS. Raises RolledBack as soon as ECS takes the version back, DeployError when the
+    rollout failed or was superseded, OutcomeUnknown at the time-out, with what answers then.
     """
-    deadline = now() + plan.timeout
-    look = _Watch(plan, watch, now)
-    matches, other, last = 0, "", ""
-    while True:
+    watch, deadline = Watch(plan, look, clock), clock.now() + plan.timeout
+    matches, other = 0, ""
+
+    def healthy(note: str = "") -> Healthy:
+        return Healthy(plan.environment, plan.version, other, plan.where, note)
+
+    def ask() -> tuple[str, Healthy | None]:
+        nonlocal matches, other
         try:
-            found = version.answering(plan.url, min(REQUEST_TIMEOUT, max(0.1, deadline - now())))
-            line = f"{plan.url} answers with {version.short(found)}"
+            found = versions.answering(plan.url, min(REQUEST_TIMEOUT, max(0.1, deadline - clock.now())))
+            line = f"{plan.url} answers with {versions.short(found)}"
         except DeployError as error:
             found, line = "", f"{plan.url} does not answer: {error}"
         matches = matches + 1 if found == plan.version else 0
         other = found if found not in ("", plan.version) else other
-        verdict = look(at_once=matches >= MATCHES)
-        if matches >= MATCHES and verdict is not Verdict.RUNNING:
-            return Healthy(plan.environment, plan.version, other)
-        if line != last:
-            console.say(line)
-            last = line
-        if now() + INTERVAL > deadline:
-            raise OutcomeUnknown(
-                f"{plan.environment} does not run {version.short(plan.version)} after {plan.timeout:g} s:"
-                f" {line}.{look.said()} It may still be rolling out: `invoke healthcheck` goes on waiting."
-            )
-        sleep(INTERVAL)
+        watch.look_if_due(now=matches >= MATCHES)
+        if watch.wants_no_task:
+            return line, healthy("ECS is done, but no task is desired, so nothing answers")
+        return line, healthy(watch.note) if matches >= MATCHES and watch.agrees else None
+
+    try:
+        return waiting.wait(ask, seconds=plan.timeout, every=INTERVAL, clock=clock)
+    except TimedOut as error:
+        if matches >= MATCHES and watch.blind:
+            return healthy(watch.note)
+        version, after = versions.short(plan.version), f"after {plan.timeout:g} s"
+        answers = f"{plan.where} does not run {version} {after}: {error}."
+        if matches >= MATCHES:
+            answers = f"{plan.where} answers with {version}, but ECS is not done {after}."
+        raise OutcomeUnknown(
+            f"{answers}{watch.says} It may still be rolling out: `invoke healthcheck` goes on waiting."
+        ) from error
 
 
-class _Watch:
+class Watch:
     """Looks into ECS now and then, says what changed, and raises when the rollout is lost."""
 
-    def __init__(
-        self,
-        plan: Expectation,
-        watch: Callable[[], rollout.Service] | None,
-        now: Callable[[], float],
-    ) -> None:
-        self._plan, self._watch, self._now = plan, watch, now
-        self._next, self._seen = now(), False
+    def __init__(self, plan: Expectation, look: Callable[[], Service] | None, clock: Clock) -> None:
+        self._plan, self._look, self._clock = plan, look, clock
+        since = plan.since if plan.deployment_id else time.time() - LOOK_BACK
+        self._target = Target(plan.version, plan.repository, plan.deployment_id, plan.digest, since)
+        self._due = clock.now()
+        self._seen: Deployment | None = None
+        self._service: Service | None = None
         self._verdict: Verdict | None = None
-        self._service: rollout.Service | None = None
+        # Looks that failed since the last one that succeeded.
+        self._failed = 0
 
-    def said(self) -> str:
-        if self._verdict is None or self._service is None:
+    @property
+    def blind(self) -> bool:
+        """Whether ECS has not been seen at all."""
+        return self._service is None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing in ECS speaks against the answers of the endpoint."""
+        if self.blind:
+            return self._look is None or self._failed >= BLIND_LOOKS
+        if self._failed:
+            return False
+        # A deployment that is known by its id has to be seen; another one may only be named differently.
+        return self._verdict is Verdict.SUCCEEDED or (self._verdict is Verdict.ABSENT and not self._target.id)
+
+    @property
+    def wants_no_task(self) -> bool:
+        """Whether ECS is done with the deployment, and no task of it is to run."""
+        primary = self._service.primary if self._service else None
+        return self._verdict is Verdict.SUCCEEDED and primary is not None and primary.desired == 0
+
+    @property
+    def note(self) -> str:
+        """What the answers of the endpoint leave open."""
+        return "says its endpoint alone, ECS was not seen" if self.blind else ""
+
+    @property
+    def says(self) -> str:
+        """What ECS says, as a sentence to be added to another; empty where it was not asked."""
+        if self._look is None:
             return ""
+        if self._service is None or self._verdict is None:
+            return " ECS could not be seen."
         return f" In ECS, {self._service.name} {self._verdict.value}."
 
-    def __call__(self, *, at_once: bool) -> Verdict | None:
-        if self._watch is None or (self._now() < self._next and not at_once):
-            return self._verdict
-        self._next = self._now() + WATCH_INTERVAL
+    def look_if_due(self, *, now: bool) -> None:
+        """Look, if it is time or `now`. Raises RolledBack or DeployError where the rollout is lost."""
+        if self._look is None or (self._clock.now() < self._due and (self._failed or not now)):
+            return
+        self._due = self._clock.now() + WATCH_INTERVAL
         try:
-            service = self._watch()
+            service = self._look()
         except DeployError as error:
-            console.say(f"ECS is not watched any more: {error}")
-            self._watch, self._verdict = None, None
-            return None
-        verdict = rollout.verdict(service, self._plan.version, self._plan.deployment_id or None, self._seen)
-        self._seen = self._seen or verdict is not Verdict.ABSENT
+            if not self._failed:
+                console.say(f"ECS cannot be seen, and is looked at again in {WATCH_INTERVAL:g} s: {error}")
+            self._failed += 1
+            return
+        verdict = raise_if_lost(self._plan.where, self._target, service, self._seen)
+        self._seen = rollout.find(self._target, service, self._seen)
         if verdict is not self._verdict:
             console.say(f"ECS: {service.name} {verdict.value}")
-        self._verdict, self._service = verdict, service
-        self._judge(service, verdict)
-        return verdict
+        self._failed, self._verdict, self._service = 0, verdict, service
 
-    def _judge(self, service: rollout.Service, verdict: Verdict) -> None:
-        what = f"{self._plan.environment}: {version.short(self._plan.version)} of {service.name}"
-        why = rollout.explain(service) or "ECS gives no reason"
-        if verdict is Verdict.ROLLED_BACK:
-            raise RolledBack(f"{what} was rolled back, the version before it runs: {why}.")
-        if verdict in (Verdict.FAILED, Verdict.SUPERSEDED):
-            raise DeployError(f"{what} {verdict.value}: {why}.")
+
+def raise_if_lost(where: str, target: Target, service: Service, seen: Deployment | None) -> Verdict:
+    """The verdict on a deployment that has not ended badly. seen: as it was at an earlier look.
+
+    Raises RolledBack, and DeployError where it failed or was superseded, with ECS's reasons.
+    """
+    verdict = rollout.verdict(target, service, seen)
+    since = rollout.start(target, service, rollout.find(target, service, seen))
+    what = f"{where}: {versions.short(target.version)} of {service.name}"
+    why = rollout.explain(service, since) or "ECS gives no reason"
+    if verdict is Verdict.ROLLED_BACK:
+        raise RolledBack(f"{what} was rolled back, the version before it runs: {why}.")
+    if verdict in (Verdict.FAILED, Verdict.SUPERSEDED):
+        raise DeployError(f"{what} {verdict.value}: {why}.")
+    return verdict

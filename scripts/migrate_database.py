@@ -1,25 +1,28 @@
-"""Shows what a migration printed, from CloudWatch, whether it went well or not.
+"""Migrates the database: deploys the migrations of a version, runs them once, and shows what they printed.
 
-The migration itself is two commands in a row: deploy-service of the service that migrates, then run-task.
+The lines come from CloudWatch, whether the migration went well or not.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+
+from msgspec import structs
 
 from scripts.deploy_service import deploy_service
 from scripts.ecs import rollout
 from scripts.edges import aws
-from scripts.frame import console
+from scripts.frame import console, waiting
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
+from scripts.frame.waiting import CLOCK, Clock, TimedOut
 from scripts.run_task import TaskEnded, run_task
 
 # CloudWatch shows a line some seconds after it was printed.
-LOOKS, INTERVAL = 4, 1.5
+TIMEOUT, INTERVAL = 5.0, 1.5
 # How far apart this clock and that of AWS may be, in seconds.
 SKEW = 5.0
 LINES = 200
@@ -59,12 +62,14 @@ def migrate(run: Run) -> TaskEnded | None:
 def service(environment: Environment) -> str:
     """The service that migrates. Raises Refused where the environment has none."""
     if not environment.migrations.service:
-        raise Refused(f"{environment.name} has no migration_service: there is nothing to migrate with.")
+        raise Refused(
+            f"{environment.name} has no migrations.service in the settings: there is nothing to migrate with."
+        )
     return environment.migrations.service
 
 
 @contextmanager
-def showing_logs(environment: Environment, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+def showing_logs(environment: Environment, *, clock: Clock = CLOCK) -> Iterator[None]:
     """Run what is inside, then show what the migration printed meanwhile. Logs never change the outcome."""
     since = time.time() - SKEW
     try:
@@ -72,16 +77,22 @@ def showing_logs(environment: Environment, *, sleep: Callable[[float], None] = t
     except Refused:
         raise
     except DeployError:
-        _show(environment, since, sleep)
+        _show(environment, since, clock)
         raise
     if not environment.dry_run:
-        _show(environment, since, sleep)
+        _show(environment, since, clock)
 
 
-def _show(environment: Environment, since: float, sleep: Callable[[float], None]) -> None:
+def _show(environment: Environment, since: float, clock: Clock) -> None:
+    lines: list[str] = []
     try:
         found = sources(environment)
-        lines = _wait(environment, found, since, sleep) if found else []
+
+        def look() -> tuple[str, list[str] | None]:
+            return "", [line for source in found for line in read(environment, source, since)] or None
+
+        with suppress(TimedOut):
+            lines = waiting.wait(look, seconds=TIMEOUT, every=INTERVAL, clock=clock) if found else []
     except DeployError as error:
         console.say(f"the migration's logs cannot be read: {error}")
         return
@@ -95,7 +106,7 @@ def _show(environment: Environment, since: float, sleep: Callable[[float], None]
 
 def sources(environment: Environment) -> list[Source]:
     """Where the containers of the service that migrates write to, as its task definition says."""
-    primary = rollout.observe(environment, environment.migrations.service).primary
+    primary = rollout.observe(environment, service(environment)).primary
     if primary is None:
         return []
     with aws.errors(f"reading {primary.task_definition}", environment):
@@ -113,18 +124,9 @@ def _source(environment: Environment, container: Mapping[str, Any]) -> Source | 
     return Source(options.get("awslogs-group", ""), options.get("awslogs-region", environment.region), prefix)
 
 
-def _wait(environment: Environment, found: list[Source], since: float, sleep: Callable[[float], None]) -> list[str]:
-    for look in range(LOOKS):
-        lines = [line for source in found for line in read(environment, source, since)]
-        if lines or look == LOOKS - 1:
-            return lines
-        sleep(INTERVAL)
-    return []
-
-
 def read(environment: Environment, source: Source, since: float) -> list[str]:
     """The lines of the newest task that wrote there. since: Unix time in seconds."""
-    client = aws.client("logs", environment)
+    client = aws.client("logs", structs.replace(environment, region=source.region))
     with aws.errors(f"reading the log group {source.group}", environment):
         pages = client.get_paginator("filter_log_events").paginate(
             logGroupName=source.group, logStreamNamePrefix=source.prefix, startTime=int(since * 1000)

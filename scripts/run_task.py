@@ -1,6 +1,6 @@
-"""Runs a service's task definition once, through the ECS manager, and judges how it ended.
+"""Runs a service's task once, through the ECS manager, and judges how it ended.
 
-Was scripts/db_lambda_invoke.
+The payload is that of the old script db_lambda_invoke, to the byte.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from scripts.frame.settings import Environment
 
 @dataclass(frozen=True)
 class TaskRun:
-    """A one-off task that is to run."""
+    """A task that is to run once."""
 
     service: str
     cluster: str
@@ -29,7 +29,7 @@ class TaskRun:
 
 @dataclass(frozen=True)
 class TaskEnded(Report):
-    """A one-off task that ended well."""
+    """A task that ended with exit code 0. task: its ARN."""
 
     service: str
     task: str
@@ -46,32 +46,21 @@ class TaskEnded(Report):
 def run_task(
     run: Run, *, service: str | None = None, function_name: str | None = None, qualifier: str | None = None
 ) -> TaskEnded | None:
-    """Run a service's task once."""
-    decided = plan(run.environment, service=service, function_name=function_name, qualifier=qualifier)
-    return run.act(decided, partial(start, run.environment), f"run {decided.service}")
-
-
-def plan(
-    environment: Environment,
-    *,
-    service: str | None = None,
-    function_name: str | None = None,
-    qualifier: str | None = None,
-) -> TaskRun:
-    """Decide what to send to the ECS manager. Raises Refused for bad input, before any request."""
-    service = environment.migrations.service if service is None else service
-    if not service:
-        raise Refused(f"The service is empty: give it, or set it in the settings of {environment.name}.")
-    body = {"cluster_id": environment.cluster, "service_id": service}
-    call = manager.planned(environment, function_name, qualifier, {"command": "runtask", "body": body})
-    return TaskRun(service, environment.cluster, call)
+    """Have the ECS manager run the service's task once, and wait for its end."""
+    env = run.environment
+    if service is None and not env.migrations.service:
+        raise Refused(f"Which service is not known: give --service, or set migrations.service for {env.name}.")
+    name = manager.checked_service(env.migrations.service if service is None else service)
+    body = {"cluster_id": env.cluster, "service_id": name}
+    call = manager.planned(env, function_name, qualifier, {"command": "runtask", "body": body})
+    return run.act(TaskRun(name, env.cluster, call), partial(start, env), f"run {name}")
 
 
 def start(environment: Environment, plan: TaskRun) -> TaskEnded:
     """Run the task once and wait for its end.
 
-    Raises DeployError with its exit code and reason if that is not 0, OutcomeUnknown if the answer is
-    lost: then the task may still be running.
+    Raises DeployError with its exit code and reason if that is not 0, OutcomeUnknown if the answer is lost: the task
+    may still be running then.
     """
     console.say(f"running the task of {plan.service} in {plan.cluster}")
     reply = manager.invoke(environment, plan.invocation)

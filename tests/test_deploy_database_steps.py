@@ -14,14 +14,15 @@ SETTINGS = (Path(__file__).parent.parent / "environments.toml").read_text()
     ("environment", "first"),
     [("dev", "run mint-app-db-clean"), ("impl", "back up the database"), ("prod", "back up the database")],
 )
-def test_the_database_comes_first(environment: str, first: str, invoke: Invoke) -> None:
-    """Then its migrations, then the service, then the frontend."""
+def test_the_database_is_changed_first(environment: str, first: str, invoke: Invoke) -> None:
+    """After the build, which changes nothing: then its migrations, then the service, then the frontend."""
     words = ("deploy", f"--env={environment}", "--tag=v1", "--dry-run", "--json")
     done = invoke(*words, AWS_ACCOUNT_ID="123456789012")
 
     assert done.returncode == 0, done.stderr
     names = [step["name"] for step in json.loads(done.stdout)["steps"]]
-    assert names[:5] == [
+    assert names[:6] == [
+        "build the frontend",
         first,
         "deploy mint-app-db-migrate",
         "run mint-app-db-migrate",

@@ -7,12 +7,13 @@ import pytest
 
 from scripts import healthcheck
 from scripts.ecs.rollout import Service
-from scripts.frame import settings, version
-from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
-from scripts.healthcheck import Expectation, Healthy
-from tests.conftest import Invoke
-from tests.stand_in import Reply, StandIn, stand_in
-from tests.test_rollout import BACK, DRAINING, OLD, deployment, service
+from scripts.frame import version
+from scripts.frame.errors import DeployError, OutcomeUnknown, RolledBack
+from scripts.frame.waiting import Clock
+from scripts.healthcheck import BLIND_LOOKS, WATCH_INTERVAL, Expectation, Healthy
+from tests.conftest import EmbeddedCloud, Invoke
+from tests.stand_in import DENIED, Reply, StandIn, stand_in
+from tests.test_rollout import BACK, DIGEST, DRAINING, OLD, deployment, service
 
 NEW, OLD_VERSION = "b" * 40, "a" * 40
 
@@ -23,14 +24,12 @@ def health(version: object) -> Reply:
     return Reply(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
 
 
-class Clock:
+class Time:
     """Time that passes only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
+        self.clock = Clock(now=lambda: self.time, sleep=self.sleep)
 
     def sleep(self, seconds: float) -> None:
         self.time += seconds
@@ -45,12 +44,24 @@ def answers() -> Iterator[tuple[StandIn, list[Reply]]]:
 
 
 def wait(
-    url: str, timeout: float = 60, watch: Callable[[], Service] | None = None, clock: Clock | None = None
+    url: str, timeout: float = 60, look: Callable[[], Service] | None = None, time: Time | None = None, **target: str
 ) -> Healthy:
     """Wait for NEW."""
-    clock = clock or Clock()
-    plan = Expectation("dev", url, NEW, timeout)
-    return healthcheck.wait(plan, watch, now=clock.now, sleep=clock.sleep)
+    plan = Expectation("dev", url, NEW, timeout, repository="app", **target)  # type: ignore[arg-type]
+    return healthcheck.wait(plan, look, clock=(time or Time()).clock)
+
+
+def showing(*services: Service | DeployError) -> Callable[[], Service]:
+    """What ECS shows at one look after the other, and the last one from then on."""
+    left = list(services)
+
+    def look() -> Service:
+        now = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(now, DeployError):
+            raise now
+        return now
+
+    return look
 
 
 def test_one_match_while_old_and_new_alternate_proves_nothing(
@@ -63,20 +74,20 @@ def test_one_match_while_old_and_new_alternate_proves_nothing(
     healthy = wait(server.url)
 
     assert len(server.requests) == 9
-    assert healthy == Healthy("dev", NEW, OLD_VERSION)
-    assert healthy.line() == "dev runs bbbbbbb (was aaaaaaa)"
+    assert (healthy.version, healthy.changed_from) == (NEW, OLD_VERSION)
+    assert healthy.line() == "dev runs bbbbbbb (was aaaaaaa), says its endpoint alone, ECS was not seen"
 
 
 def test_the_wait_is_bounded_by_the_clock(answers: tuple[StandIn, list[Reply]]) -> None:
     """At the time-out the outcome is unknown, with what answers then."""
     server, replies = answers
     replies.append(health(OLD_VERSION))
-    clock = Clock()
+    time = Time()
 
-    with pytest.raises(OutcomeUnknown, match=r"does not run bbbbbbb after 10 s: .* answers with aaaaaaa"):
-        wait(server.url, 10, clock=clock)
+    with pytest.raises(OutcomeUnknown, match=r"dev does not run bbbbbbb after 10 s: .* answers with aaaaaaa"):
+        wait(server.url, 10, time=time)
 
-    assert clock.time <= 10
+    assert time.time <= 10
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,7 @@ def test_redirects_are_followed() -> None:
 
 def test_a_server_that_does_not_answer_costs_its_time_out_only() -> None:
     """A request is given up after two seconds at most."""
-    with stand_in(lambda *_: Reply(b"", delay=1)) as server, pytest.raises(DeployError, match="timed out"):
+    with stand_in(lambda *_: Reply(b"", delay=1)) as server, pytest.raises(DeployError, match="no whole answer"):
         version.answering(server.url, 0.1)
 
 
@@ -125,23 +136,23 @@ def test_nobody_is_asked_when_the_server_is_down_and_the_version_empty(invoke: I
     assert "The version is empty" in done.stderr
 
 
+NEW_STARTS = service(deployment(NEW, state="IN_PROGRESS"), DRAINING)
+TAKEN_BACK = service(
+    deployment(OLD_VERSION, id="ecs-svc/back", reason=BACK), deployment(NEW, status="ACTIVE", state="FAILED")
+)
+THROTTLED = DeployError("ThrottlingException")
+
+
 def test_a_rollback_ends_the_wait_at_once(answers: tuple[StandIn, list[Reply]]) -> None:
     """Exit code 4 with ECS's reason, long before the time-out."""
     server, replies = answers
     replies.append(health(OLD_VERSION))
-    shown = [
-        service(deployment(NEW, state="IN_PROGRESS"), DRAINING),
-        service(
-            deployment(OLD_VERSION, id="back", reason=BACK),
-            deployment(NEW, status="ACTIVE", state="FAILED"),
-        ),
-    ]
-    clock = Clock()
+    time = Time()
 
     with pytest.raises(RolledBack, match=r"was rolled back.*circuit breaker"):
-        wait(server.url, 300, lambda: shown.pop(0) if len(shown) > 1 else shown[0], clock)
+        wait(server.url, 300, showing(NEW_STARTS, TAKEN_BACK), time)
 
-    assert clock.time < 10
+    assert time.time < 10
 
 
 def test_matching_answers_do_not_count_while_ecs_still_rolls_out(
@@ -150,18 +161,29 @@ def test_matching_answers_do_not_count_while_ecs_still_rolls_out(
     """The load balancer may reach only the new tasks by chance."""
     server, replies = answers
     replies.append(health(NEW))
-    shown = [service(deployment(NEW, state="IN_PROGRESS"), DRAINING)] * 3 + [service(deployment(NEW))]
 
-    wait(server.url, watch=lambda: shown.pop(0) if len(shown) > 1 else shown[0])
+    healthy = wait(server.url, look=showing(*[NEW_STARTS] * 3, service(deployment(NEW))))
 
     assert len(server.requests) > 3
+    assert healthy.line() == "dev runs bbbbbbb"
+
+
+def test_a_rollout_that_is_not_done_at_the_time_out_is_said(answers: tuple[StandIn, list[Reply]]) -> None:
+    """Not that the version does not answer, which it does."""
+    server, replies = answers
+    replies.append(health(NEW))
+
+    with pytest.raises(OutcomeUnknown, match=r"answers with bbbbbbb, but ECS is not done after 10 s. In ECS, app is"):
+        wait(server.url, 10, showing(NEW_STARTS))
 
 
 @pytest.mark.parametrize(
     ("now", "said"),
     [
         (service(deployment(NEW, state="FAILED", reason="no memory")), "failed: no memory"),
+        (service(deployment(NEW, state="IN_PROGRESS", failed=40), breaker=False), "failed: 40 tasks failed"),
     ],
+    ids=["ECS says so", "no breaker ends it"],
 )
 def test_a_rollout_that_failed_ends_the_wait(answers: tuple[StandIn, list[Reply]], now: Service, said: str) -> None:
     """With ECS's own words."""
@@ -169,21 +191,62 @@ def test_a_rollout_that_failed_ends_the_wait(answers: tuple[StandIn, list[Reply]
     replies.append(health(OLD_VERSION))
 
     with pytest.raises(DeployError, match=said):
-        wait(server.url, watch=lambda: now)
+        wait(server.url, look=showing(now))
 
 
-def test_the_answers_alone_decide_where_ecs_may_not_be_asked(
+def test_a_service_that_wants_no_task_is_deployed_and_nothing_answers(answers: tuple[StandIn, list[Reply]]) -> None:
+    """ECS's word is all there is, and it is said."""
+    server, replies = answers
+    replies.append(Reply(b"no task runs", 503))
+
+    healthy = wait(server.url, look=showing(service(deployment(NEW, desired=0, running=0))))
+
+    assert healthy.line() == "dev runs bbbbbbb, ECS is done, but no task is desired, so nothing answers"
+
+
+def test_the_answers_alone_decide_where_ecs_cannot_be_asked(
     answers: tuple[StandIn, list[Reply]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A role without ecs:DescribeServices can still wait."""
+    """A role without ecs:DescribeServices can still wait, after some looks; that is said once, and at the end."""
+    server, replies = answers
+    replies.append(health(NEW))
+    time = Time()
+
+    healthy = wait(server.url, look=showing(DeployError("AccessDenied")), time=time)
+
+    assert time.time == (BLIND_LOOKS - 1) * WATCH_INTERVAL
+    assert healthy.line() == "dev runs bbbbbbb, says its endpoint alone, ECS was not seen"
+    assert capsys.readouterr().err.count("ECS cannot be seen, and is looked at again in 5 s: AccessDenied") == 1
+
+
+def test_the_answers_alone_decide_at_a_time_out_before_those_looks(answers: tuple[StandIn, list[Reply]]) -> None:
+    """It does not say that the version does not run: it answers."""
     server, replies = answers
     replies.append(health(NEW))
 
-    def denied() -> Service:
-        raise DeployError("AccessDenied")
+    assert wait(server.url, 4, showing(DeployError("AccessDenied"))).note != ""
 
-    assert wait(server.url, watch=denied).version == NEW
-    assert "ECS is not watched any more: AccessDenied" in capsys.readouterr().err
+
+@pytest.mark.parametrize("before", [[], [NEW_STARTS]], ids=["at the first looks", "in the middle"])
+def test_a_look_that_fails_does_not_end_the_watching(
+    answers: tuple[StandIn, list[Reply]], before: list[Service]
+) -> None:
+    """The endpoint answers with the version all the while; then ECS can be seen again, and it was rolled back."""
+    server, replies = answers
+    replies.append(health(NEW))
+    looks = [*before, THROTTLED, THROTTLED, TAKEN_BACK]
+
+    with pytest.raises(RolledBack):
+        wait(server.url, look=showing(*looks))
+
+
+def test_the_last_word_of_ecs_does_not_count_while_it_cannot_be_seen(answers: tuple[StandIn, list[Reply]]) -> None:
+    """It was seen once: the endpoint does not decide against that."""
+    server, replies = answers
+    replies.append(health(NEW))
+
+    with pytest.raises(OutcomeUnknown, match=r"ECS is not done after 60 s. In ECS, app is rolling out"):
+        wait(server.url, look=showing(NEW_STARTS, *[THROTTLED] * 20))
 
 
 def test_a_version_that_has_not_been_deployed_is_said_at_the_time_out(
@@ -194,30 +257,102 @@ def test_a_version_that_has_not_been_deployed_is_said_at_the_time_out(
     replies.append(health(OLD_VERSION))
 
     with pytest.raises(OutcomeUnknown, match="app has not started"):
-        wait(server.url, 10, lambda: service(OLD))
+        wait(server.url, 10, showing(service(OLD)))
 
 
-@pytest.mark.parametrize("timeout", ["0", "-1", "soon", "nan", "inf", ""])
-def test_a_time_out_that_is_no_number_of_seconds_is_refused(timeout: str) -> None:
-    """Before anything is asked."""
-    with pytest.raises(Refused, match="is not a time-out"):
-        healthcheck.plan(settings.find("dev"), wanted=NEW, timeout=timeout)
+def test_the_version_that_ran_before_is_no_proof_of_the_deployment_with_the_id(
+    answers: tuple[StandIn, list[Reply]],
+) -> None:
+    """The same version is deployed again, and ECS does not show that yet: then it does, and it is done."""
+    server, replies = answers
+    replies.append(health(NEW))
+    before = service(deployment(NEW, id="ecs-svc/old"))
+
+    with pytest.raises(OutcomeUnknown, match="app has not started"):
+        wait(server.url, 10, showing(before), deployment_id="ecs-svc/new")
+    assert wait(server.url, look=showing(before, service(deployment(NEW))), deployment_id="ecs-svc/new").note == ""
 
 
-@pytest.mark.parametrize("url", ["", "mint.cms.gov", "ftp://mint.cms.gov/", "https:///x"])
-def test_a_url_that_is_none_is_refused(url: str) -> None:
-    """Before anything is asked."""
-    with pytest.raises(Refused, match="is not the URL of a healthcheck"):
-        healthcheck.plan(settings.find("dev"), wanted=NEW, url=url)
+def test_an_image_by_digest_is_ours_only_by_the_id_or_that_digest(answers: tuple[StandIn, list[Reply]]) -> None:
+    """Another one that fails says nothing about ours."""
+    server, replies = answers
+    replies.append(health(NEW))
+    failed = deployment("", images=(f"registry:5000/app@{DIGEST}",), state="FAILED")
+
+    assert wait(server.url, look=showing(service(failed))).version == NEW
+    with pytest.raises(DeployError, match="app failed"):
+        wait(server.url, look=showing(service(failed)), digest=DIGEST)
+    with pytest.raises(DeployError, match="app failed"):
+        wait(server.url, look=showing(service(failed)), deployment_id="ecs-svc/new")
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        *(
+            (f"--timeout={value}", "--timeout must be seconds")
+            for value in ("0", "-1", "soon", "nan", "inf", "", "1\n")
+        ),
+        *(
+            (f"--url={value}", "is not the URL of a healthcheck")
+            for value in ("", "mint.cms.gov", "ftp://mint.cms.gov/", "https:///x", "http://[::1", "http://a:99999/")
+        ),
+        *((f"--digest={value}", "--digest must be sha256:") for value in ("<", "sha256:1", f"{DIGEST}\n", "x" * 9999)),
+        *((f"--deployment-id={value}", "is not the id of a deployment") for value in ("<", "a\n::error::b", "x" * 999)),
+        ("--version=", "The version is empty"),
+    ],
+)
+def test_what_cannot_be_a_flags_value_is_refused(flag: str, said: str, invoke: Invoke) -> None:
+    """In one sentence, before anything is asked."""
+    done = invoke("healthcheck", "--env=dev", *([] if "--version" in flag else ["--version=v1"]), flag)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_the_time_out_is_that_of_the_flag(answers: tuple[StandIn, list[Reply]], invoke: Invoke) -> None:
+    """In the plan and in the run."""
+    server, replies = answers
+    replies.append(health(OLD_VERSION))
+    words = ("healthcheck", "--env=dev", "--version=v1", f"--url={server.url}", "--timeout=1.5")
+
+    plan = json.loads(invoke(*words, "--dry-run", "--json").stdout)["steps"][0]["plan"]
+    done = invoke(*words)
+
+    assert plan["timeout"] == 1.5
+    assert done.returncode == 3
+    assert f"{server.url} does not run v1 after 1.5 s" in done.stderr
 
 
 def test_the_command_waits_and_says_what_runs_now(answers: tuple[StandIn, list[Reply]], invoke: Invoke) -> None:
-    """The last line is the truth; --json gives it to programs."""
+    """The last line is the truth, with the URL that was asked; --json gives it to programs."""
     server, replies = answers
     replies.append(health(NEW))
 
     done = invoke("healthcheck", "--env=impl", f"--url={server.url}", "--json", GITHUB_SHA=NEW)
 
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("impl runs bbbbbbb (")
-    assert json.loads(done.stdout)["steps"][0]["result"]["version"] == NEW
+    assert done.stderr.splitlines()[-1].startswith(f"{server.url} runs bbbbbbb, says its endpoint alone")
+    result = json.loads(done.stdout)["steps"][0]["result"]
+    assert (result["environment"], result["version"]) == ("impl", NEW)
+
+
+def test_empty_outputs_of_an_earlier_job_are_as_good_as_none(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """deploy-service puts them out empty where ECS or ECR cannot be asked."""
+    done = invoke("healthcheck", "--version=v0", "--deployment-id=", "--digest=", **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("local runs v0 (")
+
+
+def test_a_role_that_may_not_read_ecs_can_still_wait(invoke: Invoke) -> None:
+    """It costs some looks, and the last line says what it rests on."""
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    with stand_in(lambda _, path: health(NEW) if path == "/health" else DENIED) as server:
+        words = ("healthcheck", "--env=dev", f"--version={NEW}", f"--url={server.url}/health")
+        done = invoke(*words, AWS_ENDPOINT_URL=server.url, AWS_ACCOUNT_ID="123456789012", **keys)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("ECS cannot be seen") == 1
+    assert "says its endpoint alone, ECS was not seen" in done.stderr.splitlines()[-1]

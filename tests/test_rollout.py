@@ -2,20 +2,27 @@
 
 import pytest
 
-from scripts.ecs.rollout import Deployment, Service, Verdict, explain, verdict
+from scripts.ecs.rollout import Deployment, Event, Service, Target, Verdict, explain, find, start, verdict
+
+# When things happened, in seconds: the day before, the old deployment, ours, and what came after it.
+YESTERDAY, OLD_AT, NEW_AT, LATER = 100.0, 1000.0, 2000.0, 2100.0
+BACK = "ECS deployment circuit breaker: rolling back to deploymentId ecs-svc/1."
+DIGEST, OTHER_DIGEST = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+PINNED_SIDECAR = f"public.ecr.aws/sidecar@{DIGEST}"
 
 
 def deployment(
-    tag: str, id: str = "new", status: str = "PRIMARY", state: str = "COMPLETED", **more: object
+    tag: str, id: str = "ecs-svc/new", status: str = "PRIMARY", state: str = "COMPLETED", **more: object
 ) -> Deployment:
     """A deployment of registry/app:tag beside a sidecar."""
     values: dict[str, object] = {
         "id": id,
         "status": status,
         "task_definition": f"arn:task-definition/app:{tag}",
-        "images": ("public/sidecar:v9", f"registry:5000/app:{tag}"),
+        "images": (PINNED_SIDECAR, f"registry:5000/app:{tag}"),
         "state": state,
         "reason": "",
+        "created": {"ecs-svc/old": OLD_AT, "ecs-svc/new": NEW_AT}.get(id, LATER),
         "desired": 2,
         "running": 2,
         "failed": 0,
@@ -23,103 +30,253 @@ def deployment(
     return Deployment(**{**values, **more})  # type: ignore[arg-type]
 
 
-def service(*deployments: Deployment, events: tuple[str, ...] = ()) -> Service:
-    """A service with these deployments."""
-    return Service("app", deployments, events)
+def service(*deployments: Deployment, events: tuple[tuple[float, str], ...] = (), breaker: bool = True) -> Service:
+    """A service with these deployments. events: time and message, newest first."""
+    return Service("app", deployments, tuple(Event(f"(service app) {text}", at) for at, text in events), breaker)
 
 
-OLD = deployment("v1", id="old")
-DRAINING = deployment("v1", id="old", status="ACTIVE")
-BACK = "ECS deployment circuit breaker: rolling back to deploymentId ecs-svc/1."
-DIGEST = "registry/app@sha256:" + "a" * 64
+OLD = deployment("v1", id="ecs-svc/old")
+DRAINING = deployment("v1", id="ecs-svc/old", status="ACTIVE")
+NEW = deployment("v2", state="IN_PROGRESS")
+FAILED = deployment("v2", status="ACTIVE", state="FAILED")
+THEIRS = deployment("v3", id="ecs-svc/theirs", state="IN_PROGRESS")
+GOES_BACK = deployment("v1", id="ecs-svc/back", state="IN_PROGRESS", reason=BACK)
+BACK_EVENT = "rolling back to deployment ecs-svc/old."
+FAILED_EVENT = "(deployment ecs-svc/new) deployment failed: tasks failed to start."
+
+UNKNOWN = Target("v2", "app")
+OURS = Target("v2", "app", id="ecs-svc/new")
+KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
 
 
+@pytest.mark.parametrize("target", [UNKNOWN, OURS, KNOWN], ids=["by its version", "by its id", "by its id and time"])
 @pytest.mark.parametrize(
-    ("now", "mine", "seen", "expected"),
+    ("now", "seen", "expected"),
     [
-        pytest.param(service(OLD), None, False, Verdict.ABSENT, id="only the old one is there"),
+        pytest.param(service(OLD), None, Verdict.ABSENT, id="only the old one is there"),
+        pytest.param(service(), None, Verdict.ABSENT, id="ECS lists no deployment"),
+        pytest.param(service(NEW, DRAINING), None, Verdict.RUNNING, id="begun"),
+        pytest.param(service(deployment("v2"), DRAINING), NEW, Verdict.SUCCEEDED, id="complete while the old drains"),
+        pytest.param(service(deployment("v2", desired=4)), NEW, Verdict.SUCCEEDED, id="complete, then scaled out"),
+        pytest.param(service(deployment("v2", desired=1)), NEW, Verdict.SUCCEEDED, id="complete, and scaling in"),
+        pytest.param(service(deployment("v2", desired=0, running=0)), NEW, Verdict.SUCCEEDED, id="no task is desired"),
+        pytest.param(service(deployment("v2", state="")), NEW, Verdict.SUCCEEDED, id="no state, alone and all there"),
+        pytest.param(service(deployment("v2", state="", running=1)), NEW, Verdict.RUNNING, id="no state, one missing"),
+        pytest.param(service(deployment("v2", state=""), DRAINING), NEW, Verdict.RUNNING, id="no state, one drains"),
+        pytest.param(service(deployment("v2", state="FAILED")), NEW, Verdict.FAILED, id="failed, and ECS stays there"),
         pytest.param(
-            service(deployment("v2", state="IN_PROGRESS"), DRAINING), None, False, Verdict.RUNNING, id="begun"
+            service(deployment("v2", state="IN_PROGRESS", failed=40), DRAINING, breaker=False),
+            NEW,
+            Verdict.FAILED,
+            id="40 failed tasks and no breaker",
         ),
         pytest.param(
-            service(deployment("v2"), DRAINING),
-            None,
-            True,
+            service(deployment("v2", state="IN_PROGRESS", failed=40), DRAINING),
+            NEW,
             Verdict.RUNNING,
-            id="complete, but the old one drains",
+            id="40 failed tasks, but ECS has a breaker that decides",
         ),
-        pytest.param(service(deployment("v2", running=1)), None, True, Verdict.RUNNING, id="a task is still missing"),
-        pytest.param(service(deployment("v2")), None, True, Verdict.SUCCEEDED, id="alone and complete"),
-        pytest.param(service(deployment("v2", state="")), None, True, Verdict.SUCCEEDED, id="ECS gives no state"),
-        pytest.param(service(deployment("v2", state="FAILED")), None, True, Verdict.FAILED, id="failed, no rollback"),
         pytest.param(
-            service(
-                deployment("v1", id="back", state="IN_PROGRESS", reason=BACK),
-                deployment("v2", status="ACTIVE", state="FAILED"),
-            ),
-            None,
-            True,
+            service(deployment("v2", state="IN_PROGRESS", failed=9), DRAINING, breaker=False),
+            NEW,
+            Verdict.RUNNING,
+            id="a few failed tasks and no breaker",
+        ),
+        pytest.param(service(GOES_BACK, FAILED), NEW, Verdict.ROLLED_BACK, id="the rollback has begun"),
+        pytest.param(
+            service(OLD, deployment("v2", status="ACTIVE", state="IN_PROGRESS")),
+            NEW,
             Verdict.ROLLED_BACK,
-            id="the rollback has begun",
+            id="the deployment from before is PRIMARY again, no word of why",
         ),
+        pytest.param(service(OLD), NEW, Verdict.ROLLED_BACK, id="the same, and ours is not listed any more"),
         pytest.param(
-            service(deployment("v1", id="back"), events=("(service app) rolled back to deployment old.",)),
-            None,
-            True,
+            service(deployment("v1", id="ecs-svc/back"), events=((LATER, BACK_EVENT),)),
+            NEW,
             Verdict.ROLLED_BACK,
             id="the rollback is over and only an event tells",
         ),
         pytest.param(
-            service(deployment("v3", id="theirs", state="IN_PROGRESS")),
-            None,
-            True,
-            Verdict.SUPERSEDED,
-            id="somebody else deployed meanwhile",
-        ),
-        pytest.param(
-            service(deployment("v2", id="theirs")),
-            "mine",
-            False,
-            Verdict.SUPERSEDED,
-            id="same version, but another deployment than mine",
-        ),
-        pytest.param(
-            service(deployment("v2", id="back", reason=BACK), deployment("v2", status="ACTIVE", state="FAILED")),
-            None,
-            True,
+            service(
+                deployment("v1", id="ecs-svc/back"),
+                events=(*((LATER + n, f"registered 1 targets in {n}") for n in range(9, 0, -1)), (LATER, BACK_EVENT)),
+            ),
+            NEW,
             Verdict.ROLLED_BACK,
-            id="a redeployment of the same version was taken back",
+            id="nine newer events hide that event",
         ),
-        pytest.param(
-            service(deployment("", images=(DIGEST,), state="IN_PROGRESS")),
-            None,
-            False,
-            Verdict.RUNNING,
-            id="an image named by its digest",
+        *(
+            pytest.param(
+                service(deployment("v1", id="ecs-svc/back", reason=words)), NEW, Verdict.ROLLED_BACK, id=f"'{words}'"
+            )
+            for words in ("Rolling back.", "ROLLBACK to ecs-svc/old", "was rolled back", "roll-back")
         ),
+        pytest.param(service(THEIRS), NEW, Verdict.SUPERSEDED, id="somebody else deployed meanwhile"),
         pytest.param(
-            service(deployment("", images=("registry/app:v2@sha256:" + "a" * 64,))),
-            None,
-            False,
-            Verdict.SUCCEEDED,
-            id="an image named by tag and digest",
+            service(THEIRS, events=((LATER, "has started 2 tasks"), (LATER, "steady state"), (YESTERDAY, BACK_EVENT))),
+            NEW,
+            Verdict.SUPERSEDED,
+            id="somebody else deployed, and yesterday there was a rollback",
         ),
     ],
 )
-def test_verdict(now: Service, mine: str | None, seen: bool, expected: Verdict) -> None:
-    """What became of version v2."""
-    assert verdict(now, "v2", mine, seen) is expected
+def test_verdict(target: Target, now: Service, seen: Deployment | None, expected: Verdict) -> None:
+    """However ours is known, it is judged alike."""
+    assert verdict(target, now, seen) is expected
 
 
-def test_a_tag_that_only_ends_like_the_version_is_another_version() -> None:
-    """The whole tag counts, and the port of a registry is none."""
-    now = service(deployment("", images=("registry:5000/v2", "registry/app:xv2")))
-
-    assert verdict(now, "v2") is Verdict.ABSENT
+AGAIN = deployment("v2", id="ecs-svc/old")
+FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
 
 
-def test_the_reasons_are_given_once_each() -> None:
-    """Reasons of the deployments first, then the events."""
-    now = service(deployment("v2", reason="a"), deployment("v1", reason="a"), events=("b", "a"))
+@pytest.mark.parametrize(
+    ("target", "now", "expected"),
+    [
+        pytest.param(OURS, service(AGAIN), Verdict.ABSENT, id="the same version again: ours is not to be seen yet"),
+        pytest.param(KNOWN, service(AGAIN), Verdict.ABSENT, id="the same, and it is known when it began"),
+        pytest.param(UNKNOWN, service(AGAIN), Verdict.SUCCEEDED, id="without an id the version runs"),
+        pytest.param(OURS, service(AGAIN, FAILED_AGAIN), Verdict.ROLLED_BACK, id="the same version, taken back"),
+        pytest.param(UNKNOWN, service(AGAIN, FAILED_AGAIN), Verdict.ROLLED_BACK, id="the same without an id"),
+        pytest.param(
+            UNKNOWN,
+            service(deployment("v2", id="ecs-svc/back", reason=BACK), FAILED_AGAIN),
+            Verdict.ROLLED_BACK,
+            id="taken back to the same version by a deployment of its own",
+        ),
+        pytest.param(
+            UNKNOWN,
+            service(
+                deployment("v2", id="ecs-svc/back", state="IN_PROGRESS", reason=BACK),
+                deployment("v3", id="ecs-svc/theirs", status="ACTIVE", state="FAILED"),
+                deployment("v2", id="ecs-svc/old", status="ACTIVE"),
+            ),
+            Verdict.RUNNING,
+            id="another version is being taken back to ours",
+        ),
+        pytest.param(
+            UNKNOWN,
+            service(deployment("v2", id="ecs-svc/back"), events=((LATER, BACK_EVENT),)),
+            Verdict.SUCCEEDED,
+            id="another version was taken back to ours",
+        ),
+        pytest.param(
+            OURS,
+            service(OLD, events=((LATER, FAILED_EVENT),)),
+            Verdict.ROLLED_BACK,
+            id="ours is not listed, an event has its id, and the old one is PRIMARY",
+        ),
+        pytest.param(
+            OURS,
+            service(OLD, events=((LATER, FAILED_EVENT.replace("new)", "news)")),)),
+            Verdict.ABSENT,
+            id="an id that only begins like ours is another one's",
+        ),
+        pytest.param(
+            OURS,
+            service(THEIRS, events=((NEW_AT, FAILED_EVENT),)),
+            Verdict.FAILED,
+            id="ours failed without a rollback, then somebody else deployed",
+        ),
+        pytest.param(
+            OURS,
+            service(THEIRS, events=((NEW_AT, "(deployment ecs-svc/new) deployment completed."),)),
+            Verdict.SUPERSEDED,
+            id="ours was complete, then somebody else deployed",
+        ),
+        pytest.param(OURS, service(THEIRS), Verdict.SUPERSEDED, id="ours is not listed and another one rolls out"),
+        pytest.param(
+            KNOWN,
+            service(deployment("v2", id="ecs-svc/theirs")),
+            Verdict.SUPERSEDED,
+            id="our version, but by a deployment that came after ours",
+        ),
+        pytest.param(
+            KNOWN, service(OLD, events=((LATER, BACK_EVENT),)), Verdict.ROLLED_BACK, id="never seen, rolled back since"
+        ),
+        pytest.param(
+            KNOWN, service(OLD, events=((YESTERDAY, BACK_EVENT),)), Verdict.ABSENT, id="never seen, an old rollback"
+        ),
+        pytest.param(
+            Target("v2", "app", since=NEW_AT),
+            service(OLD, events=((LATER, BACK_EVENT),)),
+            Verdict.ROLLED_BACK,
+            id="no id and never seen, but there was a rollback to the one that is PRIMARY",
+        ),
+        pytest.param(
+            Target("v2", "app", since=NEW_AT),
+            service(deployment("v3", id="ecs-svc/theirs", created=LATER + 60), events=((LATER, BACK_EVENT),)),
+            Verdict.ABSENT,
+            id="the same, but what is PRIMARY came after that rollback",
+        ),
+        pytest.param(
+            Target("v2", "app", since=NEW_AT),
+            service(OLD, events=((YESTERDAY, BACK_EVENT),)),
+            Verdict.ABSENT,
+            id="no id and never seen, and the rollback is an old one",
+        ),
+    ],
+)
+def test_verdict_on_what_only_an_id_a_time_or_a_state_tells(target: Target, now: Service, expected: Verdict) -> None:
+    """At the first look, when nothing has been seen before."""
+    assert verdict(target, now) is expected
 
-    assert explain(now) == "a · b"
+
+@pytest.mark.parametrize(
+    ("images", "digest", "ours"),
+    [
+        ((f"registry:5000/app@{DIGEST}",), DIGEST, True),
+        ((f"registry:5000/app@{DIGEST}",), "", False),
+        ((f"registry:5000/app@{OTHER_DIGEST}",), DIGEST, False),
+        ((f"registry:5000/app:v2@{DIGEST}",), "", True),
+        ((f"registry:5000/app:v1@{DIGEST}",), DIGEST, True),
+        ((f"registry:5000/app@{OTHER_DIGEST}", PINNED_SIDECAR), DIGEST, False),
+        (("registry:5000/app:v1", "registry/sidecar:v2"), "", False),
+        (("registry:5000/v2", "registry:5000/app:xv2", "<not an image>"), "", False),
+        (("registry:5000/app", "registry:5000/team/app:v2"), "", False),
+    ],
+)
+def test_only_the_tag_or_the_digest_of_the_services_own_image_tells_ours(
+    images: tuple[str, ...], digest: str, ours: bool
+) -> None:
+    """A sidecar's image does not, and neither does a digest that nobody has given."""
+    now = service(deployment("", images=images))
+
+    found = verdict(Target("v2", "app", digest=digest), now)
+
+    assert found is (Verdict.SUCCEEDED if ours else Verdict.ABSENT)
+
+
+def test_what_was_seen_is_followed_after_a_rollback_to_the_same_version() -> None:
+    """Without an id a newer deployment of the version takes over, but not one that ECS rolled back to."""
+    back = service(deployment("v2", id="ecs-svc/back"), events=((LATER, BACK_EVENT),))
+    again = service(deployment("v2", id="ecs-svc/again"))
+
+    assert verdict(UNKNOWN, back, seen=NEW) is Verdict.ROLLED_BACK
+    assert find(UNKNOWN, again, seen=NEW) == again.primary
+
+
+def test_only_what_is_newer_than_the_start_explains() -> None:
+    """Trouble before other events, each text once."""
+    now = service(
+        deployment("v2", reason="no capacity", failed=3),
+        deployment("v1", id="ecs-svc/old", reason="completed long ago"),
+        events=(
+            (LATER, "has started 2 tasks"),
+            (LATER, "was unable to place a task"),
+            (LATER, "was unable to place a task"),
+            (YESTERDAY, "deployment failed"),
+        ),
+    )
+
+    assert explain(now, NEW_AT) == "no capacity · 3 tasks failed · (service app) was unable to place a task"
+    assert explain(service(OLD, events=((LATER, "steady"), (YESTERDAY, "old"))), 0) == "(service app) steady"
+
+
+def test_the_start_is_that_of_ours_else_what_is_known_of_it() -> None:
+    """ECS's own clock first, then what the caller knows, then the first event that names it."""
+    now = service(OLD, events=((LATER, FAILED_EVENT), (NEW_AT, FAILED_EVENT)))
+
+    assert start(OURS, now, NEW) == NEW_AT
+    assert start(Target("v2", "app", since=5.0), now) == 5.0
+    assert start(OURS, now) == NEW_AT
+    assert start(UNKNOWN, now) == 0.0

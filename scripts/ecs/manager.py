@@ -1,8 +1,8 @@
-"""Calling a Lambda function exactly once, and reading what it answers.
+"""Calls a Lambda function exactly once, and reads what it answers.
 
-The ECS manager's wire contract: a reply has `data.response`, which on failure holds `title` and
-`message`; an unknown command answers with `level` and without `data.response`; anything unexpected is
-Lambda's own function error, which arrives with HTTP status 200.
+The ECS manager's wire contract: a reply has `data.response`, which on failure holds `title` and `message`; an unknown
+command is answered with `level` and without `data.response`; an error that the function did not expect arrives as
+Lambda's own function error, with HTTP status 200.
 """
 
 import json
@@ -17,6 +17,7 @@ from scripts.frame.settings import Environment
 
 FUNCTION = re.compile(r"[A-Za-z0-9:_-]{1,170}")
 QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
+SERVICE = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 # What the manager calls a task whose end it has not seen.
 STILL_RUNNING = {"TaskStillRunning", "TaskLost"}
@@ -41,19 +42,26 @@ def planned(
     qualifier: str | None,
     payload: Mapping[str, Any],
 ) -> Invocation:
-    """A call of the environment's ECS manager, or of the function that a flag names.
+    """A call of the environment's ECS manager, or of another function.
 
-    The settings' qualifier belongs to the settings' function: another one is called at $LATEST unless a
-    flag says otherwise, as the old scripts did. Raises Refused for a malformed name or qualifier.
+    function, qualifier: None for those of the settings. The settings' qualifier belongs to the settings' function:
+    another one is called at $LATEST unless a qualifier is given. Raises Refused for a malformed name or qualifier.
     """
     if qualifier is None:
         qualifier = environment.manager.qualifier if function is None else "$LATEST"
     function = environment.manager.function if function is None else function
     if not FUNCTION.fullmatch(function):
-        raise Refused(f"{function!r} is not the name of a Lambda function.")
+        raise Refused(f"{function[:200]!r} is not the name of a Lambda function.")
     if not QUALIFIER.fullmatch(qualifier):
-        raise Refused(f"{qualifier!r} is not a version or an alias of a Lambda function.")
+        raise Refused(f"{qualifier[:200]!r} is not a version or an alias of a Lambda function.")
     return Invocation(function, qualifier, payload)
+
+
+def checked_service(name: str) -> str:
+    """The name of an ECS service. Raises Refused for what cannot be one, an empty text above all."""
+    if not SERVICE.fullmatch(name):
+        raise Refused(f"{name[:200]!r} is not the name of an ECS service.")
+    return name
 
 
 def invoke(environment: Environment, invocation: Invocation) -> Any:
@@ -80,7 +88,7 @@ def parse(body: bytes, function_error: str | None, function: str) -> Any:
     reply, readable = None, True
     try:
         reply = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         readable = False
     if function_error:
         details = reply if isinstance(reply, dict) else {}
@@ -108,9 +116,11 @@ def manager_response(reply: Any, manager: str) -> dict[str, Any]:
         detail = data if isinstance(data, str) else reply.get("msg", "no message")
         raise DeployError(f"{manager} did not understand the request: {detail}")
     if "title" in response:
-        kind = OutcomeUnknown if response["title"] in STILL_RUNNING else DeployError
-        raise kind(f"{manager} failed: {response['title']}: {response.get('message', 'no message')}")
-    status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
+        title = str(response["title"])
+        kind = OutcomeUnknown if title in STILL_RUNNING else DeployError
+        raise kind(f"{manager} failed: {title}: {response.get('message', 'no message')}")
+    metadata = response.get("ResponseMetadata")
+    status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
     if status != 200:
         raise DeployError(f"{manager} reports HTTP status {status} instead of 200.")
     return response

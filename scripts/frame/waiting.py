@@ -62,7 +62,7 @@ def seconds(flag: str | None, default: float, name: str = "--timeout") -> float:
     if flag is None:
         return default
     try:
-        given = float(flag) if flag.isascii() else 0.0
+        given = float(flag) if flag.isascii() and flag == flag.strip() else 0.0
     except ValueError:
         given = 0.0
     if not 0 < given <= LONGEST:
