@@ -1,31 +1,34 @@
 """The rollback of the deployment guide: reverts a commit on a branch of its own and opens a pull request.
 
 Works in a worktree of its own, so that the checkout is neither touched nor in the way, and leaves nothing
-behind when it fails.
+behind when it fails or is stopped.
 """
 
 import json
 import os
-import shutil
-import tempfile
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
-from scripts.edges import git
+from scripts.edges import git, http
 from scripts.edges.git import Commit
-from scripts.frame import console, text
-from scripts.frame.errors import DeployError, Refused
+from scripts.edges.http import Answer, Unreachable
+from scripts.frame import console, files, stop, text
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.status import ask, healthchecks
 
 REQUEST_TIMEOUT = 30.0
+# Bytes of an answer: a pull request comes with all that GitHub knows of both repositories.
+MOST = 1 << 20
 REMOTE = "origin"
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Revert:
 
     def describe(self) -> list[str]:
         lines = [f"revert {self.commit.sha} ({self.commit.subject}), {self.why}"]
-        lines += ["run " + " ".join(words) for words in self.commands()]
+        lines += ["run git " + " ".join(words) for words in self.commands()]
         if self.api:
             lines += [f"post to {self.api}", json.dumps(self.request())]
         elif self.push:
@@ -69,13 +72,26 @@ class Revert:
         return lines
 
     def commands(self) -> list[list[str]]:
-        """The git commands, in order."""
+        """What git does, in order."""
+        commands = [self.add_branch(), self.add_worktree("WORKTREE"), self.revert()]
+        return commands + ([self.push_branch()] if self.push else [])
+
+    def add_branch(self) -> list[str]:
+        """Make the branch; git refuses where there is one of that name."""
+        return ["branch", "--no-track", self.branch, f"{REMOTE}/{self.base}"]
+
+    def add_worktree(self, path: str) -> list[str]:
+        """Make a worktree of the branch, without files at first."""
+        return ["worktree", "add", "--quiet", "--no-checkout", path, self.branch]
+
+    def revert(self) -> list[str]:
+        """Revert the commit; a merge commit against its first parent."""
         mainline = ["-m", "1"] if len(self.commit.parents) > 1 else []
-        commands = [
-            ["git", "worktree", "add", "-b", self.branch, "WORKTREE", f"{REMOTE}/{self.base}"],
-            ["git", "revert", "--no-edit", *mainline, self.commit.sha],
-        ]
-        return commands + ([["git", "push", REMOTE, f"{self.branch}:{self.branch}"]] if self.push else [])
+        return ["revert", "--no-edit", *mainline, self.commit.sha]
+
+    def push_branch(self) -> list[str]:
+        """Push the branch."""
+        return ["push", REMOTE, f"{self.branch}:{self.branch}"]
 
     def request(self) -> dict[str, str]:
         """The pull request as GitHub's API takes it."""
@@ -92,9 +108,10 @@ class Reverted(Report):
     pull_request: str
 
     def line(self) -> str:
+        done = f"{self.commit[:7]} is reverted on the branch {self.branch}"
         if not self.pushed:
-            return f"{self.commit[:7]} is reverted on the branch {self.branch}, which was not pushed"
-        return f"{self.commit[:7]} is reverted on the branch {self.branch}: {self.pull_request}"
+            return f"{done}, which was not pushed"
+        return f"{done}: {self.pull_request or f'it was pushed to {REMOTE}'}"
 
     def outputs(self) -> dict[str, str]:
         return {"branch": self.branch, "pull-request": self.pull_request}
@@ -145,7 +162,8 @@ def observe(
     Raises Refused for an unknown commit or base.
     """
     base = environment.application.main_branch if base is None else base
-    tip = git.commit(folder, f"{REMOTE}/{base}") if base else None
+    known = git.succeeds(folder, "show-ref", "--verify", "--quiet", f"refs/remotes/{REMOTE}/{base}")
+    tip = git.commit(folder, f"refs/remotes/{REMOTE}/{base}") if known else None
     if tip is None:
         raise Refused(f"There is no branch {base!r} on {REMOTE}: give --base.")
     wanted, why = _wanted(commit, base, running, of_environment)
@@ -154,7 +172,7 @@ def observe(
         raise Refused(f"{wanted!r} is not a commit of this repository ({why}).")
     branch = f"revert-{found.sha[:7]}"
     parent = found.parents[0] if found.parents else "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-    changed = git.run(folder, "diff", "--name-only", "--diff-filter=AMR", parent, found.sha).splitlines()
+    changed = git.run(folder, "diff", "--name-only", "-z", "--diff-filter=AMR", parent, found.sha).split("\0")
     prefix = environment.migrations.folder
     url = git.run(folder, "config", "--get", f"remote.{REMOTE}.url")
     return Observed(
@@ -212,89 +230,121 @@ def plan(observed: Observed, *, push: bool = True, pull_request: bool = True) ->
             f" Go on with it, or delete the branch first."
         )
     name = observed.repository
-    api = os.environ.get("GITHUB_API_URL", "https://api.github.com")
-    opens = push and pull_request and bool(os.environ.get("GITHUB_TOKEN"))
-    if opens and not name:
-        raise Refused(f"The repository on GitHub is not known from the url of {REMOTE}: set GITHUB_REPOSITORY.")
+    if name and not REPOSITORY.fullmatch(name):
+        raise Refused(f"{name!r} is not a repository on GitHub: set GITHUB_REPOSITORY to owner/name.")
     return Revert(
         folder=observed.folder,
         commit=commit,
         base=observed.base,
         branch=branch,
-        title=f'Revert "{commit.subject}"',
+        title=text.one_line(f'Revert "{commit.subject}"', 256),
         body=body(observed),
         push=push,
-        api=f"{api}/repos/{name}/pulls" if opens else "",
-        compare=console.github(f"{name}/compare/{observed.base}...{branch}?expand=1"),
+        api=_api(name) if push and pull_request and _token() else "",
+        compare=console.github(f"{name}/compare/{quote(observed.base)}...{branch}?expand=1") if name else "",
         why=observed.why,
     )
+
+
+def _token() -> str:
+    """What opens the pull request; empty for none. Raises Refused for what cannot be one."""
+    token = os.environ.get("GITHUB_TOKEN", "").strip()
+    console.mask(token)
+    if not (token.isascii() and token.isprintable()):
+        raise Refused("GITHUB_TOKEN is not a token: it holds characters that no token has.")
+    return token
+
+
+def _api(repository: str) -> str:
+    """The URL that a pull request of the repository is posted to. Raises Refused for what cannot be one."""
+    if not repository:
+        raise Refused(f"The repository on GitHub is not known from the URL of {REMOTE}: set GITHUB_REPOSITORY.")
+    api = os.environ.get("GITHUB_API_URL", "https://api.github.com")
+    if not http.keeps_secrets(http.checked(api, "GITHUB_API_URL")):
+        raise Refused(f"GITHUB_API_URL must begin with https://, because the token is sent there, not {api!r}.")
+    return f"{api.rstrip('/')}/repos/{repository}/pulls"
 
 
 def body(observed: Observed) -> str:
     """The pull request's text: what is reverted, who runs it now, and what a revert does not undo."""
     commit = observed.commit
-    lines = [f"Reverts {commit.sha}: {commit.subject}"]
+    lines = [f"Reverts {commit.sha}: {text.markdown(commit.subject)}"]
     if commit.pull_request:
         lines.append(f"It came with #{commit.pull_request}.")
     lines += ["", f"Running it now: {', '.join(observed.running) or 'no environment that answers'}."]
     if observed.migrations:
         lines += ["", "It holds migrations, which a revert does not undo in a database that has them:", ""]
-        lines += [f"- `{name}`" for name in observed.migrations]
+        lines += [f"- {text.markdown(name)}" for name in observed.migrations]
     return "\n".join(lines)
 
 
 def act(plan: Revert) -> Reverted:
     """Revert, push, and open the pull request.
 
-    Raises Refused, with nothing left behind, for conflicts, a push that is rejected and a pull request that
-    GitHub does not take.
+    Raises Refused, with nothing left behind, for conflicts, a push that is rejected and a pull request that GitHub
+    does not take; OutcomeUnknown where the pull request may exist: then the branch stays.
     """
     folder = Path(plan.folder)
-    with _worktree(folder, plan) as work:
-        _revert(work, plan)
-        if not plan.push:
-            return Reverted(plan.commit.sha, plan.branch, False, "")
-        try:
-            git.run(work, "push", REMOTE, f"{plan.branch}:{plan.branch}")
-        except DeployError as error:
-            raise Refused(f"The push of {plan.branch} was rejected: {_words(error)}") from error
-        if not plan.api:
-            console.say("no pull request was opened: open it with the link")
-            return Reverted(plan.commit.sha, plan.branch, True, plan.compare)
-        try:
-            url = _open_pull_request(plan)
-        except DeployError:
-            git.run(work, "push", REMOTE, f":{plan.branch}")
-            raise
-    return Reverted(plan.commit.sha, plan.branch, True, url)
+    stop.changing()
+    with stop.owned(lambda: _branch(folder, plan), Branch.take_back) as branch:
+        with _worktree(folder, plan) as work:
+            _revert(work, plan)
+            if plan.push:
+                _push(work, plan, branch)
+        url = _pull_request(plan, branch) if plan.push else ""
+        branch.stays = True
+    return Reverted(plan.commit.sha, plan.branch, plan.push, url)
+
+
+@dataclass
+class Branch:
+    """The new branch. pushed: the commit that the remote has of it, "" for none. stays: nothing is taken back."""
+
+    folder: Path
+    name: str
+    pushed: str = ""
+    stays: bool = False
+
+    def take_back(self) -> None:
+        """Remove it here and on the remote, unless it stays; on the remote only as it was pushed."""
+        if self.stays:
+            return
+        git.succeeds(self.folder, "branch", "--quiet", "-D", self.name)
+        if self.pushed:
+            lease = f"--force-with-lease={self.name}:{self.pushed}"
+            git.succeeds(self.folder, "push", "--quiet", lease, REMOTE, f":{self.name}")
+
+
+def _branch(folder: Path, plan: Revert) -> Branch:
+    git.run(folder, *plan.add_branch())
+    return Branch(folder, plan.branch)
 
 
 @contextmanager
 def _worktree(folder: Path, plan: Revert) -> Iterator[Path]:
-    """A worktree with the new branch; both are gone again if anything fails, the worktree in any case."""
-    home = Path(tempfile.mkdtemp(prefix="revert-"))
-    work = home / "work"
-    done = False
-    try:
-        git.run(folder, "worktree", "add", "--quiet", "-b", plan.branch, str(work), f"{REMOTE}/{plan.base}")
-        yield work
-        done = True
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-        git.run(folder, "worktree", "prune")
-        if not done:
-            git.succeeds(folder, "branch", "-D", plan.branch)
+    """A worktree with the new branch, which is gone when the block ends."""
+    with files.temporary_folder("revert-") as home:
+        work = home / "work"
+
+        def add() -> None:
+            # Quick, because a stop waits for it: the files come after.
+            git.run(folder, *plan.add_worktree(str(work)))
+
+        def remove(_: None) -> None:
+            git.succeeds(folder, "worktree", "remove", "--force", "--force", str(work))
+
+        with stop.owned(add, remove):
+            git.run(work, "reset", "--quiet", "--hard")
+            yield work
 
 
 def _revert(work: Path, plan: Revert) -> None:
-    words = plan.commands()[1][1:]
     try:
-        git.run(work, *words)
+        git.run(work, *plan.revert())
     except DeployError as error:
-        conflicts = git.run(work, "diff", "--name-only", "--diff-filter=U").splitlines()
-        git.succeeds(work, "revert", "--abort")
-        if conflicts:
-            raise Refused(_conflict(plan, conflicts)) from error
+        conflicts = git.run(work, "diff", "--name-only", "-z", "--diff-filter=U").split("\0")
+        if any(conflicts):
+            raise Refused(_conflict(plan, [name for name in conflicts if name])) from error
         said = _words(error)
         if "nothing to commit" in said or "--allow-empty" in said:
             raise Refused(
@@ -303,28 +353,68 @@ def _revert(work: Path, plan: Revert) -> None:
         raise Refused(f"git could not revert {plan.commit.sha[:7]}: {said}") from error
 
 
-def _conflict(plan: Revert, files: list[str]) -> str:
+def _push(work: Path, plan: Revert, branch: Branch) -> None:
+    """Push the branch. Raises Refused where the remote does not take it, OutcomeUnknown where it may have it."""
+    branch.pushed = git.run(work, "rev-parse", "HEAD")
+    try:
+        git.run(work, *plan.push_branch())
+    except DeployError as error:
+        try:
+            there = git.run(work, "ls-remote", REMOTE, f"refs/heads/{plan.branch}")
+        except DeployError:
+            there = "unknown"
+        if there:
+            raise OutcomeUnknown(
+                f"The push of {plan.branch} failed, and {REMOTE} may have it all the same: {_words(error)}"
+            ) from error
+        raise Refused(f"The push of {plan.branch} was rejected: {_words(error)}") from error
+
+
+def _conflict(plan: Revert, names: list[str]) -> str:
     by_hand = [
         f"git switch -c {plan.branch} {REMOTE}/{plan.base}",
-        " ".join(plan.commands()[1]),
+        "git " + " ".join(plan.revert()),
         "# put the files right, then",
-        f"git add {' '.join(files)}",
+        f"git add {shlex.join(names)}",
         "git revert --continue",
         f"git push {REMOTE} {plan.branch}",
     ]
     return (
         f"{plan.commit.sha[:7]} cannot be reverted by itself: later commits changed the same lines of"
-        f" {', '.join(files)}. Nothing was changed. By hand:\n  " + "\n  ".join(by_hand)
+        f" {', '.join(names)}. Nothing was changed. By hand:\n  " + "\n  ".join(by_hand)
     )
 
 
-def _open_pull_request(plan: Revert) -> str:
-    """Open the pull request through GitHub's REST API and return its URL."""
-    import urllib.error
-    import urllib.request
+def _pull_request(plan: Revert, branch: Branch) -> str:
+    """Open the pull request, if that was asked for, and return its URL or else the link that opens one.
 
-    token = os.environ["GITHUB_TOKEN"]
-    console.mask(token)
+    Raises Refused where GitHub refuses it; OutcomeUnknown where it may be open: then the branch stays.
+    """
+    if not plan.api:
+        console.say("no pull request was opened: open it with the link")
+        return plan.compare
+    undone = f"The branch {plan.branch} was removed again; to keep it, use --no-pr."
+    unknown = f"It may be open all the same, and the branch {plan.branch} stays. Look there: {plan.compare}"
+    try:
+        answer = _ask_github(plan)
+    except Unreachable as error:
+        if not error.sent:
+            raise Refused(f"GitHub cannot be reached for the pull request: {error}. {undone}") from error
+        branch.stays = True
+        raise OutcomeUnknown(f"GitHub's answer to the pull request was lost: {error}. {unknown}") from error
+    url = _url(answer)
+    if url:
+        return url
+    said = f"GitHub did not say that the pull request is open: HTTP {answer.status}: {_reason(answer)}"
+    if 300 <= answer.status < 500:
+        raise Refused(f"{said} {undone}")
+    branch.stays = True
+    raise OutcomeUnknown(f"{said} {unknown}")
+
+
+def _ask_github(plan: Revert) -> Answer:
+    """https://docs.github.com/en/rest/pulls/pulls#create-a-pull-request. Raises Unreachable."""
+    token = _token()
     if text.in_actions() or token.startswith("ghs_"):
         console.warn(
             "The token is the workflow's own: the pull request starts no workflow until somebody pushes to it."
@@ -335,29 +425,30 @@ def _open_pull_request(plan: Revert) -> str:
         "X-GitHub-Api-Version": "2022-11-28",
         "Content-Type": "application/json",
     }
-    if urlsplit(plan.api).scheme not in ("https", "http"):
-        raise Refused(f"GITHUB_API_URL is no URL: {plan.api!r}.")
-    request = urllib.request.Request(plan.api, json.dumps(plan.request()).encode(), headers, method="POST")
-    undone = f"The branch {plan.branch} was removed again; to keep it, use --no-pr."
-    try:
-        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT) as answer:
-            return str(json.load(answer)["html_url"])
-    except urllib.error.HTTPError as error:
-        with error:
-            raise Refused(
-                f"GitHub did not open the pull request: HTTP {error.code}: {_reason(error)} {undone}"
-            ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise Refused(f"GitHub did not open the pull request: {error}. {undone}") from error
+    body = json.dumps(plan.request()).encode()
+    return http.request("POST", plan.api, timeout=REQUEST_TIMEOUT, headers=headers, body=body, most=MOST)
 
 
-def _reason(error: Any) -> str:
+def _url(answer: Answer) -> str:
+    """The URL of the pull request that was opened, "" if the answer does not say so."""
     try:
-        told = json.load(error)
-        details = "; ".join(item.get("message", "") for item in told.get("errors", []) if isinstance(item, dict))
-        return f"{told['message']}{': ' + details if details else ''}."
-    except (ValueError, KeyError, AttributeError):
-        return "no reason given."
+        url = answer.json()["html_url"] if answer.ok else ""
+        return http.checked(url, "a URL")
+    except (ValueError, KeyError, TypeError, Refused):
+        return ""
+
+
+def _reason(answer: Answer) -> str:
+    """What GitHub says of a refusal, in one line."""
+    try:
+        told = answer.json()
+    except ValueError:
+        told = None
+    told = told if isinstance(told, dict) else {}
+    errors = told.get("errors")
+    details = [one.get("message") for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
+    said = text.one_line(": ".join(str(one) for one in (told.get("message"), *details) if one))
+    return f"{said or 'no reason given'}."
 
 
 def _words(error: DeployError) -> str:

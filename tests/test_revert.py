@@ -1,7 +1,9 @@
 """The rollback, on real repositories with a bare remote, and a stand-in for GitHub's API."""
 
+import html
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,9 +78,9 @@ def api() -> Iterator[StandIn]:
         yield server
 
 
-def revert(invoke: Invoke, checkout: Checkout, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`invoke revert` in the checkout."""
-    settings = checkout.folder.parent / "settings.toml"
+def settings(checkout: Checkout, **sites: str) -> str:
+    """A file of settings with other sites, in place of those that they name."""
+    path = checkout.folder.parent / "settings.toml"
     text = (ROOT / "environments.toml").read_text()
     # No healthcheck of the settings is asked: nobody listens on port 9.
     for site in (
@@ -87,10 +89,16 @@ def revert(invoke: Invoke, checkout: Checkout, *words: str, **env: str) -> subpr
         "https://mint.cms.gov",
         "http://127.0.0.1:4566",
     ):
-        text = text.replace(f'"{site}"', f'"{env.get(site, "http://127.0.0.1:9")}"')
-    settings.write_text(text)
-    variables = {name: value for name, value in env.items() if not name.startswith("http")}
-    where = {"ENVIRONMENTS_FILE": str(settings), "GITHUB_REPOSITORY": "owner/app"}
+        text = text.replace(f'"{site}"', f'"{sites.get(site, "http://127.0.0.1:9")}"')
+    path.write_text(text)
+    return str(path)
+
+
+def revert(invoke: Invoke, checkout: Checkout, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """`invoke revert` in the checkout. env: variables, and sites by their URLs in the settings."""
+    sites = {name: value for name, value in env.items() if name.startswith("http")}
+    variables = {name: value for name, value in env.items() if name not in sites}
+    where = {"ENVIRONMENTS_FILE": settings(checkout, **sites), "GITHUB_REPOSITORY": "owner/app"}
     return invoke(f"--search-root={ROOT}", "revert", *words, cwd=checkout.folder, **{**where, **variables})
 
 
@@ -132,7 +140,7 @@ def test_a_merge_commit_is_reverted_against_its_first_parent(checkout: Checkout,
     assert files == ["page.txt"]
     posted = json.loads(api.requests[0]["body"])
     assert "It came with #12." in posted["body"]
-    assert "- `migrations/V1__plan.sql`" in posted["body"]
+    assert "- migrations/V1&#95;&#95;plan.sql" in posted["body"]
     assert "does not undo" in posted["body"]
 
 
@@ -218,6 +226,8 @@ def test_the_token_of_the_workflow_is_warned_of(checkout: Checkout, api: StandIn
         (["--commit=--output=x"], "is not a commit of this repository"),
         (["--base=nowhere"], "There is no branch 'nowhere' on origin"),
         (["--base="], "There is no branch '' on origin"),
+        (["--base=main~1"], "There is no branch 'main~1' on origin"),
+        (["--commit=main~1..main"], "'main~1..main' is not a commit of this repository"),
         (["--env=dev"], "dev does not say which version it runs"),
         (["--env=staging"], "'staging' is not an environment"),
     ],
@@ -343,15 +353,17 @@ def test_a_branch_that_exists_is_refused(checkout: Checkout, invoke: Invoke, whe
             Reply(b'{"message": "Validation Failed", "errors": [{"message": "No commits between"}]}', 422),
             "HTTP 422: Validation Failed: No commits between",
         ),
-        (Reply(b"<html>", 502), "HTTP 502: no reason given"),
-        (Reply(b"{}", 201), "GitHub did not open the pull request: 'html_url'"),
-        (Reply(b"", drop=True), "GitHub did not open the pull request"),
+        (Reply(b'{"message": null, "errors": "none"}', 422), "HTTP 422: no reason given"),
+        (Reply(b"<html>", 404), "HTTP 404: no reason given"),
+        (Reply(b'{"message": "a\\n::error::b"}', 403), "HTTP 403: a ::error::b"),
+        (Reply(b'{"message": "Moved"}', 307, {"Location": "http://localhost:9/"}), "HTTP 307: Moved"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_pull_request_that_github_does_not_take_leaves_nothing_behind(
     checkout: Checkout, invoke: Invoke, reply: Reply, said: str
 ) -> None:
-    """The branch is removed again, here and there."""
+    """The branch is removed again, here and there; the token is sent to nobody else."""
     before = checkout.state()
     with stand_in(lambda *_: reply) as api:
         done = revert(invoke, checkout, **token(api))
@@ -360,6 +372,124 @@ def test_a_pull_request_that_github_does_not_take_leaves_nothing_behind(
     assert said in done.stderr
     assert "was removed again" in done.stderr
     assert checkout.state() == before
+    assert len(api.requests) == 1
+
+
+def test_a_github_that_cannot_be_reached_leaves_nothing_behind(checkout: Checkout, invoke: Invoke) -> None:
+    """Nothing was sent, so no pull request can be open."""
+    before = checkout.state()
+
+    done = revert(invoke, checkout, GITHUB_TOKEN="github_pat_x", GITHUB_API_URL="http://127.0.0.1:9")
+
+    assert done.returncode == 2
+    assert "GitHub cannot be reached for the pull request: Connection refused" in done.stderr
+    assert checkout.state() == before
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(b"", drop=True),
+        Reply(b"<html>", 502),
+        Reply(b"[]", 201),
+        Reply(b"{}", 201),
+        Reply(b'{"html_url": null}', 201),
+        Reply(b'{"html_url": "javascript:x"}', 201),
+        Reply(b"", 201),
+    ],
+    ids=lambda reply: f"{reply.status} {reply.body!r}",
+)
+def test_a_pull_request_that_may_be_open_keeps_its_branch(checkout: Checkout, invoke: Invoke, reply: Reply) -> None:
+    """The outcome is unknown (exit code 3): without its branch GitHub would close it."""
+    with stand_in(lambda *_: reply) as api:
+        done = revert(invoke, checkout, **token(api))
+
+    branch = f"revert-{checkout.squash[:7]}"
+    assert done.returncode == 3, done.stderr
+    assert f"the branch {branch} stays" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert branch in git(checkout.remote, "branch", "--list")
+    assert branch in git(checkout.folder, "branch", "--list")
+
+
+def test_a_push_whose_answer_is_lost_is_looked_for(checkout: Checkout, invoke: Invoke) -> None:
+    """The remote has taken the branch, and then the connection breaks: it is removed again, with exit code 3."""
+    hook = checkout.remote / "hooks" / "post-update"
+    hook.write_text('#!/bin/sh\nif [ ! -e cut ]; then touch cut; kill -9 "$(ps -o ppid= -p "$PPID" | tr -d " ")"; fi\n')
+    hook.chmod(0o755)
+    before = checkout.state()
+
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 3, done.stderr
+    assert "origin may have it all the same" in done.stderr
+    assert checkout.state() == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"GITHUB_API_URL": "http://example.org"}, "GITHUB_API_URL must begin with https://"),
+        ({"GITHUB_API_URL": "http://[::1"}, "is not GITHUB_API_URL"),
+        ({"GITHUB_TOKEN": "hid\nden"}, "GITHUB_TOKEN is not a token"),
+        ({"GITHUB_TOKEN": "hiddén"}, "GITHUB_TOKEN is not a token"),
+        ({"GITHUB_REPOSITORY": "owner/app/../x"}, "is not a repository on GitHub"),
+        ({"GITHUB_REPOSITORY": ""}, "is not known from the URL of origin"),
+    ],
+)
+def test_what_a_token_must_not_be_sent_with_is_refused(
+    checkout: Checkout, invoke: Invoke, variables: dict[str, str], said: str
+) -> None:
+    """Before anything is changed, and without the token."""
+    before = checkout.state()
+
+    done = revert(invoke, checkout, **{"GITHUB_TOKEN": "hidden", **variables})
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "hid" not in done.stderr
+    assert checkout.state() == before
+
+
+def test_the_token_is_masked_before_anything_else(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
+    """In Actions; it is shown nowhere."""
+    done = revert(invoke, checkout, **{**token(api), "GITHUB_TOKEN": "hidden"}, GITHUB_ACTIONS="true")
+
+    assert done.returncode == 0, done.stderr
+    assert {line for line in done.stderr.splitlines() if "hidden" in line} == {"::add-mask::hidden"}
+    assert "hidden" not in done.stdout
+
+
+def test_the_password_in_a_remotes_url_is_not_shown(checkout: Checkout, invoke: Invoke) -> None:
+    """git names the URL where it cannot reach it."""
+    git(checkout.folder, "remote", "set-url", "origin", "http://user:hidden@127.0.0.1:9/owner/app.git")
+
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 1
+    assert "http://127.0.0.1:9/owner/app.git" in done.stderr
+    assert "hidden" not in done.stderr
+
+
+def test_a_commits_words_do_nothing_in_the_pull_request(
+    checkout: Checkout, api: StandIn, invoke: Invoke, tmp_path: Path
+) -> None:
+    """No mention, no link, no closed issue, no picture, whatever the subject and the files are called."""
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
+    write(other, "migrations/`x` @all <b>\n# ü.sql", "x", "@all closes #1 ![x](https://example.org) <img> ::error::")
+    git(other, "push", "--quiet", "origin", "main")
+
+    done = revert(invoke, checkout, **token(api), GITHUB_ACTIONS="true")
+
+    assert done.returncode == 0, done.stderr
+    posted = json.loads(api.requests[0]["body"])
+    assert not set("@`<>[]!") & set(posted["body"])
+    assert "closes #1" not in posted["body"]
+    shown = html.unescape(posted["body"]).replace("\u200b", "").splitlines()
+    assert "@all closes #1 ![x](https://example.org) <img>" in shown[0]
+    assert shown[-1] == "- migrations/`x` @all <b> # ü.sql"
+    assert not [line for line in done.stderr.splitlines() if line.startswith("::error")]
 
 
 def test_a_missing_identity_is_said(checkout: Checkout, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,16 +507,99 @@ def test_a_missing_identity_is_said(checkout: Checkout, invoke: Invoke, monkeypa
     assert checkout.state() == before
 
 
-def test_a_run_that_is_stopped_half_way_is_no_obstacle_to_the_next(checkout: Checkout, invoke: Invoke) -> None:
-    """Stopped while it pushes: no branch and no worktree stay, and the next run does it."""
+# A git that waits once, before or after the command that a test names, until it is stopped.
+SLOW_GIT = """#!/bin/sh
+case " $* " in *" $AT "*) [ -e "$BEGUN" ] || hit=yes ;; esac
+if [ "$hit$WHEN" = yesbefore ]; then touch "$BEGUN"; sleep "$PAUSE"; fi
+"$GIT" "$@"
+code=$?
+if [ "$hit$WHEN" = yesafter ]; then touch "$BEGUN"; sleep "$PAUSE"; fi
+exit $code
+"""
+
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("at", "when", "pause", "sent", "code"),
+    [
+        ("fetch", "before", 30, INT, 2),
+        ("merge-base", "after", 30, TERM, 2),
+        ("branch --no-track", "after", 0.4, INT, 3),
+        ("worktree add", "before", 0.4, TERM, 3),
+        ("worktree add", "after", 0.4, INT, 3),
+        ("reset", "before", 30, TERM, 3),
+        ("revert", "before", 30, INT, 3),
+        ("revert", "after", 30, TERM, 3),
+        ("push", "before", 30, INT, 3),
+        ("push", "after", 30, TERM, 3),
+        ("worktree remove", "after", 0.4, INT, 3),
+        ("the pull request", "", 0, TERM, 3),
+    ],
+)
+def test_a_stop_leaves_nothing_behind(
+    checkout: Checkout, tmp_path: Path, at: str, when: str, pause: float, sent: signal.Signals, code: int
+) -> None:
+    """At any instant: neither branch nor worktree nor folder, here and on the remote, within two seconds."""
+    begun, folder, programs = tmp_path / "begun", tmp_path / "temporary", tmp_path / "bin"
+    folder.mkdir()
+    programs.mkdir()
+    (programs / "git").write_text(SLOW_GIT)
+    (programs / "git").chmod(0o755)
+    before = checkout.state()
+
+    def answer(*_: str) -> Reply:
+        begun.touch()
+        return Reply(b"", delay=5)
+
+    with stand_in(answer) as api:
+        variables = {
+            **token(api),
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "GIT": shutil.which("git") or "",
+            "AT": at,
+            "WHEN": when,
+            "PAUSE": str(pause),
+            "BEGUN": str(begun),
+            "TMPDIR": str(folder),
+            "GITHUB_REPOSITORY": "owner/app",
+            "ENVIRONMENTS_FILE": settings(checkout),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "invoke", f"--search-root={ROOT}", "revert"],
+            cwd=checkout.folder,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 30
+        while not begun.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        stopped = time.monotonic()
+        process.send_signal(sent)
+        said = process.communicate(timeout=30)[1]
+        took = time.monotonic() - stopped
+
+    assert process.returncode == code, said
+    assert took < 2.5
+    assert f"stopped by {sent.name}" in said
+    assert checkout.state() == before
+    assert list(folder.iterdir()) == []
+    assert "Traceback" not in said
+
+
+def test_a_run_after_a_stop_completes(checkout: Checkout, invoke: Invoke) -> None:
+    """Stopped while it pushes, which the remote takes a while for."""
     hook = checkout.remote / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\ntouch begun\nsleep 30\n")
     hook.chmod(0o755)
-    before = checkout.state()
     process = subprocess.Popen(
         [sys.executable, "-m", "invoke", f"--search-root={ROOT}", "revert"],
         cwd=checkout.folder,
-        env={**os.environ, "GITHUB_REPOSITORY": "owner/app"},
+        env={**os.environ, "GITHUB_REPOSITORY": "owner/app", "ENVIRONMENTS_FILE": settings(checkout)},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -398,6 +611,5 @@ def test_a_run_that_is_stopped_half_way_is_no_obstacle_to_the_next(checkout: Che
     process.communicate(timeout=30)
     hook.unlink()
 
-    assert process.returncode != 0
-    assert checkout.state() == before
+    assert process.returncode == 3
     assert revert(invoke, checkout).returncode == 0

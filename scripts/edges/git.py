@@ -46,15 +46,12 @@ def succeeds(folder: Path, *words: str) -> bool:
 def commit(folder: Path, name: str) -> Commit | None:
     """A commit by its name, or None if there is none."""
     try:
-        told = run(
-            folder, "show", "--no-patch", "--format=%H%x00%s%x00%ct%x00%P", "--end-of-options", f"{name}^{{commit}}"
-        )
+        # One commit and not a range or a path, which `show` takes too.
+        sha = run(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        told = run(folder, "show", "--no-patch", "--format=%s%x00%ct%x00%P", sha)
     except DeployError:
         return None
-    if told.count("\0") != 3:
-        # git takes some names for a range or a path, and shows several commits or none.
-        return None
-    sha, subject, at, parents = told.split("\0")
+    subject, at, parents = told.split("\0")
     return Commit(sha, subject, int(at), tuple(parents.split()))
 
 
