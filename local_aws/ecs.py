@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local_aws.cloud import ACCOUNT, App, Cloud, StartResponse, answer, body_of
+from scripts.ecs import images
 
 START, DRAIN, RETRY, KEEP_FAILED, RUN = 0.6, 0.8, 0.4, 20.0, 1.0
 BREAKER_THRESHOLD = 3
@@ -305,6 +306,7 @@ class Ecs:
                 self._stop_container(old.id)
             service.deployments = [primary, *(d for d in service.deployments[1:] if d.state == "FAILED")]
             primary.state, primary.reason = "COMPLETED", f"ECS deployment {primary.id} completed."
+            service.say(f"(deployment {primary.id}) deployment completed.", now)
             service.say("has reached a steady state.", now)
 
     def _fail(self, service: Service, primary: Deployment, now: float) -> None:
@@ -317,7 +319,7 @@ class Ecs:
         primary.state, primary.failed_at = "FAILED", now
         why = self.fault(primary.definition, primary.id)
         primary.reason = f"ECS deployment circuit breaker: tasks failed to start. {why}"
-        service.say(f"deployment {primary.id} deployment failed: tasks failed to start.", now)
+        service.say(f"(deployment {primary.id}) deployment failed: tasks failed to start.", now)
         old = next((d for d in service.deployments[1:] if d.running), None)
         if breaker.get("rollback") and old:
             primary.status = "ACTIVE"
@@ -331,13 +333,15 @@ class Ecs:
     # Containers
 
     def fault(self, definition: dict[str, Any], run: str) -> str:
-        """Why the containers of a task definition cannot run, empty if they can."""
+        """Why the containers of a task definition cannot run, empty if they can. run: empty for one that never does."""
+        pulled = self.own_container(definition) if self.engine and run else None
         for container in definition["containerDefinitions"]:
-            if not self.image_exists(container["image"]):
+            # A real engine pulls for itself.
+            if container != pulled and not self.image_exists(container["image"]):
                 return f"CannotPullContainerError: {container['image']}: not found"
             if _variables(container).get("CRASH"):
                 return "Essential container in task exited"
-        return str(self.engine.fault(run, self.own_container(definition))) if self.engine and run else ""
+        return str(self.engine.fault(run, pulled)) if pulled else ""
 
     def own_container(self, definition: dict[str, Any]) -> dict[str, Any]:
         """The container that has an image of this cloud's registry, else the first one."""
@@ -363,8 +367,10 @@ class Ecs:
         """moto's record of an image in this cloud's registry, or None."""
         from moto.ecr.models import ecr_backends
 
-        name, _, digest = image.removeprefix(self.cloud.host + "/").partition("@")
-        repository, _, tag = name.partition(":")
+        named = images.parse(image)
+        if named is None or named.registry != self.cloud.host:
+            return None
+        repository, tag, digest = named.repository, named.tag or "latest", named.digest
         for backend in ecr_backends[ACCOUNT].values():
             for stored in backend.repositories[repository].images if repository in backend.repositories else []:
                 if stored.get_image_digest() == digest if digest else tag in stored.image_tags:
@@ -374,9 +380,9 @@ class Ecs:
     def version(self, deployment: Deployment) -> str:
         """The tag of the image that a deployment runs."""
         image = self.own_container(deployment.definition)["image"]
-        tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
-        stored = None if tag else self.stored_image(image)
-        return tag or (stored.image_tags[0] if stored and stored.image_tags else "")
+        named = images.parse(image)
+        stored = self.stored_image(image) if named and not named.tag else None
+        return named.tag if named and named.tag else stored.image_tags[0] if stored and stored.image_tags else ""
 
     def answering(self, region: str, cluster: str, name: str) -> Deployment | None:
         """The deployment that answers the next request: those that run take turns, as behind a balancer."""

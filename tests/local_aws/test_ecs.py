@@ -6,7 +6,7 @@ import pytest
 
 from local_aws.ecs import DRAIN, KEEP_FAILED, RETRY, START
 from scripts.ecs import rollout
-from scripts.ecs.rollout import Verdict
+from scripts.ecs.rollout import Target, Verdict
 from scripts.frame import settings
 from tests.conftest import EmbeddedCloud
 
@@ -48,29 +48,35 @@ def described(cloud: EmbeddedCloud) -> dict[str, Any]:
     return found
 
 
-def verdict(cloud: EmbeddedCloud, version: str) -> Verdict:
-    """What our own commands make of it."""
-    return rollout.verdict(rollout.observe(settings.find("local"), SERVICE), version, seen=True)
+def verdict(cloud: EmbeddedCloud, deployment: str) -> Verdict:
+    """What our own commands make of a deployment, by its id alone."""
+    now = rollout.observe(settings.find("local"), SERVICE)
+    return rollout.verdict(Target("", "mint-backend", id=deployment), now)
+
+
+def mine(updated: dict[str, Any]) -> str:
+    """The id of the deployment that an update has started."""
+    return str(updated["deployments"][0]["id"])
 
 
 def test_a_rollout_starts_drains_and_completes(cloud: EmbeddedCloud) -> None:
     """Pending, then beside the old ones, then alone; old and new answer in turn while it drains."""
-    deploy(cloud, push(cloud, "v1"))
+    ours = mine(deploy(cloud, push(cloud, "v1")))
     begun = described(cloud)
     assert [(d["status"], d["rolloutState"], d["runningCount"]) for d in begun["deployments"]] == [
         ("PRIMARY", "IN_PROGRESS", 0),
         ("ACTIVE", "COMPLETED", 2),
     ]
     assert cloud.health()["version"] == "v0"
-    assert verdict(cloud, "v1") is Verdict.RUNNING
+    assert verdict(cloud, ours) is Verdict.RUNNING
 
     cloud.advance(START + 0.01)
     assert {cloud.health()["version"] for _ in range(4)} == {"v0", "v1"}
-    assert verdict(cloud, "v1") is Verdict.RUNNING
+    assert verdict(cloud, ours) is Verdict.RUNNING
 
     cloud.advance(DRAIN + 0.01)
     assert {cloud.health()["version"] for _ in range(4)} == {"v1"}
-    assert verdict(cloud, "v1") is Verdict.SUCCEEDED
+    assert verdict(cloud, ours) is Verdict.SUCCEEDED
     assert described(cloud)["events"][0]["message"] == "(service mint-app) has reached a steady state."
     cloud.client("ecs").get_waiter("services_stable").wait(cluster=CLUSTER, services=[SERVICE])
 
@@ -83,35 +89,37 @@ def test_a_rollout_starts_drains_and_completes(cloud: EmbeddedCloud) -> None:
 def test_the_circuit_breaker_rolls_back(cloud: EmbeddedCloud, tag: str, change: dict[str, Any]) -> None:
     """At the third failed task; the old version answers all the while, and the failed deployment stays in sight."""
     push(cloud, "v1")
-    deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:{tag}", **change)
+    ours = mine(deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:{tag}", **change))
     cloud.advance(RETRY + 0.01)
     assert described(cloud)["deployments"][0]["failedTasks"] == 1
-    assert verdict(cloud, tag) is Verdict.RUNNING
+    assert verdict(cloud, ours) is Verdict.RUNNING
 
     cloud.advance(2 * RETRY + 0.01)
     back, failed = described(cloud)["deployments"]
     assert back["rolloutStateReason"].startswith("ECS deployment circuit breaker: rolling back to deploymentId ecs-svc")
     assert (failed["status"], failed["rolloutState"], failed["failedTasks"]) == ("ACTIVE", "FAILED", 3)
     assert cloud.health()["version"] == "v0"
-    assert verdict(cloud, tag) is Verdict.ROLLED_BACK
+    assert verdict(cloud, ours) is Verdict.ROLLED_BACK
 
     cloud.advance(1)
     assert described(cloud)["deployments"][0]["rolloutState"] == "COMPLETED"
-    assert verdict(cloud, tag) is Verdict.ROLLED_BACK
+    assert verdict(cloud, ours) is Verdict.ROLLED_BACK
     cloud.advance(KEEP_FAILED)
     assert len(described(cloud)["deployments"]) == 1
-    assert verdict(cloud, tag) is Verdict.ROLLED_BACK
+    assert verdict(cloud, ours) is Verdict.ROLLED_BACK
 
 
 def test_without_a_breaker_a_bad_rollout_never_ends(cloud: EmbeddedCloud) -> None:
-    """And the old version goes on."""
+    """The old version goes on; our commands give up when many tasks have failed."""
     off = {"deploymentCircuitBreaker": {"enable": False, "rollback": False}}
     cloud.client("ecs").update_service(cluster=CLUSTER, service=SERVICE, deploymentConfiguration=off)
-    deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:absent")
+    ours = mine(deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:absent"))
+    cloud.advance(3 * RETRY + 0.01)
+    assert verdict(cloud, ours) is Verdict.RUNNING
     cloud.advance(3600)
 
     assert described(cloud)["deployments"][0]["rolloutState"] == "IN_PROGRESS"
-    assert verdict(cloud, "absent") is Verdict.RUNNING
+    assert verdict(cloud, ours) is Verdict.FAILED
     assert cloud.health()["version"] == "v0"
 
 
