@@ -27,6 +27,7 @@ REDIRECTS = 5
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Letters, digits and what RFC 3986 allows besides; anything else has to come percent-encoded.
 URL = re.compile(r"https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
+AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?")
 
 
 class Unreachable(DeployError):
@@ -80,6 +81,8 @@ def _flaw(url: str) -> str:
         return "it begins with http:// or https:// and a host"
     if "@" in parts.netloc:
         return "a user name or password does not belong in it"
+    if not AUTHORITY.fullmatch(parts.netloc):
+        return "its host is a name or an address, and after it comes at most a port"
     if parts.port == 0 or len(url) > LONGEST:
         return f"its port is 1 to 65535, and it has at most {LONGEST} characters"
     if ":" in host:
@@ -122,12 +125,12 @@ def _redirect(url: str, answer: Answer) -> str:
     if answer.status not in (301, 302, 303, 307, 308):
         return ""
     try:
-        target = urljoin(url, answer.headers.get("location", ""))
+        target = urljoin(url, answer.headers["location"])
         old, new = urlsplit(url), urlsplit(target)
         better = (old.scheme, new.scheme) == ("http", "https")
         same = old.hostname == new.hostname and (better or (old.scheme, old.port) == (new.scheme, new.port))
         return target if same and not _flaw(target) else ""
-    except ValueError:
+    except (KeyError, ValueError):
         return ""
 
 
@@ -166,8 +169,12 @@ class _Deadline:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """Hand the redirect over as an answer."""
+    """Hands a redirect over as an answer."""
+
+    def _leave(self, *_: Any) -> None:
+        """Leave it to the handler of errors."""
+
+    http_error_301 = http_error_302 = http_error_303 = http_error_307 = http_error_308 = _leave  # type: ignore[assignment]
 
 
 def _opener(deadline: _Deadline, url: str) -> urllib.request.OpenerDirector:

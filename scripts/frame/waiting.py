@@ -1,5 +1,6 @@
 """The one way to wait: look again and again until there is an answer, up to a deadline by the clock."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ T = TypeVar("T")
 
 # A day: nothing that is waited for takes longer.
 LONGEST = 86400.0
+SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?(e[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,7 @@ def seconds(flag: str | None, default: float, name: str = "--timeout") -> float:
     """A time-out that a person gave, in seconds. Raises Refused for what is none."""
     if flag is None:
         return default
-    try:
-        given = float(flag) if flag.isascii() and flag == flag.strip() else 0.0
-    except ValueError:
-        given = 0.0
+    given = float(flag) if SECONDS.fullmatch(flag) else 0.0
     if not 0 < given <= LONGEST:
-        raise Refused(f"{name} must be seconds between 0 and {LONGEST:g}, such as {default:g}, not {flag!r}.")
+        raise Refused(f"{name} must be seconds between 0 and {LONGEST:g}, such as {default:g}, not {flag[:50]!r}.")
     return given

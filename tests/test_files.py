@@ -1,0 +1,188 @@
+"""Files that commands write: whole or not at all, and never over what is not a file."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.frame import files
+from scripts.frame.errors import Refused
+from tests.conftest import ROOT
+
+
+def folder(path: Path) -> None:
+    """A folder in the file's place."""
+    path.mkdir()
+
+
+def pipe(path: Path) -> None:
+    """A named pipe, which a writer would wait for."""
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    """A link to a file, whose target would stay as it was."""
+    (path.parent / "target").write_text("old")
+    path.symlink_to("target")
+
+
+def dangling_link(path: Path) -> None:
+    """A link to nothing."""
+    path.symlink_to("nowhere")
+
+
+def link_to_a_device(path: Path) -> None:
+    """A link to /dev/full, which is never written to."""
+    path.symlink_to("/dev/full")
+
+
+@pytest.mark.parametrize("put", [folder, pipe, link, dangling_link, link_to_a_device])
+def test_what_is_not_a_file_is_left_alone(put: Callable[[Path], None], tmp_path: Path) -> None:
+    """Refused by its name before anything is written, and everything is as it was."""
+    path = tmp_path / "it"
+    put(path)
+    before = [(entry.name, entry.lstat().st_mode) for entry in sorted(tmp_path.iterdir())]
+
+    with pytest.raises(Refused, match="it' is not a regular file: it is left alone"):
+        files.write(path, b"new")
+
+    assert [(entry.name, entry.lstat().st_mode) for entry in sorted(tmp_path.iterdir())] == before
+    assert not (tmp_path / "target").exists() or (tmp_path / "target").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        ".",
+        "..",
+        "/",
+        "nowhere/file",
+        "file.txt/inside",
+        "n\0ul",
+        "n\0ul/file",
+        "\ud800",
+        "x" * 256,
+        "/proc/version2",
+        "/proc/self/mem2",
+    ],
+    ids=ascii,
+)
+def test_a_path_that_no_file_can_have_is_refused_in_one_sentence(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty, a folder, in no folder, with a NUL, too long, or where nobody may write."""
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").touch()
+
+    with pytest.raises(Refused) as error:
+        files.write(Path(path), b"new")
+
+    assert "\n" not in str(error.value)
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name != "home"] == ["file.txt"]
+
+
+@pytest.mark.parametrize("name", ["plain", "new\nline", "quo'te", " ", "x" * 255, ".part", "é"])
+def test_a_file_is_written_whole_under_any_name(name: str, tmp_path: Path) -> None:
+    """With its bytes and nothing beside it; what was there before is replaced."""
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    for content in (b"old" * 100, b"new"):
+        files.write(path, content)
+        assert path.read_bytes() == content
+
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("mode", "umask", "found"), [(0o644, 0o022, 0o644), (0o644, 0o077, 0o600), (0o600, 0, 0o600)])
+def test_the_umask_counts(mode: int, umask: int, found: int, tmp_path: Path) -> None:
+    """As for every program."""
+    before = os.umask(umask)
+    try:
+        files.write(tmp_path / "file", b"", mode=mode)
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == found
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_read_only_is_said(tmp_path: Path) -> None:
+    """With the system's own words."""
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(Refused, match="cannot be written: Permission denied"):
+            files.write(tmp_path / "file", b"")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path) -> None:
+    """A write that fails half-way changes nothing."""
+    path = tmp_path / "in" / "file"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    # A limit on the size of files is a disk that is full after so many bytes.
+    code = (
+        "import resource, signal; from pathlib import Path; from scripts.frame import files\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        f"files.write(Path({str(path)!r}), b'x' * 2000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert "Refused" in done.stderr
+    assert "cannot be written: File too large" in done.stderr
+    assert [(entry.name, entry.read_bytes()) for entry in path.parent.iterdir()] == [("file", b"old")]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_write_that_is_stopped_leaves_the_old_file_or_the_new(sent: signal.Signals, tmp_path: Path) -> None:
+    """And no part of one beside it."""
+    path = tmp_path / "in" / "file"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    code = (
+        "from pathlib import Path; from scripts.frame import files, run, stop\n"
+        "stop.listen()\n"
+        "with run.running('test', 'dev', embedded=False):\n"
+        "    print('begins', flush=True)\n"
+        f"    while True: files.write(Path({str(path)!r}), b'new' * 1000000)\n"
+    )
+    for wait in (0.0, 0.003, 0.011, 0.02):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(wait)
+        process.send_signal(sent)
+        process.communicate(timeout=10)
+
+        assert process.returncode == 2
+        assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+        assert path.read_bytes() in (b"old", b"new" * 1000000)
+
+
+def test_a_temporary_folder_is_private_and_goes_with_its_block() -> None:
+    """Whatever was put into it, however the block ends."""
+    made = []
+
+    def fill() -> None:
+        with files.temporary_folder("test-") as path:
+            made.append(path)
+            (path / "in").mkdir()
+            (path / "in" / "file").write_text("x")
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fill()
+
+    assert not made[0].exists()

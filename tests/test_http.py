@@ -1,0 +1,400 @@
+"""The door to HTTP servers: slow, broken, hostile and far away ones, all of them real and on loopback."""
+
+import contextlib
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from scripts.edges import http
+from scripts.edges.http import Unreachable
+from scripts.frame.errors import Refused
+from tests.stand_in import Reply, stand_in
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@contextmanager
+def serving(talk: Callable[[socket.socket], None], family: int = socket.AF_INET) -> Iterator[int]:
+    """A server that says what it likes, after it has read a request. Yields its port."""
+    listener = socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threads.append(threading.Thread(target=one, args=(connection,)))
+                threads[-1].start()
+
+    def one(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(10)
+            talk(connection)
+
+    threads = [threading.Thread(target=serve)]
+    threads[0].start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for thread in threads:
+            thread.join()
+
+
+def saying(*parts: bytes, pause: float = 0) -> Callable[[socket.socket], None]:
+    """Answer each request with some bytes, with a pause after each part."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(pause)
+
+    return talk
+
+
+def get(port: int, timeout: float = 5, most: int = http.MOST, host: str = "127.0.0.1") -> http.Answer:
+    """Ask a server on loopback."""
+    return http.request("GET", f"http://{host}:{port}/path", timeout=timeout, most=most)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b""],
+        [bytes([byte]) for byte in OK[:17]] + [b"X: y\r\n"] * 1000,
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", *([b"x"] * 999)],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *([b"1\r\nx\r\n"] * 999)],
+    ],
+    ids=["nothing", "headers", "a body", "chunks"],
+)
+def test_an_answer_has_one_deadline_however_slowly_it_comes(parts: list[bytes]) -> None:
+    """A byte now and then does not put it off."""
+    with serving(saying(*parts, pause=0.1 if len(parts) > 1 else 3)) as port:
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match=r"^no whole answer after 0.5 s$"):
+            get(port, timeout=0.5)
+        assert time.monotonic() - began < 1
+
+
+def test_a_handshake_that_never_ends_has_the_deadline_too() -> None:
+    """A server that speaks TLS one byte at a time."""
+    with serving(saying(*([b"\x16"] + [b"\x03"] * 100), pause=0.1)) as port:
+        began = time.monotonic()
+        with pytest.raises(Unreachable):
+            http.request("GET", f"https://127.0.0.1:{port}/", timeout=0.5)
+        assert time.monotonic() - began < 1
+
+
+def test_no_more_of_a_body_is_read_than_was_asked_for() -> None:
+    """However large it is; a body that is whole is no error."""
+    with serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n", b"x" * 5000)) as port:
+        assert get(port, most=1000).body == b"x" * 1000
+    with serving(saying(OK)) as port:
+        assert get(port, most=2).body == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"", "Remote end closed connection without response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "the connection was closed 7 bytes too early"),
+        (b"HTTP/1.1 404 No\r\nContent-Length: 9\r\n\r\nok", "the connection was closed 7 bytes too early"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nok", "IncompleteRead"),
+        (b"SSH-2.0-OpenSSH\r\n", "BadStatusLine"),
+        (b"HTTP/1.1 abc\r\n\r\n", "BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "HTTPException"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70000 + b"\r\n\r\n", "LineTooLong"),
+        (b"\0" * 100, "BadStatusLine"),
+    ],
+)
+def test_a_broken_answer_is_no_answer(said: bytes, why: str) -> None:
+    """Each says what is broken, in a few words."""
+    with serving(saying(said)) as port, pytest.raises(Unreachable) as error:
+        get(port)
+
+    assert str(error.value) == why
+
+
+def test_nobody_listens() -> None:
+    """The system's own words."""
+    with serving(saying()) as port:
+        pass
+    with pytest.raises(Unreachable, match=r"^Connection refused$"):
+        get(port)
+
+
+def test_a_host_without_an_address() -> None:
+    """Says that the name is what is wrong."""
+    with pytest.raises(Unreachable, match=r"(?i)name|address"):
+        http.request("GET", "http://nowhere.invalid/", timeout=5)
+
+
+def test_an_error_status_is_an_answer() -> None:
+    """With its headers, in lower case, and its body."""
+    with stand_in(lambda *_: Reply(b"no", 503, {"Retry-After": "5"})) as server:
+        answer = http.request("GET", server.url, timeout=5)
+
+    assert (answer.status, answer.headers["retry-after"], answer.body) == (503, "5", b"no")
+
+
+def test_ipv6_is_asked() -> None:
+    """In brackets, as URLs have it."""
+    with serving(saying(OK), socket.AF_INET6) as port:
+        assert get(port, host="[::1]").body == b"ok"
+
+
+# --- redirects ---
+
+
+def redirecting(*targets: str) -> Callable[[str, str], Reply]:
+    """Answers /0, /1 … with a redirect, and what comes after the last with a text."""
+
+    def answer(_: str, path: str) -> Reply:
+        number = int(path[1:]) if path[1:].isdigit() else len(targets)
+        return Reply(b"", 302, {"Location": targets[number]}) if number < len(targets) else Reply(b"here")
+
+    return answer
+
+
+def test_a_redirect_on_the_same_host_is_followed() -> None:
+    """Relative or whole, and several of them."""
+    with stand_in(redirecting("/1", "2", "//{host}/3", "?x")) as server:
+        host = server.url.removeprefix("http://")
+        server.answer = redirecting("/1", "2", f"//{host}/3", f"http://{host}/end")
+        answer = http.request("GET", f"{server.url}/0", timeout=5)
+
+    assert (answer.status, answer.body) == (200, b"here")
+    assert [request["path"] for request in server.requests] == ["/0", "/1", "/2", "/3", "/end"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://localhost:{port}/1",
+        "http://127.0.0.1:1/1",
+        "http://evil.example/",
+        "//evil.example/",
+        "http://user:secret@127.0.0.1:{port}/1",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/",
+        "http://[::1",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:x/",
+        "/with a blank",
+    ],
+)
+def test_any_other_redirect_is_the_answer(target: str) -> None:
+    """Another host or port, a user, another scheme, no URL: nobody else is asked."""
+    with stand_in(redirecting("")) as server:
+        server.answer = redirecting(target.format(port=server.url.rpartition(":")[2]), "never")
+        answer = http.request("GET", f"{server.url}/0", timeout=5)
+
+    assert answer.status == 302
+    assert {request["path"] for request in server.requests} == {"/0"}
+
+
+def test_a_redirect_that_never_ends_is_no_answer() -> None:
+    """After a few of them."""
+    with stand_in(redirecting("/0")) as server, pytest.raises(Unreachable, match=r"^more than 5 redirects$"):
+        http.request("GET", f"{server.url}/0", timeout=5)
+
+    assert len(server.requests) == 6
+
+
+def test_only_what_reads_is_redirected() -> None:
+    """A message is not sent twice."""
+    with stand_in(redirecting("/1", "/2")) as server:
+        answer = http.request("POST", f"{server.url}/0", timeout=5, body=b"x")
+
+    assert (answer.status, len(server.requests)) == (302, 1)
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for localhost that nobody has signed, in one file."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,DNS:site.example"
+    done = subprocess.run(
+        ["openssl", *words.split(), "-keyout", "-", "-out", "-"], capture_output=True, check=True, env=os.environ
+    )
+    path.write_bytes(done.stdout)
+    return path
+
+
+@contextmanager
+def serving_tls(certificate: Path) -> Iterator[int]:
+    """A server that answers over TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def talk(connection: socket.socket) -> None:
+        with contextlib.suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True) as safe:
+            saying(OK)(safe)
+
+    with serving(talk) as port:
+        yield port
+
+
+def test_a_certificate_that_nobody_knows_is_not_trusted(certificate: Path) -> None:
+    """The reason is said, for a person to act on."""
+    with serving_tls(certificate) as port, pytest.raises(Unreachable, match="certificate verify failed"):
+        http.request("GET", f"https://localhost:{port}/", timeout=5)
+
+
+def test_a_bundle_of_the_user_is_trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSL_CERT_FILE, as for curl and openssl; still for its own host alone."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving_tls(certificate) as port:
+        assert http.request("GET", f"https://localhost:{port}/", timeout=5).body == b"ok"
+        with pytest.raises(Unreachable, match="certificate verify failed"):
+            http.request("GET", f"https://127.0.0.1:{port}/", timeout=5)
+
+
+def test_what_does_not_speak_tls_is_said() -> None:
+    """Plain HTTP behind https://."""
+    with serving(saying(OK)) as port, pytest.raises(Unreachable, match=r"(?i)wrong.version|record"):
+        http.request("GET", f"https://127.0.0.1:{port}/", timeout=5)
+
+
+# --- proxies ---
+
+
+def test_the_standard_variables_name_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for other hosts; this machine, and what no_proxy names, is asked itself."""
+    with stand_in(lambda *_: Reply(b"by proxy")) as proxy, stand_in(lambda *_: Reply(b"direct")) as server:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "direct.invalid")
+        assert http.request("GET", "http://site.example/x", timeout=5).body == b"by proxy"
+        assert http.request("GET", server.url, timeout=5).body == b"direct"
+        with pytest.raises(Unreachable, match=r"(?i)name|address"):
+            http.request("GET", "http://direct.invalid/", timeout=5)
+
+    assert len(proxy.requests) == len(server.requests) == 1
+
+
+def test_tls_goes_through_a_tunnel_of_the_proxy(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy is told the host alone, and its own password never shows."""
+    asked: list[bytes] = []
+
+    def tunnel(connection: socket.socket) -> None:
+        asked.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        with context.wrap_socket(connection, server_side=True) as safe:
+            saying(OK)(safe)
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(tunnel) as port:
+        monkeypatch.setenv("https_proxy", f"http://user:secret@127.0.0.1:{port}")
+        assert http.request("GET", "https://site.example/x?token=secret", timeout=5).body == b"ok"
+    with pytest.raises(Unreachable) as error:
+        http.request("GET", "https://site.example/x?token=secret", timeout=5)
+
+    assert asked[0].startswith(b"CONNECT site.example:443 HTTP/1.")
+    assert b"token" not in asked[0]
+    assert "secret" not in str(error.value)
+
+
+def test_a_tunnel_that_never_opens_has_the_deadline_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that answers a byte now and then."""
+    with serving(saying(b"HTTP/1.1 200 OK\r\n", *([b"X: y\r\n"] * 90), pause=0.1)) as port:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match=r"no whole answer after 0.5 s"):
+            http.request("GET", "https://site.example/", timeout=0.5)
+        assert time.monotonic() - began < 1
+
+
+# --- URLs ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h",
+        "https://h/",
+        "http://127.0.0.1:1/a%20b?q=(x)#f",
+        "http://[::1]:65535/",
+        "https://a-b.example.org./~x;y,z",
+        "https://hooks.example/services/T0/B0/x!y*z'@w",
+    ],
+)
+def test_a_url_that_can_be_asked(url: str) -> None:
+    """Is given back as it is."""
+    assert http.checked(url, "a URL") == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "",
+            "h",
+            "//h/",
+            "http:",
+            "http:///",
+            "http://",
+            "http://:80/",
+            "http://?x",
+            "ftp://h/",
+            "file:///etc/passwd",
+        ),
+        *("http://[::1", "http://::1]/", "http://[]/", "http://[x]/", "http://[::1]x/", "http://[127.0.0.1]/"),
+        *("http://h:0/", "http://h:65536/", "http://h:99999/", "http://h:x/", "http://h:-1/", "http://h:8 0/"),
+        *(
+            "http://h/a b",
+            "http://h/\n",
+            "\nhttp://h/",
+            "http://h\r\nX: y/",
+            "http://h/\0",
+            "http://h/<x>",
+            'http://"/',
+        ),
+        *("http://é/", "http://h/é", "http://h/\u202e", "http://h/\ud800", "http://" + "x" * 300 + "/", "http://a..b/"),
+        *(
+            "http://h/" + "x" * 3000,
+            "http://user@h/",
+            "http://user:secret@h/",
+            "http://user:secret@h:99999/",
+            "HTTP//h",
+        ),
+    ],
+    ids=ascii,
+)
+def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
+    """In one short sentence that says what it should have been, and never a password."""
+    with pytest.raises(Refused) as error:
+        http.checked(url, "the URL of a site")
+
+    said = str(error.value)
+    assert " is not the URL of a site: " in said
+    assert said.splitlines() == [said]
+    assert len(said) < 500
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[" * 100000, b"\xff", b"NaN" * 2])
+def test_what_is_no_json_raises_value_error(body: bytes) -> None:
+    """Nesting that is too deep to be read too."""
+    with pytest.raises(ValueError):  # noqa: PT011 - its text is the parser's
+        http.Answer(200, {}, body).json()
