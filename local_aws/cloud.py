@@ -1,5 +1,6 @@
 """What all parts of the embedded AWS share: its address, its clock, its record of requests."""
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -36,7 +37,10 @@ class Clock:
 
 @dataclass
 class Cloud:
-    """One embedded AWS. containers: whether ECS runs real ones, with the Docker engine of this machine."""
+    """One embedded AWS. containers: whether ECS runs real ones, with the Docker engine of this machine.
+
+    token: what a request to a control path has to show.
+    """
 
     port: int
     containers: bool = False
@@ -46,6 +50,7 @@ class Cloud:
     failures: list[dict[str, Any]] = field(default_factory=list)
     findings: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     ready: bool = False
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     @property
     def host(self) -> str:

@@ -1,11 +1,10 @@
-"""The outermost layer: records every request, breaks what it was told to break, and answers /_local/.
+"""Records every request, breaks what it was told to break, and answers the control paths, which need a token (gate.py).
 
 GET  /_local/status                what runs here, and whether it is seeded
 GET  /_local/requests              every request that AWS saw, oldest first
 POST /_local/clock                 {"advance": seconds}
 POST /_local/failures              one rule, see `Failure`; an empty object removes all
 POST /_local/findings              {"repository", "tag", "findings": [...], "status": "COMPLETE"}
-POST /_local/functions             {"name", "handler": "module:function", "timeout": s, "qualifiers": [...]}
 POST /_local/reset                 seed it anew
 """
 
@@ -82,22 +81,10 @@ def _s3_operation(entry: dict[str, Any]) -> str:
 def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App:
     """Put the record and the control paths around an app. routes: what POST /_local/NAME does with its JSON."""
 
-    def control(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
-        name = environ["PATH_INFO"].removeprefix("/_local/")
-        if environ["REQUEST_METHOD"] == "GET" and name == "requests":
-            return answer(start, 200, json.dumps(cloud.requests).encode())
-        if environ["REQUEST_METHOD"] == "GET" and name == "status":
-            status = {"name": "embedded AWS", "ready": cloud.ready, "containers": cloud.containers, "url": cloud.url}
-            return answer(start, 200, json.dumps(status).encode())
-        if environ["REQUEST_METHOD"] != "POST" or name not in routes:
-            return answer(start, 404, b'{"error": "there is no such control path"}')
-        result = routes[name](json.loads(body_of(environ) or b"{}"))
-        return answer(start, 200, json.dumps(result).encode())
-
     def outermost(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         body_of(environ)
         if environ["PATH_INFO"].startswith("/_local/"):
-            return control(environ, start)
+            return _control(environ, start, cloud, routes)
         entry = describe(environ)
         if cloud.ready:
             cloud.requests.append(entry)
@@ -113,6 +100,29 @@ def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App
         return app(environ, record)
 
     return outermost
+
+
+def _control(
+    environ: dict[str, Any], start: StartResponse, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]
+) -> list[bytes]:
+    """Answer a control path."""
+    name = environ["PATH_INFO"].removeprefix("/_local/")
+    if environ["REQUEST_METHOD"] == "GET" and name == "requests":
+        return answer(start, 200, json.dumps(cloud.requests).encode())
+    if environ["REQUEST_METHOD"] == "GET" and name == "status":
+        status = {"name": "embedded AWS", "ready": cloud.ready, "containers": cloud.containers, "url": cloud.url}
+        return answer(start, 200, json.dumps(status).encode())
+    if environ["REQUEST_METHOD"] != "POST" or name not in routes:
+        return answer(start, 404, b'{"error": "there is no such control path"}')
+    try:
+        given = json.loads(body_of(environ) or b"{}")
+        if not isinstance(given, dict):
+            raise ValueError("not an object")
+        result = routes[name](given)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        told = {"error": f"this is not understood: {type(error).__name__}: {error}"}
+        return answer(start, 400, json.dumps(told).encode())
+    return answer(start, 200, json.dumps(result).encode())
 
 
 def _break(

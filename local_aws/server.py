@@ -6,11 +6,13 @@ import sys
 import threading
 from typing import Any
 
-from local_aws import control, health, patches, s3, seed
+from local_aws import control, gate, health, patches, s3, seed
 from local_aws.cloud import Cloud
 from local_aws.ecs import Ecs
-from local_aws.lambdas import Function, Lambda
+from local_aws.lambdas import Lambda
+from local_aws.process import FOLDER
 from local_aws.registry import Registry
+from scripts.frame import files
 
 
 class Server:
@@ -60,13 +62,12 @@ class Server:
         app = self.ecs.wrap(registry.wrap(self.functions.wrap(s3.wrap(self._app))))
         app = health.wrap(app, self.ecs, seed.healthchecks())
         routes = {
-            "clock": lambda given: self.cloud.clock.advance(given["advance"]),
+            "clock": lambda given: self.cloud.clock.advance(float(given["advance"])),
             "failures": self._fail,
             "findings": self._find,
-            "functions": self._add_function,
             "reset": lambda _: self.reset(),
         }
-        self._outermost = control.wrap(app, self.cloud, routes)
+        self._outermost = gate.wrap(control.wrap(app, self.cloud, routes), self.cloud.token)
 
     def _dispatch(self, environ: dict[str, Any], start: Any) -> Any:
         return self._outermost(environ, start)
@@ -76,12 +77,6 @@ class Server:
 
     def _find(self, given: dict[str, Any]) -> None:
         self.cloud.findings[given["repository"], given["tag"]] = given
-
-    def _add_function(self, given: dict[str, Any]) -> None:
-        function = Function(given["name"], given["handler"], given.get("region", "us-west-2"))
-        function.timeout = given.get("timeout", function.timeout)
-        function.qualifiers |= set(given.get("qualifiers", []))
-        self.functions.add(function)
 
     def start(self) -> None:
         """Serve in a thread and seed."""
@@ -121,8 +116,11 @@ class Server:
 
 
 def main(port: int, *, containers: bool = False) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C. The token is in .local/<port>.token meanwhile, for this user alone."""
     server = Server(port, containers=containers)
+    token = FOLDER / f"{server.cloud.port}.token"
+    FOLDER.mkdir(exist_ok=True)
+    files.write(token, server.cloud.token.encode(), mode=0o600)
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
@@ -131,4 +129,5 @@ def main(port: int, *, containers: bool = False) -> None:
         print(f"the embedded AWS is ready at {server.cloud.url}", file=sys.stderr, flush=True)
         stopped.wait()
     finally:
+        token.unlink(missing_ok=True)
         server.stop()

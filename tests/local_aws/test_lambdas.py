@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from local_aws.lambdas import Function
 from tests.conftest import EmbeddedCloud
 
 
@@ -26,8 +27,8 @@ def echo(event: Any, context: Any) -> Any:
 @pytest.fixture
 def function(cloud: EmbeddedCloud) -> str:
     """A function with a version 7, an alias live, and half a second of time."""
-    add = {"name": "echo", "handler": f"{__name__}:echo", "timeout": 2, "qualifiers": ["7", "live"]}
-    cloud.server._add_function(add)
+    qualifiers = {"$LATEST", "7", "live"}
+    cloud.server.functions.add(Function("echo", f"{__name__}:echo", "us-west-2", qualifiers, timeout=2))
     return "echo"
 
 
