@@ -6,30 +6,35 @@ not a clean one.
 
 import datetime
 import time
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from scripts import announce_failure
-from scripts.announce_failure import Announcement
+from scripts.announce_failure import Announcement, quoted
 from scripts.ecs import manager
 from scripts.ecs.manager import Invocation
 from scripts.edges import aws
-from scripts.frame import console, version
+from scripts.frame import console, text, version, waiting
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
-from scripts.frame.report import Report
+from scripts.frame.report import Report, aligned
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
+from scripts.frame.waiting import CLOCK, Clock, TimedOut, wait
 
 # From harmless to bad. A severity that the scanner does not know counts as the worst.
 SEVERITIES = ("INFORMATIONAL", "LOW", "MEDIUM", "HIGH", "CRITICAL")
 DONE = {"COMPLETE", "ACTIVE"}
 UNDER_WAY = {"IN_PROGRESS", "PENDING"}
+# Our own word, where ECR knows of no scan.
+NOT_SCANNED = "NOT_SCANNED"
 INTERVAL = 2.0
 ANSWER_TIMEOUT = 5.0
+SCAN_TIMEOUT = 300.0
 # A scan on push begins a moment after the push.
 GRACE = 30.0
 # GitHub shows no more of one step.
@@ -53,6 +58,25 @@ class Waiver:
             and self.repository in ("", repository)
             and self.package in ("", finding.package)
         )
+
+
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class WaiverTable(msgspec.Struct, forbid_unknown_fields=True):
+    """A table [[waiver]] of the file: unknown, missing, empty and mistyped keys are refused by name."""
+
+    finding: Text
+    expires: datetime.date
+    reason: Text
+    repository: str = ""
+    package: str = ""
+
+
+class WaiverFile(msgspec.Struct, forbid_unknown_fields=True):
+    """A file of waivers."""
+
+    waiver: list[WaiverTable] = []
 
 
 @dataclass(frozen=True)
@@ -82,7 +106,7 @@ class Check:
     fail_on: str = SEVERITIES[0]
     running: str = ""
     waivers: tuple[Waiver, ...] = ()
-    timeout: float = 300.0
+    timeout: float = SCAN_TIMEOUT
 
     def describe(self) -> list[str]:
         if self.call:
@@ -195,7 +219,7 @@ def plan(
     repository = version.repository(environment.service.image if image is None else image)
     tag = version.wanted(tag)
     if via not in (None, "ecr", "lambda"):
-        raise Refused(f"{via!r} is no way to the findings: give --via=ecr or --via=lambda.")
+        raise Refused(f"--via must be ecr or lambda, not {via!r}.")
     if via == "lambda":
         if running or fail_on is not None or waivers is not None:
             raise Refused("The Lambda only counts: --fail-on, --waivers and --against-running need --via=ecr.")
@@ -205,12 +229,7 @@ def plan(
     level = SEVERITIES[0] if fail_on is None else fail_on.upper()
     if level not in SEVERITIES:
         raise Refused(f"{fail_on!r} is not a severity: give one of {', '.join(SEVERITIES)}.")
-    try:
-        seconds = float("300" if timeout is None else timeout)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds <= 86400:
-        raise Refused(f"{timeout!r} is not a time-out: give seconds, such as 300.")
+    seconds = waiting.seconds(timeout, SCAN_TIMEOUT)
     accepted = read_waivers(Path(waivers)) if waivers is not None else ()
     return Check(repository, tag, None, level, running, accepted, seconds)
 
@@ -231,29 +250,10 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
     They may also name the repository and the package that they are for. Raises Refused for any fault.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = msgspec.toml.decode(path.read_bytes(), type=WaiverFile)
+    except (OSError, ValueError, RecursionError) as error:
         raise Refused(f"The waivers cannot be read: {path}: {error}.") from error
-    tables = content.get("waiver", [])
-    if content.keys() - {"waiver"} or not isinstance(tables, list):
-        raise Refused(f"{path}: it may hold tables [[waiver]] and nothing else.")
-    return tuple(_waiver(table, f"{path}: waiver {number}") for number, table in enumerate(tables, 1))
-
-
-def _waiver(table: Any, where: str) -> Waiver:
-    texts = {"finding", "reason", "repository", "package"}
-    if not isinstance(table, dict):
-        raise Refused(f"{where} is not a table.")
-    for key in table.keys() - texts - {"expires"}:
-        raise Refused(f"{where}: {key} is not known there.")
-    for key in ("finding", "reason", "expires"):
-        if not table.get(key):
-            raise Refused(f"{where} needs {key}.")
-    if type(table["expires"]) is not datetime.date:
-        raise Refused(f"{where}: expires must be a date, such as 2030-12-31, without quotes.")
-    if not all(isinstance(table[key], str) for key in texts & table.keys()):
-        raise Refused(f"{where}: {', '.join(sorted(texts))} must be texts.")
-    return Waiver(**table)
+    return tuple(Waiver(**msgspec.structs.asdict(table)) for table in content.waiver)
 
 
 def check(
@@ -261,8 +261,7 @@ def check(
     plan: Check,
     *,
     today: datetime.date | None = None,
-    now: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    clock: Clock = CLOCK,
 ) -> Checked:
     """Ask what was found and judge it; what it says is for `require_clean` or a person to act on.
 
@@ -272,11 +271,11 @@ def check(
     image = f"{plan.repository}:{plan.tag}"
     if plan.call:
         return Checked(image, _count(manager.invoke(environment, plan.call), plan.call.function))
-    found = _read(environment, plan.repository, plan.tag, now() + plan.timeout, now, sleep)
+    found = _read(environment, plan.repository, plan.tag, plan.timeout, clock)
     known: Sequence[Finding] = ()
     if plan.running and plan.running != plan.tag:
         try:
-            known = _read(environment, plan.repository, plan.running, now(), now, sleep)
+            known = _read(environment, plan.repository, plan.running, 0, clock)
         except DeployError as error:
             console.warn(f"Nothing to compare with, so that everything counts: {error}")
     today = today or datetime.datetime.now(datetime.UTC).date()
@@ -328,36 +327,31 @@ def rank(severity: str) -> int:
     return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
 
 
-def _read(
-    environment: Environment,
-    repository: str,
-    tag: str,
-    deadline: float,
-    now: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> list[Finding]:
-    """All findings of an image, once its scan is done."""
-    image, said = f"{repository}:{tag}", ""
-    grace = min(deadline, now() + GRACE)
-    while True:
+def _read(environment: Environment, repository: str, tag: str, seconds: float, clock: Clock) -> list[Finding]:
+    """All findings of an image, once its scan is done. seconds: how long that is waited for."""
+    image = f"{repository}:{tag}"
+    graced = clock.now() + min(GRACE, seconds)
+
+    def look() -> tuple[str, list[Finding] | None]:
         status, findings, why = _pages(environment, repository, tag)
         if status in DONE:
-            return findings
-        late = now() + INTERVAL > (grace if status == "NOT_SCANNED" else deadline)
-        if status not in UNDER_WAY and (status != "NOT_SCANNED" or late):
+            return "", findings
+        late = clock.now() + INTERVAL > graced
+        if status not in UNDER_WAY and (status != NOT_SCANNED or late):
             raise DeployError(f"{image} is not scanned, which does not make it clean: {status}{why}.")
-        if late:
-            raise OutcomeUnknown(f"The scan of {image} is not done: {status}. Run it again later, or with --timeout.")
-        if status != said:
-            console.say(f"waiting for the scan of {image}: {status}")
-            said = status
-        sleep(INTERVAL)
+        return f"waiting for the scan of {image}: {status}", None
+
+    try:
+        return wait(look, seconds=seconds, every=INTERVAL, clock=clock)
+    except TimedOut as error:
+        message = f"The scan of {image} is not done after {seconds:g} s. Run it again later, or with --timeout."
+        raise OutcomeUnknown(message) from error
 
 
 def _pages(environment: Environment, repository: str, tag: str) -> tuple[str, list[Finding], str]:
     """The scan's status, all findings, and what ECR says about the status."""
     client = aws.client("ecr", environment)
-    status, why, findings = "NOT_SCANNED", "", list[Finding]()
+    status, why, findings = NOT_SCANNED, "", list[Finding]()
     with aws.errors(f"reading the findings of {repository}:{tag}", environment):
         pages = client.get_paginator("describe_image_scan_findings").paginate(
             repositoryName=repository, imageId={"imageTag": tag}
@@ -408,35 +402,29 @@ def _enhanced(item: Mapping[str, Any]) -> list[Finding]:
 
 def show(image: str, judged: Sequence[Judged]) -> None:
     """The findings as a table, and those that count as annotations in Actions."""
-    for line in rows(judged):
-        console.say(line)
+    for line in aligned(rows(judged)):
+        console.say(f"  {line}")
     counting = [one.finding for one in judged if one.counts]
     for finding in counting[:ANNOTATIONS]:
         fixed = f", fixed in {finding.fixed_in}" if finding.fixed_in else ""
-        what = f"{finding.package} {finding.installed}".strip()
-        console.annotate("error", f"{image}: {what}{fixed} {finding.url}", title=f"{finding.severity} {finding.name}")
+        what = text.one_line(f"{image}: {f'{finding.package} {finding.installed}'.strip()}{fixed} {finding.url}")
+        console.annotate("error", what, title=text.one_line(f"{finding.severity} {finding.name}"))
 
 
-def rows(judged: Sequence[Judged]) -> list[str]:
-    """The findings as aligned lines, the head first; nothing where there are none."""
-    if not judged:
-        return []
-    rows = [("SEVERITY", "FINDING", "PACKAGE", "INSTALLED", "FIXED IN", "")]
+def rows(judged: Sequence[Judged]) -> list[tuple[str, ...]]:
+    """The findings as rows of a table, the head first; nothing where there are none."""
+    rows: list[tuple[str, ...]] = [("SEVERITY", "FINDING", "PACKAGE", "INSTALLED", "FIXED IN", "")]
     for one in judged:
         f = one.finding
         cells = (f.severity, f.name, f.package, f.installed, f.fixed_in or "-", "counts" if one.counts else one.why)
-        # A name that holds a line break could pass for a line of its own.
-        rows.append(tuple(" ".join(cell.split()) for cell in cells))  # type: ignore[arg-type]
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+        rows.append(tuple(text.one_line(cell, 100) for cell in cells))
+    return rows if judged else []
 
 
 def message(environment: Environment, checked: Checked, now: float | None = None) -> dict[str, Any]:
     """What the team's Slack channel is told of the findings. now: Unix time in seconds."""
     worst = [one.finding for one in checked.findings if one.counts][:ANNOTATIONS]
-    lines = [f"{one.severity} {one.name} {one.package} {one.installed}".strip() for one in worst]
+    lines = [quoted(f"{one.severity} {one.name} {one.package} {one.installed}") for one in worst]
     attachment = {
         "fallback": checked.line(),
         "color": "warning",

@@ -12,7 +12,9 @@ from scripts import check_image
 from scripts.check_image import Check, Checked, Finding, Judged, Waiver
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.report import aligned
 from scripts.frame.settings import Environment
+from scripts.frame.waiting import Clock
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, StandIn, stand_in
 
@@ -65,7 +67,7 @@ def check(local: Environment, plan: Check, cloud: EmbeddedCloud | None = None) -
         if cloud:
             cloud.advance(seconds)
 
-    return check_image.check(local, plan, today=TODAY, now=lambda: clock[0], sleep=sleep)
+    return check_image.check(local, plan, today=TODAY, clock=Clock(lambda: clock[0], sleep))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_the_wait_for_a_scan_has_a_bound(cloud: EmbeddedCloud, local: Environmen
     """Then it is not known what the image holds: exit code 3."""
     find(cloud, basic(1), status="IN_PROGRESS")
 
-    with pytest.raises(OutcomeUnknown, match="The scan of mint-backend:v0 is not done: IN_PROGRESS") as error:
+    with pytest.raises(OutcomeUnknown, match="The scan of mint-backend:v0 is not done after 30 s") as error:
         check(local, Check(*IMAGE, None, timeout=30), cloud)
 
     assert error.value.code == 3
@@ -245,23 +247,26 @@ def test_waivers_are_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[waiver]", "cannot be read"),
-        ("[waivers]", "may hold tables"),
-        ("waiver = 3", "may hold tables"),
-        ("waiver = [3]", "waiver 1 is not a table"),
-        (WAIVER + 'until = "x"', "waiver 1: until is not known there"),
-        (WAIVER.replace("finding", "# "), "waiver 1 needs finding"),
-        (WAIVER.replace("expires", "# "), "waiver 1 needs expires"),
-        (WAIVER.replace('"no fix yet"', '""'), "waiver 1 needs reason"),
-        (WAIVER.replace("2030-06-15", '"2030-06-15"'), "expires must be a date"),
-        (WAIVER.replace("2030-06-15", "2030-06-15T00:00:00Z"), "expires must be a date"),
-        (WAIVER.replace('"CVE-1"', "1"), "must be texts"),
+        ("[[waiver]", "Expected ']]'"),
+        ("[waivers]", "unknown field `waivers`"),
+        ("waiver = 3", r"Expected `array`, got `int` - at `\$.waiver`"),
+        ("waiver = [3]", r"Expected `object`, got `int` - at `\$.waiver\[0\]`"),
+        (WAIVER + WAIVER + 'until = "x"', r"unknown field `until` - at `\$.waiver\[1\]`"),
+        (WAIVER.replace("finding", "# "), "missing required field `finding`"),
+        (WAIVER.replace("expires", "# "), "missing required field `expires`"),
+        (WAIVER.replace("reason", "# "), "missing required field `reason`"),
+        (WAIVER.replace('"no fix yet"', '""'), r"length >= 1 - at `\$.waiver\[0\].reason`"),
+        (WAIVER.replace("2030-06-15", '"2030-06-15"'), "Expected `date`, got `str`"),
+        (WAIVER.replace("2030-06-15", "2030-06-15T00:00:00Z"), "Expected `date`, got `datetime`"),
+        (WAIVER.replace('"CVE-1"', "1"), r"Expected `str`, got `int` - at `\$.waiver\[0\].finding`"),
+        ("waiver = " + "[" * 5000, "recursion"),
+        ("\udcff", "cannot be read"),
     ],
 )
 def test_a_file_of_waivers_with_a_fault_is_refused(text: str, said: str, tmp_path: Path) -> None:
     """Nothing is accepted by mistake; the waiver and the key are named."""
     path = tmp_path / "waivers.toml"
-    path.write_text(text)
+    path.write_bytes(text.encode(errors="surrogateescape"))
 
     with pytest.raises(Refused, match=said):
         check_image.read_waivers(path)
@@ -270,7 +275,7 @@ def test_a_file_of_waivers_with_a_fault_is_refused(text: str, said: str, tmp_pat
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"via": "inspector"}, "'inspector' is no way"),
+        ({"via": "inspector"}, "--via must be ecr or lambda, not 'inspector'"),
         ({"via": "lambda", "fail_on": "HIGH"}, "only counts"),
         ({"via": "lambda", "running": "x"}, "only counts"),
         ({"via": "lambda", "waivers": "x"}, "only counts"),
@@ -279,12 +284,13 @@ def test_a_file_of_waivers_with_a_fault_is_refused(text: str, said: str, tmp_pat
         ({"function_name": "f"}, "give --via=lambda too"),
         ({"fail_on": "BAD"}, "'BAD' is not a severity"),
         ({"fail_on": ""}, "'' is not a severity"),
-        ({"timeout": "soon"}, "'soon' is not a time-out"),
-        ({"timeout": "0"}, "'0' is not a time-out"),
-        ({"timeout": "nan"}, "'nan' is not a time-out"),
+        ({"timeout": "soon"}, "--timeout must be seconds between 0 and 86400"),
+        ({"timeout": "0"}, "--timeout must be seconds between 0 and 86400"),
+        ({"timeout": "nan"}, "--timeout must be seconds between 0 and 86400"),
         ({"image": "UPPER"}, "is not an image's repository"),
         ({"tag": "a b"}, "is not a version"),
         ({"waivers": "nowhere.toml"}, "cannot be read"),
+        ({"waivers": "no\0where"}, "cannot be read"),
     ],
     ids=lambda value: str(value),
 )
@@ -305,10 +311,19 @@ def test_a_name_cannot_pass_for_a_line_of_its_own() -> None:
     """Nor for a command of GitHub Actions."""
     odd = Finding("CVE-1\n::add-mask::x", "HIGH", "p\r\n::error::y")
 
-    lines = check_image.table([Judged(odd, True)])
+    lines = aligned(check_image.rows([Judged(odd, True)]))
 
     assert len(lines) == 2
     assert not any("\n" in line or "\r" in line or line.startswith("::") for line in lines)
+
+
+def test_a_finding_does_nothing_in_slack(local: Environment) -> None:
+    """No mention and no link, and one line each."""
+    odd = Finding("<!channel>", "HIGH", "a\nb", "<https://example.org|1>")
+
+    (attachment,) = check_image.message(local, Checked("i:v0", 1, (Judged(odd, True),)))["attachments"]
+
+    assert attachment["text"] == "HIGH &lt;!channel&gt; a b &lt;https://example.org|1&gt;"
 
 
 def test_the_command_fails_with_a_table_annotations_and_the_findings_as_json(
