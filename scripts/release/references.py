@@ -1,83 +1,232 @@
-"""What a page needs: the files that it and its parts name, so that none of them is missing.
+"""What pages need: the files that they, and what they load, reference, so that none of them is missing.
 
-Followed are the page's scripts, links and images, `url()` and `@import` in CSS, and the imports and preload
-lists of JavaScript modules as Vite writes them. The chunks of a webpack build are computed while it runs and
-cannot be read from its text.
+Every page of the build is followed, through style sheets and scripts, and so is the bundler's own manifest where the
+build has one. What HTML, CSS or such a manifest references must be there. What only a script references is likely to
+be needed, and its absence is a warning.
 """
 
 import re
-from collections.abc import Iterator
-from html.parser import HTMLParser
-from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from fnmatch import fnmatchcase
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
+from scripts.frame import console
 from scripts.frame.errors import Refused
-from scripts.release.site import ENTRY, Site
+from scripts.release import bundles, javascript, pages, styles
+from scripts.release.javascript import Kind
+from scripts.release.site import Site
 
-CSS = re.compile(r"""url\(\s*["']?([^"')]+)["']?\s*\)|@import\s+["']([^"']+)["']""")
-# import x from "./a.js" · import "./a.js" · import("./a.js") · export … from "./a.js"; bare names are no files.
-# Each begins with a word, which is searched for ten times faster than a choice of two.
-MODULES = [
-    re.compile(word + r"""\s*["']((?:\.{1,2})?/[^"'\\]+\.(?:m?js|css|json|wasm)(?:\?[^"']*)?)["']""")
-    for word in ("from", r"import\s*\(?")
-]
-# Vite's list of what a lazily loaded chunk needs, relative to the site's root.
-PRELOADS = re.compile(r"""__vite__mapDeps\s*=.{0,200}?\[((?:"[^"]*",?\s*)+)\]""", re.DOTALL)
-HERE = "http://here/"
-
-
-class _Page(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if tag in ("script", "img", "source") and given.get("src"):
-            self.found.append(given["src"] or "")
-        wanted = {"stylesheet", "modulepreload", "preload", "icon", "manifest", "apple-touch-icon", "shortcut"}
-        if tag == "link" and given.get("href") and wanted & set((given.get("rel") or "").lower().split()):
-            self.found.append(given["href"] or "")
+# Stands for the site's own origin; every other one is somebody else's.
+ORIGIN = "https://site.invalid"
+PAGES, STYLES, SCRIPTS = (".html", ".htm"), (".css",), (".js", ".mjs", ".cjs")
+WEB_MANIFESTS = (".webmanifest", "manifest.json")
+# Larger files are not read, in bytes. Nobody writes them, and a tree of one takes ten times its size or more.
+LARGEST, LARGEST_SCRIPT = 8 << 20, 64 << 20
+# How many files a message names.
+SHOWN = 10
+# URLs that are never the site's own, some of them megabytes long; and what a template engine has still to fill in.
+NOT_OURS = re.compile(r"\s*(?:data|blob|about|javascript|mailto|tel|https?):|.*(?:\{\{|<%|\$\{)", re.IGNORECASE)
 
 
-def of(key: str, text: str) -> Iterator[str]:
-    """The keys that a file of the site names."""
-    found: list[str] = []
-    base = key
-    if key.endswith((".html", ".htm")):
-        page = _Page()
-        page.feed(text)
-        found = page.found
-    elif key.endswith(".css"):
-        found = [first or second for first, second in CSS.findall(text)]
-    elif key.endswith((".js", ".mjs")):
-        found = [reference for pattern in MODULES for reference in pattern.findall(text)]
-        for names in PRELOADS.findall(text):
-            found += [f"/{name}" for name in re.findall(r'"([^"]+)"', names)]
-    for reference in found:
-        parts = urlsplit(urljoin(HERE + base, reference.strip()))
-        if (parts.scheme, parts.netloc) == ("http", "here") and parts.path.strip("/"):
-            yield unquote(parts.path.lstrip("/"))
+class Certainty(IntEnum):
+    """How sure it is that something fails without the file."""
+
+    GUESSED = 0
+    LIKELY = 1
+    CERTAIN = 2
 
 
-def closure(site: Site) -> dict[str, str]:
-    """Every key that the page needs, directly or through another file -> the key that names it."""
-    named: dict[str, str] = {}
-    open_keys = [ENTRY]
-    while open_keys:
-        key = open_keys.pop()
-        if key not in site.files or not key.endswith((".html", ".htm", ".css", ".js", ".mjs")):
-            continue
-        text = Path(site.files[key].path).read_text(encoding="utf-8", errors="replace")
-        for reference in of(key, text):
-            if reference not in named:
-                named[reference] = key
-                open_keys.append(reference)
-    return named
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A key that a file references."""
+
+    key: str
+    certainty: Certainty
 
 
-def check(site: Site) -> None:
-    """Raises Refused where the page names a file that is not in the build."""
-    missing = [f"{key} (in {by})" for key, by in closure(site).items() if key not in site.files]
-    if missing:
-        raise Refused(f"The page names files that are not in {site.folder}: {', '.join(missing)}.")
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A key that the build has not. by: the file that references it. page: the page or manifest that leads there."""
+
+    key: str
+    certainty: Certainty
+    by: str
+    page: str
+
+    def __str__(self) -> str:
+        return f"{self.key} (in {self.by if self.by == self.page else f'{self.by}, for {self.page}'})"
+
+
+def check(site: Site, *, base: str = "/", allowed: Sequence[str] = ()) -> None:
+    """Warn of files that scripts reference and the build has not. Raises Refused for those that pages need.
+
+    base: the path at which the folder is served. allowed: patterns (fnmatch) of keys that the build need not have.
+    """
+    absent = [one for one in missing(site, base) if not any(fnmatchcase(one.key, pattern) for pattern in allowed)]
+    needed = [one for one in absent if one.certainty is Certainty.CERTAIN]
+    if needed:
+        raise Refused(f"The build names files that are not in {site.folder}: {_shown(needed)}.{_advice(needed, site)}")
+    if absent:
+        console.warn(f"scripts of the build name files that are not in {site.folder}: {_shown(absent)}")
+
+
+def references_in(key: str, text: str) -> Iterator[str]:
+    """The keys this file references, without guesses. key: the file's own, which its relative URLs start from."""
+    for reference in _read(key, text, f"{ORIGIN}/").references:
+        if reference.certainty is not Certainty.GUESSED:
+            yield reference.key
+
+
+def missing(site: Site, base: str = "/") -> list[Missing]:
+    """What the site references and has not, each key once, with the surest reference to it. base: as in `check`."""
+    walk = _Walk(site, ORIGIN + quote(f"/{base.strip('/')}/".replace("//", "/")))
+    folders = {key.rpartition("/")[0] for key in site.files}
+    absent: dict[str, Missing] = {}
+    for one in walk.all():
+        is_likely = one.certainty is not Certainty.GUESSED or one.key.rpartition("/")[0] in folders
+        if one.key not in site.files and is_likely:
+            absent[one.key] = max(absent.get(one.key, one), one, key=lambda each: each.certainty)
+    return [one for one in absent.values() if one.certainty is Certainty.CERTAIN or one.key not in walk.replaced]
+
+
+class _Walk:
+    """Goes from the pages and manifests of a site to all that they reference.
+
+    root: the URL at which the folder is served. replaced: keys that an import map gives another URL.
+    """
+
+    def __init__(self, site: Site, root: str) -> None:
+        self.site, self.root = site, root
+        self.replaced: set[str] = set()
+
+    def all(self) -> Iterator[Missing]:
+        """Every reference, as if it were missing."""
+        starts = [key for key in sorted(self.site.files) if _ends(key, PAGES) or self._is_bundle(key)]
+        page_of = {key: key for key in starts}
+        todo = deque(starts)
+        while todo:
+            by = todo.popleft()
+            found = _read(by, _text(self.site, by), self.root)
+            self.replaced |= found.replaced
+            for reference in found.references:
+                yield Missing(reference.key, reference.certainty, by, page_of[by])
+                if reference.key in self.site.files and reference.key not in page_of:
+                    page_of[reference.key] = page_of[by]
+                    todo.append(reference.key)
+
+    def _is_bundle(self, key: str) -> bool:
+        return bundles.may_list(key) and bool(bundles.references(key, _text(self.site, key)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    references: list[Reference]
+    replaced: frozenset[str] = frozenset()
+
+
+def _read(key: str, text: str, root: str) -> _Found:
+    """What a file references. root: the URL at which the site is served."""
+    here = root + quote(key, errors="replace")
+    if _ends(key, PAGES):
+        return _page(key, text, here, root)
+    if _ends(key, SCRIPTS):
+        return _Found(list(_script(key, text, here, root, in_page=False)))
+    urls: list[str] = []
+    if _ends(key, STYLES):
+        urls += styles.references(text)
+    if bundles.may_list(key):
+        urls += bundles.references(key, text)
+    if _ends(key, WEB_MANIFESTS):
+        urls += pages.web_manifest(text)
+    return _Found(_resolved(urls, here, root))
+
+
+def _page(key: str, text: str, here: str, root: str) -> _Found:
+    page = pages.read(text)
+    base = _join(here, page.base) or here
+    found = _resolved(page.certain, base, root) + _resolved(page.guessed, base, root, Certainty.GUESSED)
+    for style in page.styles:
+        found += _resolved(styles.references(style), base, root)
+    for script in page.scripts:
+        found += _script(key, script, base, root, in_page=True)
+    replaced = _resolved((name for name in page.replaced if name.startswith((".", "/"))), base, root)
+    return _Found(found, frozenset(reference.key for reference in replaced))
+
+
+def _script(key: str, text: str, here: str, root: str, *, in_page: bool) -> Iterator[Reference]:
+    for reference in javascript.references(text):
+        url, kind, base = reference.url, reference.kind, here
+        certainty = Certainty.GUESSED if kind is Kind.NAMED else Certainty.LIKELY
+        if kind in (Kind.LISTED, Kind.NAMED) and not url.startswith((".", "/")):
+            base = root + _folder_of_build(key, url)
+        # A script does not know which page it runs in.
+        if kind is not Kind.LOADED or in_page or url.startswith("/"):
+            yield from _resolved([url], base, root, certainty)
+
+
+def _folder_of_build(key: str, url: str) -> str:
+    """The folder that a bundler's list is relative to: of app/assets/a.js and assets/b.js it is app/."""
+    folders, first = key.split("/")[:-1], url.partition("/")[0]
+    above = folders[: folders.index(first)] if first in folders else []
+    return quote("".join(f"{folder}/" for folder in above), errors="replace")
+
+
+def _resolved(urls: Iterable[str], base: str, root: str, certainty: Certainty = Certainty.CERTAIN) -> list[Reference]:
+    """The keys of those URLs that are the site's. base: the URL that they are relative to."""
+    keys = [_key(url, base, root) for url in urls]
+    return [Reference(key, certainty) for key in keys if key]
+
+
+def _key(url: str, base: str, root: str) -> str:
+    """The key of a URL; empty for another origin's, a part of the page, and what has no ending: a folder, a route."""
+    if NOT_OURS.match(url):
+        return ""
+    parts = urlsplit(_join(base, url))
+    address = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    key = unquote(address[len(root) :]) if address.startswith(root) else ""
+    return key if "." in key.rpartition("/")[2] else ""
+
+
+def _join(base: str, url: str) -> str:
+    """A URL made absolute as a browser does; empty for what is no URL."""
+    path, mark, rest = url.strip().partition("?")
+    try:
+        joined = urljoin(base, path.replace("\\", "/") + mark + rest)
+        urlsplit(joined)
+    except ValueError:
+        return ""
+    return joined
+
+
+def _text(site: Site, key: str) -> str:
+    """A file's text, empty for one that is too large or has none to follow. Raises Refused where it cannot be read."""
+    file = site.files[key]
+    is_script = _ends(key, SCRIPTS)
+    is_read = is_script or _ends(key, PAGES + STYLES + WEB_MANIFESTS) or bundles.may_list(key)
+    if not is_read or file.size > (LARGEST_SCRIPT if is_script else LARGEST):
+        return ""
+    try:
+        with open(file.path, encoding="utf-8", errors="replace") as opened:
+            return opened.read()
+    except OSError as error:
+        raise Refused(f"{file.path} cannot be read: {error.strerror}.") from error
+
+
+def _ends(key: str, endings: tuple[str, ...]) -> bool:
+    return key.lower().endswith(endings)
+
+
+def _shown(absent: Sequence[Missing]) -> str:
+    more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
+    return ", ".join(map(str, absent[:SHOWN])) + more
+
+
+def _advice(absent: Sequence[Missing], site: Site) -> str:
+    """What to do where the build was made for another address."""
+    prefix = absent[0].key.partition("/")[0] + "/"
+    if all(one.key.startswith(prefix) and one.key.removeprefix(prefix) in site.files for one in absent):
+        return f" They are there without {prefix}: the build is made to be served at /{prefix}, not at /."
+    return ""

@@ -1,0 +1,39 @@
+"""What a style sheet references, read from its tokens: https://www.w3.org/TR/css-values-4/#urls"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import tinycss2
+from tinycss2.ast import Node
+
+# A style sheet without any of these, or an escape that may spell one, is not taken apart.
+LIKELY = re.compile(r"url\(|src\(|image-set\(|@import|\\", re.IGNORECASE)
+IMAGE_SETS = ("image-set", "-webkit-image-set")
+
+
+def references(text: str) -> Iterator[str]:
+    """The URLs of url(), src(), image-set() and @import. text: a style sheet, or the value of a style attribute."""
+    if not LIKELY.search(text):
+        return
+    pending = [tinycss2.parse_component_value_list(text, skip_comments=True)]
+    while pending:
+        tokens = pending.pop()
+        imports = False
+        for token in tokens:
+            if token.type == "url" or (token.type == "string" and imports):
+                yield token.value
+            elif token.type == "function":
+                yield from _strings(token.lower_name, token.arguments)
+                pending.append(token.arguments)
+            elif token.type in ("{} block", "() block", "[] block"):
+                pending.append(token.content)
+            if token.type != "whitespace":
+                imports = token.type == "at-keyword" and token.lower_value == "import"
+
+
+def _strings(function: str, arguments: Sequence[Node]) -> list[str]:
+    """The strings that a function takes for URLs."""
+    strings = [token.value for token in arguments if token.type == "string"]
+    if function in ("url", "src"):
+        return strings[:1]
+    return strings if function in IMAGE_SETS else []
