@@ -78,7 +78,8 @@ class ImageBuilt(Report):
     def outputs(self) -> dict[str, str]:
         """What later steps of a workflow may want to know: by its digest exactly this image is promoted."""
         repository = self.uri.rpartition(":")[0]
-        return {"image": self.uri, **({"pinned": f"{repository}@{self.digest}"} if self.digest else {})}
+        known = {"pinned": f"{repository}@{self.digest}", "digest": self.digest} if self.digest else {}
+        return {"image": self.uri, **known}
 
 
 def build_image(

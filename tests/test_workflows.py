@@ -71,14 +71,34 @@ def test_actions_are_pinned_by_commit() -> None:
     assert [line for line in used if not re.fullmatch(r"uses: [\w/-]+@[0-9a-f]{40} # v[\d.]+", line)] == []
 
 
-def test_a_deployment_step_is_one_invoke_line() -> None:
-    """All but the installation."""
+def test_a_deployment_is_one_invoke_line() -> None:
+    """Beside the installation, and the message where it fails."""
     runs = [step["run"] for step in DEPLOY["jobs"]["deploy"]["steps"] if "run" in step]
 
-    assert [run for run in runs if not run.startswith("invoke ")] == [
-        "pip install --require-hashes --requirement requirements.txt"
+    assert runs == [
+        "pip install --require-hashes --requirement requirements.txt",
+        'invoke deploy --tag="$VERSION" --digest="$SERVER_DIGEST" --migration-digest="$MIGRATIONS_DIGEST"'
+        " --no-build --build-dir=build",
+        "invoke announce-failure",
     ]
-    assert all("\n" not in run for run in runs)
+
+
+def test_what_happens_where_is_read_from_the_settings_alone() -> None:
+    """No condition compares with the name of an environment."""
+    jobs = [job for file in (BUILD, DEPLOY) for job in file["jobs"].values()]
+    conditions = [str(item["if"]) for item in (*jobs, *steps()) if "if" in item]
+
+    assert conditions
+    assert [one for one in conditions if re.search(r"environment|APP_ENV|'(dev|impl|prod|local)'", one)] == []
+
+
+def test_no_secret_is_in_an_output_of_a_job() -> None:
+    """GitHub would drop it: jobs hand over digests, never an image's URI, which holds the account's id."""
+    outputs = {
+        value for file in (BUILD, DEPLOY) for job in file["jobs"].values() for value in job.get("outputs", {}).values()
+    }
+
+    assert outputs == {"${{ steps.image.outputs.digest }}"}
 
 
 def test_a_running_deployment_is_never_cancelled() -> None:
@@ -171,6 +191,7 @@ class Runner:
     variables: dict[str, str]
     artifacts: dict[str, Path] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
 
     def run(self, job: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
         """Run a job's steps. Returns whether all went well, and the outputs of its steps."""
@@ -229,7 +250,10 @@ class Runner:
             timeout=300,
         )
         self.log.append(f"$ {line}\n{done.stdout}{done.stderr}")
+        self.codes.append(done.returncode)
         told = dict(item.split("=", 1) for item in files["GITHUB_OUTPUT"].read_text().splitlines())
+        # An output that holds a secret does not reach another job.
+        told = {name: value for name, value in told.items() if not any(s in value for s in self.secrets.values())}
         return done.returncode == 0, told
 
 
@@ -334,9 +358,8 @@ def deploy(runner: Runner, name: str, needs: Mapping[str, Any]) -> bool:
 def test_the_jobs_deploy_to_all_three_environments(runner: Runner, slack: StandIn) -> None:
     """Afterwards each runs the version, the snapshots exist, and the frontends are released with their own values."""
     needs = build_everything(runner)
-    assert re.fullmatch(
-        r"127\.0\.0\.1:\d+/mint-backend@sha256:[0-9a-f]{64}", needs["build_server_image"]["outputs"]["pinned"]
-    )
+    digests = {name: needs[name]["outputs"]["digest"] for name in needs}
+    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in digests.values())
     for name in ENVIRONMENTS:
         assert deploy(runner, name, needs), "\n".join(runner.log)
 
@@ -368,6 +391,14 @@ def test_the_jobs_deploy_to_all_three_environments(runner: Runner, slack: StandI
             for command in ("deploy", "runtask", "deploy")
         ],
     ]
+    images = [
+        r["parameters"]["body"].get("image") for r in cloud.requests("lambda", "Invoke") if "command" in r["parameters"]
+    ]
+    registry = f"127.0.0.1:{cloud.server.cloud.port}"
+    assert {image for image in images if image} == {
+        f"{registry}/mint-backend@{digests['build_server_image']}",
+        f"{registry}/mint-db-migrate@{digests['build_db_migrate_image']}",
+    }
     assert slack.requests == []
 
 
@@ -381,4 +412,19 @@ def test_a_broken_step_stops_the_job_and_is_announced(runner: Runner, slack: Sta
     assert runner.cloud.requests("ecs", "UpdateService") == []
     (posted,) = slack.requests
     assert b"danger" in posted["body"]
-    assert "::error title=backup-database::" in "".join(runner.log)
+    assert "::error title=deploy::back up the database failed" in "".join(runner.log)
+
+
+def test_an_image_that_cannot_be_pulled_ends_the_job_with_exit_code_4(runner: Runner, slack: StandIn) -> None:
+    """ECS takes the version back: the one before it answers, the frontend is untouched, and the team is told."""
+    needs = build_everything(runner)
+    needs["build_server_image"] = {"outputs": {"digest": "sha256:" + "0" * 64}}
+
+    assert not deploy(runner, "dev", needs)
+
+    assert runner.codes[-2:] == [4, 0]
+    said = "".join(runner.log)
+    assert "was rolled back" in said
+    assert "CannotPullContainerError" in said
+    assert runner.cloud.requests("s3", "PutObject") == []
+    assert len(slack.requests) == 1
