@@ -5,7 +5,7 @@ new one exists, and only those that carry this tool's tags.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
+from scripts.frame.waiting import CLOCK, Clock, TimedOut, wait
 
 TOOL = "backup-database"
 INTERVAL = 2.0
@@ -63,7 +64,8 @@ class BackedUp(Report):
     deleted: tuple[str, ...]
 
     def line(self) -> str:
-        deleted = f", {len(self.deleted)} old ones were deleted" if self.deleted else ""
+        number = len(self.deleted)
+        deleted = f", {number} old {'one was' if number == 1 else 'ones were'} deleted" if number else ""
         return f"{self.snapshot} of {self.database} is available{deleted}"
 
     def outputs(self) -> dict[str, str]:
@@ -119,22 +121,16 @@ def plan(environment: Environment, existing: tuple[Snapshot, ...], now: float) -
     )
 
 
-def backup(
-    environment: Environment,
-    plan: Backup,
-    *,
-    now: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> BackedUp:
+def backup(environment: Environment, plan: Backup, *, clock: Clock = CLOCK) -> BackedUp:
     """Take the snapshot, wait for it, then delete the expired ones.
 
-    Raises DeployError if it fails, OutcomeUnknown if it is not available after an hour: then nothing is
-    deleted, and RDS may still finish it.
+    Raises DeployError if it fails, OutcomeUnknown if it is not available after an hour or RDS does not say so: then
+    nothing is deleted, and RDS may still finish it.
     """
     client = aws.client("rds", environment, once=True)
-    deadline = now() + TIMEOUT
+    deadline = clock.now() + TIMEOUT
     for name in plan.busy:
-        _wait(environment, name, deadline, now, sleep)
+        _wait(environment, name, deadline, clock)
     doing = f"creating the snapshot {plan.snapshot}"
     with aws.errors(doing, environment, starts_something=True):
         client.create_db_snapshot(
@@ -142,38 +138,51 @@ def backup(
             DBSnapshotIdentifier=plan.snapshot,
             Tags=[{"Key": key, "Value": value} for key, value in plan.tags.items()],
         )
-    status = _wait(environment, plan.snapshot, deadline, now, sleep)
+    try:
+        status = _wait(environment, plan.snapshot, deadline, clock)
+    except TimedOut:
+        raise
+    except DeployError as error:
+        message = f"RDS is taking the snapshot {plan.snapshot} and does not say how far it is: {error}"
+        raise OutcomeUnknown(f"{message} Nothing was deleted; look at it before you run this again.") from error
     if status != "available":
-        raise DeployError(f"The snapshot {plan.snapshot} is {status} instead of available.")
+        raise DeployError(f"The snapshot {plan.snapshot} is {status} instead of available. Nothing was deleted.")
     for name in plan.expired:
-        with aws.errors(f"deleting the snapshot {name}", environment):
-            client.delete_db_snapshot(DBSnapshotIdentifier=name)
-        console.say(f"deleted the snapshot {name}")
+        _delete(environment, client, name, plan.snapshot)
     return BackedUp(plan.database, plan.snapshot, plan.expired)
 
 
-def _wait(
-    environment: Environment,
-    name: str,
-    deadline: float,
-    now: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> str:
+def _delete(environment: Environment, client: Any, name: str, taken: str) -> None:
+    """Delete an old snapshot. Raises DeployError, OutcomeUnknown for a lost answer; both say what was taken."""
+    try:
+        with aws.errors(f"deleting the snapshot {name}", environment, starts_something=True):
+            client.delete_db_snapshot(DBSnapshotIdentifier=name)
+    except DeployError as error:
+        message = f"The snapshot {taken} is available, but the old one {name} may still be there: {error}"
+        if error.code == Refused.exit_code:
+            # The credentials have expired meanwhile: something was changed before.
+            raise DeployError(message) from error
+        raise error.with_message(message) from error
+    console.say(f"deleted the snapshot {name}")
+
+
+def _wait(environment: Environment, name: str, deadline: float, clock: Clock) -> str:
     """Wait until a snapshot is no longer being taken, and return its status; "gone" if it is not there."""
-    client, said = aws.client("rds", environment), ""
-    while True:
+    client = aws.client("rds", environment)
+
+    def look() -> tuple[str, str | None]:
         with aws.errors(f"reading the snapshot {name}", environment):
             try:
                 found = client.describe_db_snapshots(DBSnapshotIdentifier=name)["DBSnapshots"]
             except client.exceptions.DBSnapshotNotFoundFault:
                 found = []
-        snapshot = _snapshot(found[0]) if found else None
-        line = f"{name}: {snapshot.status}, {snapshot.percent} %" if snapshot else f"{name}: gone"
-        if line != said:
-            console.say(line)
-            said = line
-        if snapshot is None or snapshot.status != "creating":
-            return snapshot.status if snapshot else "gone"
-        if now() + INTERVAL > deadline:
-            raise OutcomeUnknown(f"{line} after {TIMEOUT:g} s: RDS may still finish it; nothing was deleted.")
-        sleep(INTERVAL)
+        if not found:
+            return f"{name}: gone", "gone"
+        snapshot = _snapshot(found[0])
+        line = f"{name}: {snapshot.status}, {snapshot.percent} %"
+        return line, None if snapshot.status == "creating" else snapshot.status
+
+    try:
+        return wait(look, seconds=deadline - clock.now(), every=INTERVAL, clock=clock)
+    except TimedOut as error:
+        raise TimedOut(f"{error} after {TIMEOUT:g} s: RDS may still finish it; nothing was deleted.") from error

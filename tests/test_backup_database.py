@@ -1,8 +1,9 @@
 """Snapshots: taken one at a time, waited for, and old ones deleted only after the new one is there."""
 
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from scripts import backup_database
@@ -10,7 +11,8 @@ from scripts.backup_database import Backup, Snapshot
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
-from tests.conftest import EmbeddedCloud, Invoke
+from scripts.frame.waiting import Clock
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 DATABASE = "mintlocal"
 TAGS = {"Environment": "local", "Tool": "backup-database"}
@@ -20,6 +22,12 @@ TAGS = {"Environment": "local", "Tool": "backup-database"}
 def local(cloud: EmbeddedCloud) -> Environment:
     """The settings of the embedded AWS."""
     return settings.environment("local")
+
+
+def keeping(environment: Environment, number: int) -> Environment:
+    """An environment that keeps some snapshots and deletes the others."""
+    database = msgspec.structs.replace(environment.database, keep_snapshots=number)
+    return msgspec.structs.replace(environment, database=database)
 
 
 def snapshot(name: str, created: float, **more: Any) -> Snapshot:
@@ -46,7 +54,7 @@ def run(cloud: EmbeddedCloud, local: Environment, plan: Backup) -> Any:
         clock[0] += seconds
         cloud.advance(seconds / 10)
 
-    return backup_database.backup(local, plan, now=lambda: clock[0], sleep=sleep)
+    return backup_database.backup(local, plan, clock=Clock(lambda: clock[0], sleep))
 
 
 def there(cloud: EmbeddedCloud) -> list[str]:
@@ -78,10 +86,16 @@ def test_a_dry_run_takes_none(cloud: EmbeddedCloud, invoke: Invoke) -> None:
     assert {r["operation"] for r in cloud.requests("rds")} <= {"DescribeDBInstances", "DescribeDBSnapshots"}
 
 
-def test_a_database_that_is_not_there_is_refused(cloud: EmbeddedCloud, local: Environment) -> None:
+def test_a_database_that_is_not_there_is_refused(
+    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Nothing is created."""
+    file = tmp_path / "settings.toml"
+    file.write_text((ROOT / "environments.toml").read_text().replace('"mint${name}"', '"elsewhere"'))
+    monkeypatch.setenv("ENVIRONMENTS_FILE", str(file))
+
     with pytest.raises(Refused, match="There is no database elsewhere in local"):
-        backup_database.snapshots(replace(local, database="elsewhere"))
+        backup_database.snapshots(settings.environment("local"))
 
     assert cloud.requests("rds", "CreateDBSnapshot") == []
 
@@ -110,7 +124,7 @@ def test_which_snapshots_are_superfluous(local: Environment, keep: int, expired:
     """The new one counts as one that is kept; the oldest goes first; 0 keeps all."""
     ours = (snapshot("b", 2), snapshot("c", 3), snapshot("a", 1))
 
-    assert backup_database.plan(replace(local, keep_snapshots=keep), ours, 9).expired == expired
+    assert backup_database.plan(keeping(local, keep), ours, 9).expired == expired
 
 
 @pytest.mark.parametrize(
@@ -128,7 +142,7 @@ def test_which_snapshots_are_superfluous(local: Environment, keep: int, expired:
 )
 def test_a_snapshot_that_is_not_ours_is_never_deleted(local: Environment, foreign: Snapshot) -> None:
     """Only manual, available ones with both of our tags."""
-    assert backup_database.plan(replace(local, keep_snapshots=1), (foreign,), 9).expired == ()
+    assert backup_database.plan(keeping(local, 1), (foreign,), 9).expired == ()
 
 
 def test_old_snapshots_are_deleted_after_the_new_one_is_available(cloud: EmbeddedCloud, local: Environment) -> None:
@@ -136,7 +150,7 @@ def test_old_snapshots_are_deleted_after_the_new_one_is_available(cloud: Embedde
     for name in ("one", "two", "three"):
         take(cloud, name)
     take(cloud, "by-hand", {})
-    local = replace(local, keep_snapshots=2)
+    local = keeping(local, 2)
     plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
     cloud.server.cloud.requests.clear()
 
@@ -160,7 +174,7 @@ def test_a_snapshot_that_takes_too_long_deletes_nothing(
 ) -> None:
     """The outcome is unknown (exit code 3): RDS may still finish it."""
     take(cloud, "one")
-    local = replace(local, keep_snapshots=1)
+    local = keeping(local, 1)
     plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
     stay(monkeypatch, "creating")
     monkeypatch.setattr(backup_database, "TIMEOUT", 60.0)
@@ -177,7 +191,7 @@ def test_a_snapshot_that_fails_deletes_nothing(
 ) -> None:
     """Its status is neither creating nor available."""
     take(cloud, "one")
-    local = replace(local, keep_snapshots=1)
+    local = keeping(local, 1)
     plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
     stay(monkeypatch, "failed")
 
@@ -197,3 +211,60 @@ def test_a_snapshot_is_asked_for_once_even_if_the_answer_is_lost(cloud: Embedded
         run(cloud, local, plan)
 
     assert len(cloud.requests("rds", "CreateDBSnapshot")) == 1
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries of botocore without their pauses."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_read_after_the_create_is_tried_again(cloud: EmbeddedCloud, local: Environment) -> None:
+    """A moment of trouble is no reason to lose sight of the snapshot."""
+    plan = backup_database.plan(local, (), 1700000000)
+    cloud.fail(service="rds", operation="DescribeDBSnapshots", status=500, times=3)
+
+    assert run(cloud, local, plan).snapshot == plan.snapshot
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "rule",
+    [{"status": 500}, {"drop": True}, {"status": 403, "code": "AccessDenied"}, {"status": 403, "code": "ExpiredToken"}],
+    ids=str,
+)
+def test_a_snapshot_that_cannot_be_looked_at_is_unknown(
+    cloud: EmbeddedCloud, local: Environment, rule: dict[str, Any]
+) -> None:
+    """It is being taken whatever the answer: exit code 3 with its name, and nothing is deleted."""
+    take(cloud, "one")
+    local = keeping(local, 1)
+    plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
+    cloud.fail(service="rds", operation="DescribeDBSnapshots", times=99, **rule)
+
+    with pytest.raises(OutcomeUnknown, match=f"RDS is taking the snapshot {plan.snapshot}") as error:
+        run(cloud, local, plan)
+
+    assert error.value.code == 3
+    assert cloud.requests("rds", "DeleteDBSnapshot") == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [({"status": 403, "code": "AccessDenied"}, 1), ({"status": 403, "code": "ExpiredToken"}, 1), ({"drop": True}, 3)],
+    ids=str,
+)
+def test_an_old_snapshot_that_cannot_be_deleted_does_not_hide_the_new_one(
+    cloud: EmbeddedCloud, local: Environment, rule: dict[str, Any], code: int
+) -> None:
+    """The message says that it is available; a lost answer leaves the deletion unknown."""
+    take(cloud, "one")
+    local = keeping(local, 1)
+    plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
+    cloud.fail(service="rds", operation="DeleteDBSnapshot", **rule)
+
+    with pytest.raises(DeployError, match=f"{plan.snapshot} is available, but the old one one may still") as error:
+        run(cloud, local, plan)
+
+    assert error.value.code == code
