@@ -6,18 +6,18 @@ Was scripts/release_static. The S3 half is scripts/release/.
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from scripts.edges import aws, shell
-from scripts.edges.s3 import Bucket, Keys, open_bucket
-from scripts.frame import console, version
+from scripts.edges.s3 import Bucket, open_bucket
+from scripts.frame import console, text, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import ROOT, BucketName, Environment
+from scripts.frame.threads import workers
 from scripts.release import cdn, lease, manifest, plan, publish, references, site
 from scripts.release.manifest import Release, State
 from scripts.release.plan import ReleasePlan
@@ -27,11 +27,15 @@ from scripts.release.site import Site
 
 @dataclass(frozen=True)
 class FrontendBuild:
-    """A build of the frontend: its commands in order, and the variables that they see."""
+    """A build of the frontend: its commands in order, the variables that they see, and the folder that they run in.
+
+    build_folder: where the build ends up, which is what is released.
+    """
 
     commands: tuple[tuple[str, ...], ...]
     variables: Mapping[str, str]
     folder: str
+    build_folder: str
 
     def describe(self) -> list[str]:
         variables = [f"set {name}={value}" for name, value in self.variables.items()]
@@ -40,7 +44,7 @@ class FrontendBuild:
 
 @dataclass(frozen=True)
 class FrontendBuilt(Report):
-    """A build that ended well."""
+    """A build that succeeded. folder: where it is."""
 
     folder: str
 
@@ -50,11 +54,16 @@ class FrontendBuilt(Report):
 
 @dataclass(frozen=True)
 class Observed:
-    """The folder that is to be released, and what the bucket holds. copies: read from the bucket for a rollback."""
+    """What is to be released, and what the bucket of that name holds.
+
+    bucket: None where it could not be read, which only a dry run goes on without. copies: files that were read from it
+    for a rollback.
+    """
 
     site: Site
-    bucket: Bucket
     state: State
+    name: str
+    bucket: Bucket | None = None
     copies: int = 0
 
 
@@ -71,7 +80,7 @@ def release_static(
     frontend = run.environment.frontend
     name, path = bucket_name(frontend.bucket, bucket), folder(frontend.folder, build_dir)
     if not no_build:
-        build_frontend(run)
+        build_into(run, path)
     return _release(run, name, path, force_lock, wait)
 
 
@@ -86,7 +95,12 @@ def release_storybook(
 
 def build_frontend(run: Run) -> FrontendBuilt | None:
     """Build the frontend."""
-    decided = plan_build(run.environment)
+    return build_into(run, folder(run.environment.frontend.folder, None))
+
+
+def build_into(run: Run, path: Path) -> FrontendBuilt | None:
+    """Build the frontend, which ends up in a folder."""
+    decided = plan_build(run.environment, path)
     run.read("what builds the frontend", lambda: check_programs(decided))
     return run.act(decided, build, "build the frontend")
 
@@ -95,17 +109,17 @@ def _release(run: Run, bucket: str, path: Path, force_lock: bool, wait: bool = F
     env = run.environment
     observed = run.read(f"the bucket {bucket}", lambda: observe(env, bucket, path))
     if observed is None:
-        observed = run.read("the build", lambda: unseen(env, bucket, path))
+        observed = run.read("the build", lambda: unseen(bucket, path))
     if observed is None:
         return None
     act = partial(release, env, observed, force_lock=force_lock, wait=wait)
     return run.act(decide(env, observed), act, "release")
 
 
-def plan_build(environment: Environment) -> FrontendBuild:
-    """Decide the build. Raises Refused for a variable that is not set."""
+def plan_build(environment: Environment, path: Path) -> FrontendBuild:
+    """Decide the build. path: where it ends up. Raises Refused for a variable that is not set."""
     commands = tuple(command for command in (environment.frontend.install, environment.frontend.build) if command)
-    return FrontendBuild(commands, environment.frontend_variables(), str(ROOT))
+    return FrontendBuild(commands, environment.frontend_variables(), str(ROOT), str(path))
 
 
 def check_programs(plan: FrontendBuild) -> None:
@@ -122,14 +136,14 @@ def check(environment: Environment, *, build_dir: str | None = None, no_build: b
     if no_build:
         read_site(path)
     else:
-        check_programs(plan_build(environment))
+        check_programs(plan_build(environment, path))
 
 
 def build(plan: FrontendBuild) -> FrontendBuilt:
     """Run the build. Raises DeployError where a command fails."""
     for command in plan.commands:
         shell.stream(list(command), cwd=Path(plan.folder), env=plan.variables)
-    return FrontendBuilt(plan.folder)
+    return FrontendBuilt(plan.build_folder)
 
 
 def bucket_name(setting: BucketName, flag: str | None) -> str:
@@ -156,23 +170,21 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
     if environment.dry_run and not aws.has_credentials(environment):
         raise Refused("there are no AWS credentials here")
     bucket = open_bucket(environment, name)
-    with ThreadPoolExecutor(2) as pool:
-        listing = pool.submit(bucket.list)
-        known = pool.submit(manifest.read, bucket)
+    with workers(2) as pool:
+        looking = pool.submit(bucket.list)
+        reading = pool.submit(manifest.read, bucket)
         found = read_site(path)
-        present = listing.result()
-        old, etag, unread = known.result()
-    if unread:
-        console.warn(f"the release goes on without its manifest, and deletes nothing: {unread}")
-    if environment.dry_run and not unread:
-        lease.warn_of_holder(bucket, present)
-    return Observed(found, bucket, State(present, old, etag, unread))
+        listing, stored = looking.result(), reading.result()
+    if stored.unread:
+        console.warn(f"the release goes on without its manifest, and deletes nothing: {stored.unread}")
+    if environment.dry_run and not stored.unread:
+        lease.warn_of_holder(bucket, listing)
+    return Observed(found, State(listing, *stored), name, bucket)
 
 
-def unseen(environment: Environment, name: str, path: Path) -> Observed:
+def unseen(name: str, path: Path) -> Observed:
     """The folder alone, for a dry run that cannot read the bucket."""
-    bucket = Bucket(name, environment.region, environment.endpoint_url, Keys("", ""), environment.name)
-    return Observed(read_site(path), bucket, State(None, None, "", "not read"))
+    return Observed(read_site(path), State(None, None, unread="not read"), name)
 
 
 def decide(
@@ -194,7 +206,7 @@ def decide(
     decided = plan.plan(
         observed.site,
         observed.state,
-        bucket=observed.bucket.name,
+        bucket=observed.name,
         release=release,
         application=environment.application.name,
         environment=environment.name,
@@ -210,7 +222,8 @@ def actor() -> tuple[str, str]:
     """Who releases, and the URL of the workflow's run, empty on a laptop."""
     who = os.environ.get("GITHUB_ACTOR") or os.environ.get("USER") or os.environ.get("LOGNAME") or "somebody"
     repository, run = os.environ.get("GITHUB_REPOSITORY"), os.environ.get("GITHUB_RUN_ID")
-    return who, console.github(f"{repository}/actions/runs/{run}") if repository and run else ""
+    url = console.github(f"{repository}/actions/runs/{run}") if repository and run else ""
+    return text.one_line(who), text.one_line(url)
 
 
 def release(
@@ -221,16 +234,20 @@ def release(
     force_lock: bool = False,
     wait: bool = False,
 ) -> Released:
-    """Carry the plan out. Raises DeployError; the page is whole whatever happens."""
+    """Carry the plan out. wait: until CloudFront has finished. Raises DeployError; the page stays whole."""
+    if observed.bucket is None:
+        raise Refused(f"{observed.name} was not read: nothing is released to it.")
     who, run = actor()
-    return publish.publish(
+    done = publish.publish(
         observed.bucket,
         observed.site,
         observed.state,
         decided,
         environment,
-        lambda paths: cdn.invalidate(environment, paths, wait=wait),
         actor=who,
         run=run,
         force_lock=force_lock,
     )
+    if wait and done.invalidation:
+        cdn.wait_for(environment, done.invalidation)
+    return done

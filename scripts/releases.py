@@ -1,9 +1,9 @@
 """Looks at the releases of a bucket, goes back to one, and checks the one that is live."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scripts.edges import http
 from scripts.edges.s3 import Bucket, open_bucket
@@ -14,7 +14,8 @@ from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.release import content, history, lease, manifest
 from scripts.release import verify as verification
-from scripts.release.manifest import State
+from scripts.release.history import Difference
+from scripts.release.manifest import Release, State
 from scripts.release.publish import Released
 from scripts.release.verify import Verified
 from scripts.release_static import Observed, bucket_name, decide, release
@@ -22,11 +23,11 @@ from scripts.release_static import Observed, bucket_name, decide, release
 
 @dataclass(frozen=True)
 class Seen(Report):
-    """What was seen. lines: for a person. data: the same for a program."""
+    """What a bucket holds. text: in one line. lines: for a person. data: the same for a program."""
 
     text: str
     lines: tuple[str, ...]
-    data: Any
+    data: Sequence[Release] | Difference
 
     def line(self) -> str:
         return self.text
@@ -82,25 +83,32 @@ def rollback(
         found = run.read(f"the bucket {name}", lambda: restored(env, name, to, folder))
         if found is None:
             return None
-        site, s3, state, version = found
-        observed = Observed(site, s3, state, copies=sum(bool(file.path) for file in site.files.values()))
-        act = partial(release, env, observed, force_lock=force_lock, wait=wait)
-        return run.act(decide(env, observed, of_version=version), act, "rollback")
+        act = partial(release, env, found.observed, force_lock=force_lock, wait=wait)
+        return run.act(decide(env, found.observed, of_version=found.version), act, "rollback")
 
 
 def look(environment: Environment, name: str) -> tuple[Bucket, State]:
     """The bucket and its state; says who is releasing to it now. Raises DeployError where it cannot be read."""
     bucket = open_bucket(environment, name)
-    old, etag, unread = manifest.read(bucket)
+    stored = manifest.read(bucket)
     listing = bucket.list()
-    if not unread:
+    if not stored.unread:
         lease.warn_of_holder(bucket, listing)
-    return bucket, State(listing, old, etag, unread)
+    return bucket, State(listing, *stored)
 
 
-def restored(environment: Environment, name: str, to: str | None, folder: Path) -> tuple[Any, Bucket, State, str]:
-    """The site of an earlier release, its bucket and state, and its version. Raises Refused."""
+@dataclass(frozen=True)
+class Restored:
+    """An earlier release, put together to be released again. version: of the application."""
+
+    observed: Observed
+    version: str
+
+
+def restored(environment: Environment, name: str, to: str | None, folder: Path) -> Restored:
+    """Put an earlier release together in a folder. Raises Refused."""
     bucket, state = look(environment, name)
-    headers = lambda key: content.headers(key, environment.frontend.cache_control)  # noqa: E731
-    release, site = history.restored(bucket, state, to, folder, headers)
-    return site, bucket, state, release.version
+    headers = partial(content.headers, cache_control=environment.frontend.cache_control)
+    earlier, site = history.restored(bucket, state, to, folder, headers)
+    copies = sum(bool(file.path) for file in site.files.values())
+    return Restored(Observed(site, state, name, bucket, copies), earlier.version)

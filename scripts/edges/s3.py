@@ -1,34 +1,37 @@
-"""The door to S3: one bucket, with the few requests that a release needs.
+"""The edge to S3: one bucket, with the few requests that a release needs.
 
-boto3 takes longer to start than a whole small release, so requests are signed here and sent over the standard
-library's connections; uploads go through obstore, whose LIST and DELETE alter odd keys and are not used.
-Signature Version 4: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+A boto3 client takes longer to start than a small release takes, so single requests are signed and sent with botocore's
+own parts, and many uploads go through obstore, whose LIST and DELETE alter odd keys and are not used. Both get the
+same proxy, certificates and time-outs.
 """
 
 import base64
 import hashlib
-import hmac
 import os
 import random
-import ssl
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
-from scripts.frame.errors import FAILED, REFUSED, DeployError
+from scripts.frame import stop
+from scripts.frame.errors import FAILED, REFUSED, DeployError, Refused
 from scripts.frame.settings import Environment
+from scripts.frame.threads import workers
 
 # With the pauses between them, enough to outlive a server that is away for five seconds. In seconds.
 TRIES = 6
 FIRST_PAUSE, LONGEST_PAUSE = 1.1, 5.0
-TIMEOUT = 20.0
+CONNECT_TIMEOUT, TIMEOUT = 5.0, 20.0
+# Bytes of an answer that are read, unless the caller expects more: a page of LIST with the longest keys has 4 MB.
+MOST = 16 << 20
 # Uploads at the same time. Each holds its body in memory: 25 MB of small files, 64 MB of large ones.
 SMALL, SMALL_IN_FLIGHT = 256 << 10, 100
 LARGE_IN_FLIGHT = 4
@@ -36,25 +39,26 @@ LARGE_IN_FLIGHT = 4
 SINGLE_PUT = 16 << 20
 PART = 8 << 20
 LIST_PAGE = DELETE_BATCH = 1000
-# So few uploads are done before the faster library is imported.
-FEW = 8
-EMPTY = hashlib.sha256(b"").hexdigest()
+# Below this number of uploads, importing obstore costs more time than it saves.
+OBSTORE_FROM = 9
 CREDENTIALS = {"InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"}
 REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "TemporaryRedirect"}
+# urllib3 begins its messages with the connection as Python shows objects.
+OBJECT = re.compile(r"AWSHTTPS?Connection(Pool)?\(.*?\): ")
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Credentials. token: of a session, else empty."""
+    """Credentials, under the names that botocore's signer reads. token: of a session, else empty."""
 
-    access: str
-    secret: str
+    access_key: str
+    secret_key: str
     token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """An object as LIST shows it. The ETag is opaque: an MD5 only sometimes."""
+    """An object as LIST shows it. The ETag is opaque: an MD5 only sometimes. size: bytes."""
 
     etag: str
     size: int
@@ -72,7 +76,7 @@ class Upload:
 
 
 class S3Error(DeployError):
-    """An answer of S3 that is an error. s3_code: S3's own, such as AccessDenied."""
+    """An error that S3 answered with. s3_code: S3's own name for it, such as AccessDenied."""
 
     def __init__(self, message: str, status: int, s3_code: str, exit_code: int = FAILED) -> None:
         self.exit_code = exit_code
@@ -83,30 +87,35 @@ class S3Error(DeployError):
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of S3. headers: names in small letters."""
+    """An answer of S3. headers: names in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
+@dataclass(frozen=True)
+class Network:
+    """How the endpoint is reached. proxy: URL, empty for none. certificates: PEM file of the CAs that are trusted."""
+
+    proxy: str
+    certificates: str
+
+
 class Bucket:
     """One bucket. Requests are retried where that is right: bounded, with backoff and jitter."""
 
-    def __init__(self, name: str, region: str, endpoint: str, keys: Keys, where: str) -> None:
+    def __init__(
+        self, name: str, region: str, endpoint: str, keys: Keys, where: str, *, use_proxy: bool = True
+    ) -> None:
         """endpoint: of a server other than AWS, else empty. where: the environment's name, for messages."""
         self.name, self.region, self._keys, self._where = name, region, keys, where
         self.requests = 0
-        virtual = not endpoint and "." not in name
-        host = f"{name}.s3.{region}.amazonaws.com" if virtual else f"s3.{region}.amazonaws.com"
-        self._endpoint = endpoint or f"https://{host}"
-        self._virtual = virtual
-        self._idle: list[Any] = []
-
-    def __del__(self) -> None:
-        """The connections that are kept end with the bucket."""
-        for connection in self._idle:
-            connection.close()
+        self._counting = Lock()
+        self._use_proxy = use_proxy
+        self._virtual = not endpoint and "." not in name
+        host = f"{name}.s3.{region}.amazonaws.com" if self._virtual else f"s3.{region}.amazonaws.com"
+        self._endpoint = (endpoint or f"https://{host}").rstrip("/")
 
     # Requests
 
@@ -118,27 +127,34 @@ class Bucket:
             query = {"list-type": "2", "encoding-type": "url", **({"continuation-token": token} if token else {})}
             root = self._xml(self._send("GET", "", query=query, doing="listing"), "listing", "ListBucketResult")
             for item in root.iter("Contents"):
-                key = _unquoted(item.findtext("Key", ""))
+                # As in a form; but a server may leave a + as it is.
+                key = unquote_plus(item.findtext("Key", ""))
                 found[key] = Remote(item.findtext("ETag", "").strip('"'), int(item.findtext("Size", "0")))
             if root.findtext("IsTruncated") == "false":
                 return found
             token = root.findtext("NextContinuationToken", "")
             if not token:
-                raise DeployError(f"The listing of {self.name} is cut off: S3 gave no way to go on.")
+                raise DeployError(f"The listing of {self.name} is cut off: S3 did not say where it goes on.")
 
-    def get(self, key: str) -> tuple[bytes, str] | None:
-        """An object's body and ETag, or None if there is no such key."""
-        answer = self._get(key, {})
+    def get(self, key: str, most: int, *, tries: int | None = None) -> tuple[bytes, str] | None:
+        """An object's body and ETag, or None if there is no such key. Raises Refused for more than `most` bytes.
+
+        tries: how often, where that is not as for every request.
+        """
+        answer = self._get(key, {}, most, tries)
         return (answer.body, _etag(answer)) if answer else None
 
-    def is_still(self, key: str, etag: str) -> bool:
-        """Whether an object is the one with an ETag; "" for none."""
-        answer = self._get(key, {"If-None-Match": f'"{etag}"'} if etag else {})
+    def is_still(self, key: str, etag: str, most: int) -> bool:
+        """Whether an object still has an ETag; with an empty one, whether there is still no object.
+
+        most: bytes, as for `get`.
+        """
+        answer = self._get(key, {"If-None-Match": f'"{etag}"'} if etag else {}, most)
         return not etag if answer is None else answer.status == 304 or _etag(answer) == etag
 
-    def _get(self, key: str, headers: Mapping[str, str]) -> Answer | None:
+    def _get(self, key: str, headers: Mapping[str, str], most: int, tries: int | None = None) -> Answer | None:
         try:
-            return self._send("GET", key, headers=headers, doing=f"reading {key}")
+            return self._send("GET", key, headers=headers, doing=f"reading {key}", most=most, tries=tries)
         except S3Error as error:
             if error.status == 404 and error.s3_code in ("NoSuchKey", ""):
                 return None
@@ -175,20 +191,32 @@ class Bucket:
         return failed
 
     def put_all(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
-        """Put many objects at the same time; `done` gets each with its ETag. Stops at the first that fails."""
-        if len(uploads) <= FEW and all(upload.size <= SMALL for upload in uploads):
-            with ThreadPoolExecutor(FEW) as pool:
-                etags = pool.map(self._put_one, uploads)
-                for upload, etag in zip(uploads, etags, strict=True):
+        """Put many objects at the same time; `done` gets each with its ETag. Ends at the first that fails.
+
+        A single one is put by the calling thread, so that a stop cannot leave it to another one.
+        """
+        if len(uploads) == 1 and uploads[0].size <= SINGLE_PUT:
+            done(uploads[0], self._put_one(uploads[0]))
+        elif len(uploads) < OBSTORE_FROM and all(upload.size <= SMALL for upload in uploads):
+            with workers(OBSTORE_FROM) as pool:
+                for upload, etag in zip(uploads, pool.map(self._put_one, uploads), strict=True):
                     done(upload, etag)
-            return
-        self.requests += sum(requests_of(upload.size) for upload in uploads)
+        else:
+            self._put_many(uploads, done)
+
+    def _put_one(self, upload: Upload) -> str:
+        return self.put(upload.key, _content(upload), upload.headers)
+
+    # Many uploads
+
+    def _put_many(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
         import asyncio
 
         from obstore.exceptions import BaseError
 
+        self._count(sum(requests_of(upload.size) for upload in uploads))
         try:
-            asyncio.run(self._put_all(uploads, done))
+            asyncio.run(self._put_concurrently(uploads, done))
         except ExceptionGroup as group:
             error = group.exceptions[0]
             if isinstance(error, DeployError):
@@ -198,10 +226,7 @@ class Bucket:
                 raise self._translated(error) from error
             raise
 
-    def _put_one(self, upload: Upload) -> str:
-        return self.put(upload.key, _content(upload), upload.headers)
-
-    async def _put_all(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
+    async def _put_concurrently(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
         import asyncio
 
         import obstore
@@ -233,7 +258,7 @@ class Bucket:
     @cached_property
     def _stores(self) -> tuple[Any, Any]:
         """For small and for large files; kept, as their connections are."""
-        # The time for a large file is that of a slow line; a small one that takes as long is stuck.
+        # A large file may take as long as a slow line needs; a small one that takes as long is stuck.
         return self._store(TIMEOUT), self._store(15 * TIMEOUT)
 
     def _store(self, timeout: float) -> Any:
@@ -243,26 +268,45 @@ class Bucket:
 
         first, longest = timedelta(seconds=FIRST_PAUSE), timedelta(seconds=LONGEST_PAUSE)
         backoff: Any = {"init_backoff": first, "max_backoff": longest, "base": 2}
-        session: Any = {"session_token": self._keys.token} if self._keys.token else {}
-        return S3Store(
-            self.name,
-            **session,
-            endpoint=self._endpoint,
-            region=self.region,
-            access_key_id=self._keys.access,
-            secret_access_key=self._keys.secret,
-            virtual_hosted_style_request=self._virtual,
-            client_options={
-                "timeout": timedelta(seconds=timeout),
-                "connect_timeout": timedelta(seconds=5),
-                "allow_http": self._endpoint.startswith("http://"),
-            },
-            retry_config={
-                "max_retries": TRIES - 1,
-                "retry_timeout": timedelta(seconds=2 * timeout),
-                "backoff": backoff,
-            },
-        )
+        keys = self._keys
+        # As arguments, keys would be mixed with those of the environment: somebody's own token with these.
+        credentials: Any = lambda: {  # noqa: E731
+            "access_key_id": keys.access_key,
+            "secret_access_key": keys.secret_key,
+            "token": keys.token or None,
+            "expires_at": None,
+        }
+        client: Any = {
+            "timeout": timedelta(seconds=timeout),
+            "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT),
+            "allow_http": self._endpoint.startswith("http://"),
+            **self._client_options(),
+        }
+        try:
+            return S3Store(
+                self.name,
+                endpoint=self._endpoint,
+                region=self.region,
+                credential_provider=credentials,
+                skip_signature=False,
+                virtual_hosted_style_request=self._virtual,
+                client_options=client,
+                retry_config={
+                    "max_retries": TRIES - 1,
+                    "retry_timeout": timedelta(seconds=2 * timeout),
+                    "backoff": backoff,
+                },
+            )
+        except Exception as error:
+            raise DeployError(f"Uploads to {self.name} cannot begin: {str(error).splitlines()[0]}") from error
+
+    def _client_options(self) -> dict[str, str | bytes]:
+        """Proxy and certificates for obstore, which would else read the variables in its own way."""
+        network = self._network
+        proxy = {"proxy_url": network.proxy}
+        if not network.proxy:
+            proxy = {"proxy_url": self._endpoint, "proxy_excludes": urlsplit(self._endpoint).hostname or ""}
+        return {**proxy, "root_certificate": Path(network.certificates).read_bytes()}
 
     # One request
 
@@ -275,82 +319,87 @@ class Bucket:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         doing: str,
+        most: int = MOST,
+        tries: int | None = None,
     ) -> Answer:
         """Send a request until it is answered, and return the answer. Raises DeployError."""
-        import http.client
+        from botocore.exceptions import BotoCoreError
+        from urllib3.exceptions import HTTPError
 
+        url, tries = self._url(key, query or {}), tries or TRIES
         problem = ""
-        for attempt in range(TRIES):
+        for attempt in range(tries):
+            stop.check()
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)))  # noqa: S311
             try:
-                answer = self._once(method, key, query or {}, headers or {}, body)
-            except (OSError, http.client.HTTPException) as error:
-                problem = str(error) or type(error).__name__
+                answer = self._once(method, url, headers or {}, body, most, doing)
+            except (BotoCoreError, HTTPError, OSError) as error:
+                problem = _reason(error)
+                if "CERTIFICATE_VERIFY_FAILED" in problem:
+                    raise self._untrusted(doing) from error
                 continue
             if answer.status < 300 or answer.status == 304:
                 return answer
             refusal = self._error(answer, doing)
             passing = answer.status >= 500 or answer.status == 429 or refusal.s3_code == "RequestTimeout"
-            if not passing or attempt == TRIES - 1:
+            if not passing or attempt == tries - 1:
                 raise refusal
-        raise DeployError(f"S3 cannot be reached for {doing} {self.name} ({self._where}), {TRIES} tries: {problem}")
+        raise self._unreachable(doing, problem, tries)
 
-    def _once(self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> Answer:
-        parts = urlsplit(self._endpoint)
-        path = parts.path.rstrip("/") + ("" if self._virtual else f"/{self.name}") + "/" + quote(key, safe="/~")
-        if not key and not self._virtual:
-            path = path.rstrip("/")
+    def _url(self, key: str, query: Mapping[str, str]) -> str:
+        path = "" if self._virtual else f"/{self.name}"
+        if key or self._virtual:
+            path += "/" + quote(key, safe="/~")
         asked = "&".join(f"{quote(k, safe='~')}={quote(v, safe='~')}" for k, v in sorted(query.items()))
-        signed = self._signed(method, parts.netloc, path, asked, headers, body)
-        self.requests += 1
-        connection = self._idle.pop() if self._idle else self._connection()
-        try:
-            connection.request(method, f"{path}?{asked}" if asked else path, body=body or None, headers=signed)
-            answer = connection.getresponse()
-            found = {name.lower(): value for name, value in answer.getheaders()}
-            received = Answer(answer.status, found, answer.read())
-        except BaseException:
-            connection.close()
-            raise
-        self._idle.append(connection)
-        return received
+        return f"{self._endpoint}{path}{'?' if asked else ''}{asked}"
 
-    def _signed(
-        self, method: str, host: str, path: str, query: str, headers: Mapping[str, str], body: bytes
-    ) -> dict[str, str]:
-        """The headers with a signature over everything in the request."""
-        now = time.gmtime()
-        day, stamp = time.strftime("%Y%m%d", now), time.strftime("%Y%m%dT%H%M%SZ", now)
-        digest = hashlib.sha256(body).hexdigest() if body else EMPTY
-        given = {name.lower(): value for name, value in headers.items()}
-        given |= {"host": host, "x-amz-date": stamp, "x-amz-content-sha256": digest}
-        if self._keys.token:
-            given["x-amz-security-token"] = self._keys.token
-        names = ";".join(sorted(given))
-        lines = "".join(f"{name}:{given[name].strip()}\n" for name in sorted(given))
-        canonical = "\n".join((method, path, query, lines, names, digest))
-        scope = f"{day}/{self.region}/s3/aws4_request"
-        hashed = hashlib.sha256(canonical.encode()).hexdigest()
-        key = f"AWS4{self._keys.secret}".encode()
-        for part in (day, self.region, "s3", "aws4_request"):
-            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashed}".encode()
-        signature = hmac.new(key, text, hashlib.sha256).hexdigest()
-        given["authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={self._keys.access}/{scope},SignedHeaders={names},Signature={signature}"
+    def _once(self, method: str, url: str, headers: Mapping[str, str], body: bytes, most: int, doing: str) -> Answer:
+        from botocore.awsrequest import AWSRequest
+
+        request = AWSRequest(method, url, headers=headers, data=body, stream_output=True)
+        self._signer.add_auth(request)
+        self._count(1)
+        answer = self._session.send(request.prepare())
+        # What is expected is the object; an error may be longer than that.
+        most = most if answer.status_code < 300 else MOST
+        received = answer.raw.read(most + 1)
+        found = {name.lower(): value for name, value in answer.headers.items()}
+        length = found.get("content-length", "")
+        if len(received) > most:
+            answer.raw.close()
+            raise Refused(f"S3's answer to {doing} {self.name} is larger than {most:,} bytes.")
+        if length.isdigit() and len(received) < int(length) and answer.status_code != 304:
+            answer.raw.close()
+            raise OSError("the answer was cut off")
+        return Answer(answer.status_code, found, received)
+
+    def _count(self, requests: int) -> None:
+        with self._counting:
+            self.requests += requests
+
+    @cached_property
+    def _signer(self) -> Any:
+        from botocore.auth import S3SigV4Auth
+
+        return S3SigV4Auth(self._keys, "s3", self.region)
+
+    @cached_property
+    def _session(self) -> Any:
+        """Keeps connections: a handshake takes longer than a request."""
+        from botocore.httpsession import URLLib3Session
+
+        network = self._network
+        return URLLib3Session(
+            verify=network.certificates,
+            proxies={urlsplit(self._endpoint).scheme: network.proxy} if network.proxy else {},
+            timeout=(CONNECT_TIMEOUT, TIMEOUT),
+            max_pool_connections=OBSTORE_FROM + 1,
         )
-        return given
 
-    def _connection(self) -> Any:
-        """A new connection. One that is idle is used again first: a handshake takes longer than a request."""
-        import http.client
-
-        parts = urlsplit(self._endpoint)
-        if parts.scheme == "https":
-            context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
-            return http.client.HTTPSConnection(parts.netloc, timeout=TIMEOUT, context=context)
-        return http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT)
+    @cached_property
+    def _network(self) -> Network:
+        return Network(_proxy(self._endpoint) if self._use_proxy else "", _certificates())
 
     # Errors
 
@@ -374,9 +423,9 @@ class Bucket:
         except ElementTree.ParseError:
             pass
         code = code or {403: "AccessDenied", 301: "PermanentRedirect"}.get(answer.status, "")
-        return self.explained(answer.status, code, message, doing)
+        return self._explained(answer.status, code, message, doing)
 
-    def explained(self, status: int, code: str, message: str, doing: str) -> S3Error:
+    def _explained(self, status: int, code: str, message: str, doing: str) -> S3Error:
         """An error of S3 in a sentence, with the exit code that it deserves."""
         where = f"{doing} the bucket {self.name} ({self._where}, {self.region})"
         text = f"S3 refused {where}: {code or status}{': ' + message if message else ''}"
@@ -388,13 +437,84 @@ class Bucket:
         return S3Error(text, status, code, REFUSED if refused else FAILED)
 
     def _translated(self, error: BaseException) -> DeployError:
-        """An error of obstore, whose text holds S3's XML."""
-        text = str(error)
+        """An error of obstore, whose text holds S3's XML, or the certificate's fault far below the first line."""
+        text, doing = str(error), "writing to"
         code = text.partition("<Code>")[2].partition("</Code>")[0]
-        message = text.partition("<Message>")[2].partition("</Message>")[0]
         if code:
-            return self.explained(0, code, message, "writing to")
-        return DeployError(f"Writing to the bucket {self.name} ({self._where}) failed: {text.splitlines()[0][:300]}")
+            return self._explained(0, code, text.partition("<Message>")[2].partition("</Message>")[0], doing)
+        if "invalid peer certificate" in text or "InvalidCertificate" in text:
+            return self._untrusted(doing)
+        return self._unreachable(doing, text.splitlines()[0][:300], TRIES)
+
+    def _unreachable(self, doing: str, problem: str, tries: int) -> DeployError:
+        return DeployError(f"S3 cannot be reached for {doing} {self.name} ({self._where}), {tries} tries: {problem}")
+
+    def _untrusted(self, doing: str) -> DeployError:
+        return DeployError(
+            f"The certificate of {urlsplit(self._endpoint).netloc} is not trusted, for {doing} {self.name}"
+            f" ({self._where}): set AWS_CA_BUNDLE to the file with the certificate of its CA."
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong with a connection, as urllib3 says it: botocore's own sentence leaves the cause out."""
+    inner = getattr(error, "kwargs", {}).get("error") or error
+    return OBJECT.sub("", str(inner)) or type(inner).__name__
+
+
+def _proxy(endpoint: str) -> str:
+    """The proxy for an endpoint from HTTP_PROXY, HTTPS_PROXY and NO_PROXY, empty for none. Raises Refused."""
+    from botocore.httpsession import ProxyConfiguration
+    from botocore.utils import get_environ_proxies
+
+    proxy = str(ProxyConfiguration(get_environ_proxies(endpoint)).proxy_url_for(endpoint) or "")
+    try:
+        parts = urlsplit(proxy)
+        malformed = bool(proxy) and not (parts.hostname and parts.port != 0)
+    except ValueError:
+        malformed = True
+    if malformed:
+        # It may hold a password: it is not shown.
+        scheme = urlsplit(endpoint).scheme.upper()
+        raise Refused(f"{scheme}_PROXY is not the URL of a proxy: it begins with http:// and a host.")
+    return proxy
+
+
+def _certificates() -> str:
+    """The PEM file of the CAs that are trusted, found where botocore finds it. Raises Refused for one that is none."""
+    import ssl
+
+    from botocore.httpsession import get_cert_path
+
+    chosen = (
+        os.environ.get("AWS_CA_BUNDLE") or _profile().get("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or ""
+    )
+    if chosen:
+        try:
+            ssl.create_default_context(cafile=chosen)
+        except (OSError, ValueError) as error:
+            raise Refused(
+                f"{chosen} is not a file of CA certificates: {getattr(error, 'strerror', None) or error}."
+                " Check AWS_CA_BUNDLE, ca_bundle in the AWS profile, and REQUESTS_CA_BUNDLE."
+            ) from error
+    return str(get_cert_path(chosen or True))
+
+
+def _profile() -> Mapping[str, Any]:
+    """The AWS profile that is in use, empty where there is none. Raises Refused for a file that cannot be read."""
+    path = Path(os.environ.get("AWS_CONFIG_FILE") or Path.home() / ".aws" / "config")
+    if not path.is_file():
+        return {}
+    from botocore.configloader import load_config
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        profiles = load_config(str(path))["profiles"]
+    except BotoCoreError as error:
+        raise Refused(f"The AWS configuration cannot be read: {error}.") from error
+    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
+    found: Mapping[str, Any] = profiles.get(name, {})
+    return found
 
 
 def _etag(answer: Answer) -> str:
@@ -437,23 +557,21 @@ def requests_of(size: int) -> int:
     return 1 if size <= SINGLE_PUT else 2 + -(-size // PART)
 
 
-def _unquoted(key: str) -> str:
-    """A key as LIST encodes it: as in a form, but a server may leave a + as it is."""
-    from urllib.parse import unquote_plus
-
-    return unquote_plus(key)
-
-
 def open_bucket(environment: Environment, name: str) -> Bucket:
     """The bucket of an environment, with the credentials that are set here.
 
     Standard variables count: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the keys, else whatever botocore finds
     (profiles, single sign-on, web identity). Raises Refused where there are none.
     """
-    endpoint = environment.endpoint_url
-    if endpoint:
-        return Bucket(name, environment.region, endpoint, Keys("local", "local"), environment.name)
+    if environment.endpoint_url:
+        # An embedded AWS is on this machine: no proxy leads there.
+        keys = Keys("local", "local")
+        return Bucket(name, environment.region, environment.endpoint_url, keys, environment.name, use_proxy=False)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    if endpoint:
+        from scripts.edges import http
+
+        http.checked(endpoint, "the endpoint of S3 (AWS_ENDPOINT_URL)")
     access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if access and secret and not os.environ.get("AWS_PROFILE"):
         keys = Keys(access, secret, os.environ.get("AWS_SESSION_TOKEN", ""))

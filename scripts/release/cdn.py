@@ -1,45 +1,48 @@
 """Tells CloudFront which paths have changed."""
 
 import time
-from collections.abc import Callable
 
 from scripts.edges import aws
-from scripts.frame import console
-from scripts.frame.errors import DeployError
+from scripts.frame import console, waiting
+from scripts.frame.errors import OutcomeUnknown
 from scripts.frame.settings import Environment
+from scripts.frame.waiting import CLOCK, Clock, TimedOut
 
 INTERVAL = 2.0
 TIMEOUT = 900.0
 
 
-def invalidate(
-    environment: Environment,
-    paths: tuple[str, ...],
-    *,
-    wait: bool = False,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Invalidate paths, and wait until that is done where it is asked for.
+def invalidate(environment: Environment, paths: tuple[str, ...]) -> str:
+    """Invalidate paths, once. Returns the invalidation's id.
 
-    Raises DeployError where CloudFront refuses, or is not done after a quarter of an hour.
+    Raises DeployError where CloudFront refuses, OutcomeUnknown where its answer was lost.
     """
-    client = aws.client("cloudfront", environment)
+    client = aws.client("cloudfront", environment, once=True)
     distribution = environment.frontend.distribution
-    with aws.errors(f"invalidating {len(paths)} paths of {distribution}", environment):
+    with aws.errors(f"invalidating {len(paths)} paths of {distribution}", environment, starts_something=True):
         batch = {
             "Paths": {"Quantity": len(paths), "Items": list(paths)},
             "CallerReference": str(time.time_ns()),
         }
         made = client.create_invalidation(DistributionId=distribution, InvalidationBatch=batch)["Invalidation"]
-        console.say(f"CloudFront: invalidation {made['Id']} of {' '.join(paths)}")
-        waited = 0.0
-        while wait and made["Status"] != "Completed":
-            if waited >= TIMEOUT:
-                raise DeployError(f"The invalidation {made['Id']} of {distribution} is not done after {TIMEOUT:g} s.")
-            console.progress(f"CloudFront: {made['Status']}, {waited:g} s")
-            sleep(INTERVAL)
-            waited += INTERVAL
-            made = client.get_invalidation(DistributionId=distribution, Id=made["Id"])["Invalidation"]
-    if wait:
-        console.progress_done()
-        console.say(f"CloudFront: invalidation {made['Id']} is done")
+    console.say(f"CloudFront: invalidation {made['Id']} of {' '.join(paths)}")
+    return str(made["Id"])
+
+
+def wait_for(environment: Environment, invalidation: str, *, clock: Clock = CLOCK) -> None:
+    """Wait until an invalidation is done. Raises OutcomeUnknown where it is not after TIMEOUT seconds."""
+    client = aws.client("cloudfront", environment)
+    distribution = environment.frontend.distribution
+
+    def look() -> tuple[str, bool | None]:
+        with aws.errors(f"looking at the invalidation {invalidation} of {distribution}", environment):
+            found = client.get_invalidation(DistributionId=distribution, Id=invalidation)["Invalidation"]
+        return f"CloudFront: invalidation {invalidation}: {found['Status']}", found["Status"] == "Completed" or None
+
+    try:
+        waiting.wait(look, seconds=TIMEOUT, every=INTERVAL, clock=clock)
+    except TimedOut as error:
+        raise OutcomeUnknown(
+            f"The site is released and CloudFront was told, but it has not finished the invalidation {invalidation} of"
+            f" {distribution} after {TIMEOUT:g} s: until then it may answer with old pages."
+        ) from error

@@ -83,7 +83,8 @@ def headers(key: str, cache_control: Mapping[str, str]) -> dict[str, str]:
     value = next((value for pattern, value in cache_control.items() if fnmatchcase(key, pattern)), None)
     if value is None:
         value = FOREVER if is_hashed(key) else ASK_FIRST
-    return _headers(content_type(key), value)
+    # A setting knows where it came from: what is stored is the text alone.
+    return _headers(content_type(key), str(value))
 
 
 @cache

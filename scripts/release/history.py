@@ -1,9 +1,11 @@
-"""The releases that a bucket remembers: which there are, what changed between two, and going back to one.
+"""The releases that the manifest of a bucket holds: which there are, what differs between two, and going back to one.
 
 A rollback builds nothing. The hashed files of a kept release are still in the bucket, its unhashed ones are
 stored under `_release/files/`; so it is a release like any other, of a site that is put together from those.
 """
 
+import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from scripts.release.site import File, Site
 
 @dataclass(frozen=True)
 class Difference:
-    """What one release has and another has not, by key."""
+    """How two releases differ, by key."""
 
     old: str
     new: str
@@ -33,16 +35,14 @@ class Difference:
 
 
 def known(state: State, bucket: str) -> Manifest:
-    """The manifest. Raises Refused where the bucket has none, or it may not be read."""
+    """The manifest. Raises Refused where the bucket has none, or where reading it is not allowed."""
     if state.manifest is None:
-        raise Refused(state.unread or f"{bucket} has no release of ours: nothing is remembered there.")
+        raise Refused(state.unread or f"{bucket} has no release of ours: there is no {manifest.KEY} in it.")
     return state.manifest
 
 
 def lines(releases: Iterable[Release]) -> list[str]:
     """The releases for a person, newest first; the first is the one that is live."""
-    import time
-
     shown = []
     for number, release in enumerate(releases):
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(release.at)) if release.at else "earlier"
@@ -56,7 +56,7 @@ def find(current: Manifest, wanted: str, bucket: str) -> Release:
     found = next((release for release in current.releases if release.id == wanted), None)
     if found is None:
         ids = ", ".join(release.id for release in current.releases)
-        raise Refused(f"{wanted!r} is not a kept release of {bucket}: there are {ids}.")
+        raise Refused(f"{wanted!r} is not a kept release of {bucket}: it keeps {ids}.")
     if not found.at:
         raise Refused(f"{wanted} was there before the first release of ours: its files are not recorded.")
     return found
@@ -87,7 +87,7 @@ def compare(state: State, bucket: str, old: str | None, new: str | None) -> Diff
 
 
 def _stored(entry: Entry) -> tuple[str, dict[str, str]]:
-    """What makes an object what it is: its content and its headers."""
+    """What two objects are compared by: content and headers."""
     return entry.sha256, dict(entry.headers)
 
 
@@ -97,7 +97,7 @@ def restored(
     """A release, by default the one before the live one, and its site, put together in a folder.
 
     Hashed files stay where they are, in the bucket. headers: what a key is stored with now. Raises Refused where the
-    release is not kept, or a file of it is gone.
+    release is not kept, or a file of it is gone or damaged.
     """
     current = known(state, bucket.name)
     to = before_live(current, bucket.name) if wanted is None else find(current, wanted, bucket.name)
@@ -108,13 +108,13 @@ def restored(
         files[key] = File("", entry.size, entry.sha256)
         if not reason_to_put(files[key], headers(key), there.get(key), (state.listing or {}).get(key)):
             continue
-        found = bucket.get(manifest.blob_key(entry.sha256))
-        if found is None:
+        found = bucket.get(manifest.blob_key(entry.sha256), entry.size)
+        if found is None or hashlib.sha256(found[0]).hexdigest() != entry.sha256:
             missing.append(key)
             continue
         path = folder / entry.sha256
         path.write_bytes(found[0])
         files[key] = File(str(path), entry.size, entry.sha256)
     if missing:
-        raise Refused(f"{to.id} cannot be restored: {', '.join(missing[:10])} is no longer there.")
+        raise Refused(f"{to.id} cannot be restored: {', '.join(missing[:10])} is no longer there as it was released.")
     return to, Site(str(folder), files)

@@ -1,41 +1,71 @@
 """Only one release at a time: a lease is an object that can be written only where none is.
 
-The body names the holder, so that a writer whose reply was lost, and who then finds the lease taken, recognises its
-own. A holder that is known to be dead is not waited for; of any other, no longer than its lease says.
+The body names the holder, so that a writer whose answer was lost recognises its own lease. A holder that is known to
+be dead is not waited for; any other no longer than its lease says.
 """
 
-import json
 import os
 import time
 import uuid
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
 
 from scripts.edges.s3 import Bucket, S3Error
-from scripts.frame import console
+from scripts.frame import console, stop
 from scripts.frame.errors import DeployError, Refused
-from scripts.release.manifest import JSON, LEASE
+from scripts.release.manifest import JSON, LEASE, Text, decoded
 
+# How long a lease lasts, unless it is renewed.
 SECONDS = 900
-# A holder that is at work renews its lease when this much of it is left.
-LEFT = 600
+# A holder that is at work renews its lease when no more than this is left of it.
+RENEW_BELOW_SECONDS = 600
+# How long to look for a lease whose PUT was not answered: S3 may still be at it. Less than a stop may take.
+LOOK_SECONDS, LOOK_EVERY = 0.8, 0.1
+# Bytes of a lease that are read.
+MOST = 64 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who holds a lease, and until when (Unix time). run: the URL of the workflow's run, empty on a laptop.
+
+    pid: of the process on its host, 0 where that is not known.
+    """
+
+    id: Text = ""
+    actor: Text = ""
+    run: Text = ""
+    host: Text = ""
+    pid: Annotated[int, Meta(ge=0, lt=1 << 31)] = 0
+    expires: Annotated[float, Meta(ge=0, le=4_102_444_800)]
+
+
+def load(body: bytes) -> Holder:
+    """A holder from JSON. Raises Refused for a document that is damaged."""
+    try:
+        return decoded(body, Holder)
+    except ValueError as error:
+        raise Refused(
+            f"{LEASE} is damaged ({error}): once no release is running there, take it over with --force-lock."
+            " Nothing was changed."
+        ) from error
 
 
 class Lease:
-    """The right to release to a bucket. etag: of the object that says so."""
+    """The right to release to a bucket. etag: of the object that says so, empty where we do not hold it."""
 
     def __init__(self, bucket: Bucket, actor: str, run: str) -> None:
         """run: the URL of the workflow's run, empty on a laptop."""
         self._bucket = bucket
-        self._holder = {
-            "id": uuid.uuid4().hex,
-            "actor": actor,
-            "run": run,
-            "host": os.uname().nodename,
-            "pid": os.getpid(),
-        }
-        self._expires = 0.0
+        self._own = Holder(
+            id=uuid.uuid4().hex, actor=actor, run=run, host=os.uname().nodename, pid=os.getpid(), expires=0
+        )
+        self._unanswered = False
         self.etag = ""
 
     def take(self, *, force: bool = False) -> None:
@@ -47,25 +77,34 @@ class Lease:
             except S3Error as error:
                 if error.status not in (404, 409, 412):
                     raise
-            found = self._bucket.get(LEASE)
+            found = self._bucket.get(LEASE, MOST)
             if found is None:
                 condition = {"If-None-Match": "*"}
                 continue
-            holder, etag = _holder(found[0]), found[1]
-            if holder.get("id") == self._holder["id"]:
+            body, etag = found
+            if self._is_ours(body):
                 self.etag = etag
                 return None
-            if not (force or is_over(holder, self._holder, time.time())):
-                said = _said(self._bucket, holder)
-                hint = "Wait for it, or break it with --force-lock if that release is dead."
-                raise Refused(f"{said}. {hint} Nothing was changed.")
-            console.say(f"taking over the lease of {holder.get('actor') or 'somebody unknown'}")
+            console.say(f"taking over the lease of {self._predecessor(body, force)}")
             condition = {"If-Match": f'"{etag}"'}
         raise Refused(f"Several releases to {self._bucket.name} begin at the same time: try again.")
 
+    def _predecessor(self, body: bytes, force: bool) -> str:
+        """Who has lost a lease that may be taken over. Raises Refused for one that may not, or is damaged."""
+        try:
+            holder = load(body)
+        except Refused:
+            if not force:
+                raise
+            return "somebody unknown"
+        if not (force or is_over(holder, self._own, time.time())):
+            hint = "Wait for it, or break it with --force-lock if that release is dead."
+            raise Refused(f"{_said(self._bucket, holder)}. {hint} Nothing was changed.")
+        return holder.actor or "somebody unknown"
+
     def renew(self) -> None:
         """Hold the lease for longer, where it ends soon. Raises DeployError where somebody has broken it."""
-        if self._expires - time.time() > LEFT:
+        if self._own.expires - time.time() > RENEW_BELOW_SECONDS:
             return
         try:
             self._write({"If-Match": f'"{self.etag}"'})
@@ -74,27 +113,50 @@ class Lease:
                 raise
             self.etag = ""
             raise DeployError(
-                f"Somebody has broken the lease of this release to {self._bucket.name}: it stops here. Run it again."
+                f"Somebody has broken the lease of this release to {self._bucket.name}: it ends here. Run it again."
             ) from error
 
     def give_back(self) -> None:
-        """End the lease if it is still ours. A failure here never hides how the release ended."""
-        if not self.etag:
-            return
+        """End the lease if it is ours. A failure here never hides how the release ended."""
         try:
-            self._end()
+            if self._unanswered:
+                self.etag = self._found()
+            if self.etag:
+                self._end()
         except DeployError as error:
             console.warn(f"The lease was not given back and ends by itself: {error}")
         self.etag = ""
+
+    def _found(self) -> str:
+        """The ETag of our lease after a PUT whose answer was lost, empty if it never came to be."""
+        deadline = time.monotonic() + LOOK_SECONDS
+        while True:
+            found = self._bucket.get(LEASE, MOST, tries=1)
+            if found and self._is_ours(found[0]):
+                return found[1]
+            if time.monotonic() > deadline:
+                return ""
+            time.sleep(LOOK_EVERY)
+
+    def _is_ours(self, body: bytes) -> bool:
+        try:
+            return load(body).id == self._own.id
+        except Refused:
+            return False
 
     def _end(self) -> None:
         try:
             refused = bool(self._bucket.delete([LEASE], self.condition))
         except S3Error:
             refused = True
-        if refused:
+        if not refused:
+            return
+        try:
             # Who may not delete may still write that the lease is over.
             self._write({"If-Match": f'"{self.etag}"'}, seconds=0)
+        except S3Error as error:
+            if error.status not in (404, 412):
+                raise
 
     @property
     def condition(self) -> dict[str, str]:
@@ -102,43 +164,55 @@ class Lease:
         return {LEASE: self.etag}
 
     def _write(self, condition: Mapping[str, str], seconds: float = SECONDS) -> None:
-        expires = time.time() + seconds
-        body = json.dumps({**self._holder, "expires": int(expires)}).encode()
-        self.etag = self._bucket.put(LEASE, body, {**JSON, **condition})
-        self._expires = expires
+        """Write the lease. Until S3 has answered, nobody knows whether it has."""
+        self._own = replace(self._own, expires=int(time.time() + seconds))
+        self._unanswered = True
+        try:
+            self.etag = self._bucket.put(LEASE, msgspec.json.encode(asdict(self._own)), {**JSON, **condition})
+        except S3Error as error:
+            self._unanswered = error.status >= 500
+            raise
+        self._unanswered = False
 
 
 @contextmanager
 def held(bucket: Bucket, actor: str, run: str, *, force: bool = False) -> Iterator[Lease]:
-    """Hold the lease while the block runs, and give it back however it ends. Raises Refused as `take` does."""
-    lease = Lease(bucket, actor, run)
-    lease.take(force=force)
-    try:
+    """Hold the lease while the block runs, and give it back however that ends. Raises Refused as `take` does.
+
+    A stop may interrupt the take, because S3 may be slow to answer; giving it back is not interrupted, and looks for
+    a lease that was asked for.
+    """
+    with stop.owned(lambda: Lease(bucket, actor, run), Lease.give_back) as lease:
+        lease.take(force=force)
         yield lease
-    finally:
-        lease.give_back()
 
 
 def warn_of_holder(bucket: Bucket, listing: Container[str]) -> None:
-    """Say who is releasing and until when, where LIST shows a lease that is not over."""
-    found = bucket.get(LEASE) if LEASE in listing else None
-    holder = _holder(found[0]) if found else {}
-    if not is_over(holder, {"run": "", "host": os.uname().nodename}, time.time()):
+    """Say who is releasing and until when, where LIST shows a lease that is not over, and one that is damaged."""
+    found = bucket.get(LEASE, MOST) if LEASE in listing else None
+    if not found:
+        return
+    try:
+        holder = load(found[0])
+    except Refused as damaged:
+        console.warn(str(damaged))
+        return
+    if not is_over(holder, Holder(host=os.uname().nodename, expires=0), time.time()):
         console.warn(f"{_said(bucket, holder)}.")
 
 
-def is_over(holder: Mapping[str, Any], own: Mapping[str, Any], now: float) -> bool:
+def is_over(holder: Holder, own: Holder, now: float) -> bool:
     """Whether a holder cannot be at work any more.
 
     Its lease has ended, it was a process of this machine that is gone, or it was an earlier attempt of the same
     workflow run, whose jobs release to one environment one after the other.
     """
-    if now >= holder.get("expires", 0) or (own["run"] and holder.get("run") == own["run"]):
+    if now >= holder.expires or (own.run and holder.run == own.run):
         return True
-    if holder.get("host") != own["host"] or not isinstance(holder.get("pid"), int):
+    if holder.host != own.host or not holder.pid:
         return False
     try:
-        os.kill(holder["pid"], 0)
+        os.kill(holder.pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
@@ -146,15 +220,8 @@ def is_over(holder: Mapping[str, Any], own: Mapping[str, Any], now: float) -> bo
     return False
 
 
-def _holder(body: bytes) -> dict[str, Any]:
-    try:
-        return dict(json.loads(body))
-    except (ValueError, TypeError):
-        return {}
-
-
-def _said(bucket: Bucket, holder: Mapping[str, Any]) -> str:
-    until = time.strftime("%H:%M:%S UTC", time.gmtime(holder["expires"]))
-    run = f", {holder['run']}" if holder.get("run") else ""
-    who = f"{holder.get('actor') or 'Somebody'} ({holder.get('host', '')}{run})"
+def _said(bucket: Bucket, holder: Holder) -> str:
+    until = time.strftime("%H:%M:%S UTC", time.gmtime(holder.expires))
+    run = f", {holder.run}" if holder.run else ""
+    who = f"{holder.actor or 'Somebody'} ({holder.host}{run})"
     return f"{who} is releasing to {bucket.name}; the lease ends at {until}"

@@ -4,25 +4,39 @@ An object is unchanged when the manifest agrees with the disk and LIST agrees wi
 compared as opaque texts, so this is right under KMS and for multipart uploads, and a foreign overwrite shows.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
 
 from scripts.edges.s3 import Bucket, Remote, S3Error
 from scripts.frame.errors import Refused
 from scripts.release.site import PREFIX
+
+T = TypeVar("T")
 
 KEY = f"{PREFIX}manifest.json"
 LEASE = f"{PREFIX}lease.json"
 BLOBS = f"{PREFIX}files/"
 JSON = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
 FORMAT = 1
+# Bytes of a manifest that are read. One of three releases with 100,000 files each has 19 MB.
+MOST = 256 << 20
+
+Text = Annotated[str, Meta(max_length=2000)]
+# Unix time in whole seconds, up to the year 2100.
+Moment = Annotated[int, Meta(ge=0, le=4_102_444_800)]
+Key = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of a release. etag: as our own PUT got it back, or LIST showed it. size: bytes."""
+    """One object of a release. etag: as our own PUT got it back, or LIST showed it. size: bytes.
+
+    sha256: 64 hexadecimal digits; empty in what was there before the first release of ours.
+    """
 
     sha256: str
     size: int
@@ -38,11 +52,11 @@ class Release:
     and nobody knows what is in them.
     """
 
-    id: str
-    version: str
-    at: int
-    actor: str
-    run: str
+    id: Annotated[str, Meta(min_length=1, max_length=2000)]
+    version: Text
+    at: Moment
+    actor: Text
+    run: Text
 
 
 @dataclass(frozen=True)
@@ -70,12 +84,64 @@ class Manifest:
 
 @dataclass(frozen=True)
 class State:
-    """What a bucket holds. listing: None where it could not be read. etag: of the manifest, "" for none."""
+    """What a bucket holds. listing: None where it could not be read. etag: of the manifest, "" for none.
+
+    unread: why the manifest could not be read, empty if it was.
+    """
 
     listing: Mapping[str, Remote] | None
     manifest: Manifest | None
     etag: str = ""
     unread: str = ""
+
+
+class Stored(NamedTuple):
+    """The manifest as it was read: None for none, and its ETag. unread: why it could not be read, else empty."""
+
+    manifest: Manifest | None
+    etag: str = ""
+    unread: str = ""
+
+
+# The document, as it is in buckets since FORMAT 1.
+
+
+class _Row(Struct, array_like=True, frozen=True, gc=False):
+    """An entry. headers: the position of its headers in the document's list."""
+
+    sha256: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
+    size: Annotated[int, Meta(ge=0)]
+    etag: Annotated[str, Meta(pattern=r"\A[ -~]{0,1024}\Z")]
+    headers: Annotated[int, Meta(ge=0)]
+
+
+class _Files(Struct, frozen=True):
+    """A release with the files that differ from the release after it, and the keys that only that one has."""
+
+    release: Release
+    files: dict[Key, _Row]
+    without: list[Key]
+
+
+class _Document(Struct, frozen=True):
+    format: int
+    application: Text
+    environment: Text
+    pending: tuple[Annotated[str, Meta(pattern=r"\A/[!-~]*\Z", max_length=8192)], ...]
+    releases: list[_Files]
+    headers: list[dict[Text, Text]]
+
+
+class _Format(Struct, frozen=True):
+    format: int
+
+
+def decoded(body: bytes, kind: type[T]) -> T:
+    """A JSON document as a typed record. Raises ValueError for everything else."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 def dump(manifest: Manifest) -> bytes:
@@ -102,43 +168,54 @@ def dump(manifest: Manifest) -> bytes:
         "releases": releases,
         "headers": kinds,
     }
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    return msgspec.json.encode(document)
 
 
 def load(body: bytes) -> Manifest:
-    """A manifest from JSON. Raises Refused for what is none, or is of a newer format."""
+    """A manifest from JSON. Raises Refused for a document that is damaged, or of a newer format."""
     try:
-        document = json.loads(body)
-        if document["format"] != FORMAT:
-            raise Refused(f"{KEY} has format {document['format']}: it was written by a newer version of this command.")
-        return Manifest(
-            application=document["application"],
-            environment=document["environment"],
-            releases=dict(_releases(document["releases"], document["headers"])),
-            pending=tuple(document["pending"]),
-        )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        written = decoded(body, _Format).format
+        if written != FORMAT:
+            raise Refused(f"{KEY} has format {written}: it was written by a newer version of this command.")
+        document = decoded(body, _Document)
+        releases = dict(_releases(document))
+    except ValueError as error:
         raise Refused(f"{KEY} is damaged ({error}): delete it, and the next release begins a new one.") from error
+    return Manifest(document.application, document.environment, releases, document.pending)
 
 
-def _releases(rows: list[dict[str, Any]], kinds: list[dict[str, str]]) -> Iterator[tuple[Release, dict[str, Entry]]]:
+def _releases(document: _Document) -> Iterator[tuple[Release, dict[str, Entry]]]:
+    """The releases with all their files. Raises ValueError."""
     newer: dict[str, Entry] = {}
-    for row in rows:
-        own = {key: Entry(sha, size, etag, kinds[kind]) for key, (sha, size, etag, kind) in row["files"].items()}
-        without = set(row["without"])
+    for number, row in enumerate(document.releases):
+        # What was there before our first release is the oldest, so that none inherits files of unknown content.
+        if not row.release.at and number != len(document.releases) - 1:
+            raise ValueError(f"{row.release.id} is not the oldest release")
+        own = {key: _entry(key, one, document.headers, row.release) for key, one in row.files.items()}
+        without = set(row.without)
         newer = {key: entry for key, entry in newer.items() if key not in without} | own
-        yield Release(**row["release"]), newer
+        yield row.release, newer
 
 
-def read(bucket: Bucket) -> tuple[Manifest | None, str, str]:
-    """The manifest and its ETag; where GET is not allowed, None and the reason. Raises Refused for a damaged one."""
+def _entry(key: str, row: _Row, headers: list[dict[str, str]], release: Release) -> Entry:
+    if key.startswith(PREFIX):
+        raise ValueError(f"{key} is one of the release's own files")
+    if not row.sha256 and release.at:
+        raise ValueError(f"{key} has no sha256")
+    if row.headers >= len(headers):
+        raise ValueError(f"{key} has no headers")
+    return Entry(row.sha256, row.size, row.etag, headers[row.headers])
+
+
+def read(bucket: Bucket) -> Stored:
+    """The manifest of a bucket; where GET is not allowed, none and the reason. Raises Refused for a damaged one."""
     try:
-        found = bucket.get(KEY)
+        found = bucket.get(KEY, MOST)
     except S3Error as error:
         if error.status == 403:
-            return None, "", str(error)
+            return Stored(None, unread=str(error))
         raise
-    return (load(found[0]), found[1], "") if found else (None, "", "")
+    return Stored(load(found[0]), found[1]) if found else Stored(None)
 
 
 def blob_key(sha256: str) -> str:

@@ -4,15 +4,15 @@ Any failure before it leaves the old page whole and nothing deleted. What was al
 next run, or found unchanged, and the release is completed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from scripts.edges.s3 import Bucket, S3Error, Upload
-from scripts.frame import console
-from scripts.frame.errors import DeployError, Refused
+from scripts.frame import console, stop
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Report
 from scripts.frame.settings import Environment
-from scripts.release import lease, manifest, plan
+from scripts.release import cdn, lease, manifest, plan
 from scripts.release.lease import Lease
 from scripts.release.manifest import JSON, Manifest, State
 from scripts.release.plan import COMMIT, STAGES, ReleasePlan
@@ -21,7 +21,7 @@ from scripts.release.site import Site
 
 @dataclass(frozen=True)
 class Released(Report):
-    """What a release did. requests: to S3, LIST and manifest included."""
+    """What a release did. requests: to S3, LIST and manifest included. invalidation: its id in CloudFront, or empty."""
 
     environment: str
     bucket: str
@@ -31,6 +31,7 @@ class Released(Report):
     deletes: int
     unchanged: int
     requests: int
+    invalidation: str = ""
 
     def line(self) -> str:
         if not self.puts and not self.deletes:
@@ -44,7 +45,6 @@ class Released(Report):
         return {"release-id": self.release}
 
 
-Invalidate = Callable[[tuple[str, ...]], None]
 MEANWHILE = "Somebody else has released to {} since this release looked at it."
 
 
@@ -54,25 +54,23 @@ def publish(
     state: State,
     decided: ReleasePlan,
     environment: Environment,
-    invalidate: Invalidate,
     *,
     actor: str,
     run: str,
     force_lock: bool = False,
 ) -> Released:
-    """Carry a release out. invalidate: tells the CDN of paths, raises DeployError if it cannot.
+    """Carry a release out. actor, run: who holds the lease, and the URL of the workflow's run.
 
-    actor, run: who holds the lease, and the URL of the workflow's run.
-
-    Raises DeployError; before the commit point the old page is whole then, after it the new one is.
+    Raises DeployError. Before the commit point it leaves the old page whole, after it the new one.
     """
     etags: dict[str, str] = {}
+    invalidation = ""
     if decided.is_needed:
         with lease.held(bucket, actor, run, force=force_lock) as mine:
-            if not (state.unread or bucket.is_still(manifest.KEY, state.etag)):
+            if not (state.unread or bucket.is_still(manifest.KEY, state.etag, manifest.MOST)):
                 raise Refused(f"{MEANWHILE.format(bucket.name)} Nothing was changed: run it again.")
             _put_stages(bucket, site, decided, etags, mine)
-            _finish(bucket, site, state, decided, environment, etags, invalidate, mine)
+            invalidation = _finish(bucket, site, state, decided, environment, etags, mine)
     return Released(
         environment=environment.name,
         bucket=decided.bucket,
@@ -82,6 +80,7 @@ def publish(
         deletes=len(decided.deletes),
         unchanged=len(decided.unchanged),
         requests=bucket.requests,
+        invalidation=invalidation,
     )
 
 
@@ -94,7 +93,7 @@ def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[st
             if put.stage == stage
         ]
         if stage == plan.OTHER:
-            # The copies for a rollback are nobody's yet: they may go beside the other files.
+            # No page refers to the copies for a rollback: they may go beside the other files.
             uploads += [_blob(site, key) for key in decided.blobs]
         if not uploads:
             continue
@@ -104,6 +103,7 @@ def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[st
 
         def done(upload: Upload, etag: str, total: int = len(uploads)) -> None:
             nonlocal count
+            stop.check()
             count += 1
             etags[upload.key] = etag
             console.progress(f"{count} of {total}")
@@ -129,15 +129,12 @@ def _finish(
     decided: ReleasePlan,
     environment: Environment,
     etags: Mapping[str, str],
-    invalidate: Invalidate,
     mine: Lease,
-) -> None:
-    """After the commit point: the manifest, the CDN, and what has no place any more."""
+) -> str:
+    """After the commit point: the manifest, the CDN, and what has no place any more. Returns the invalidation's id."""
     if state.unread:
         # Without the right to read the manifest nothing is known of older releases: nothing of them is touched.
-        if decided.invalidate:
-            invalidate(decided.invalidate)
-        return
+        return cdn.invalidate(environment, decided.invalidate) if decided.invalidate else ""
     new = plan.next_manifest(
         decided,
         site,
@@ -149,19 +146,30 @@ def _finish(
         environment=environment.name,
     )
     etag = write(bucket, new, state.etag)
-    told = None
-    if new.pending:
-        try:
-            invalidate(new.pending)
-            write(bucket, replace(new, pending=()), etag)
-        except DeployError as error:
-            told = error
+    invalidation, failure = "", None
+    try:
+        if new.pending:
+            invalidation = _tell_cdn(bucket, new, etag, environment)
+    except DeployError as error:
+        failure = error
     _prune(bucket, decided, mine)
-    if told:
-        raise DeployError(
-            f"{decided.bucket} holds release {decided.release.id}, but the CDN was not told: {told}"
-            " The next run tells it."
-        ) from told
+    if failure:
+        raise failure
+    return invalidation
+
+
+def _tell_cdn(bucket: Bucket, new: Manifest, etag: str, environment: Environment) -> str:
+    """Invalidate what is pending in a manifest that was just written. Returns the invalidation's id."""
+    try:
+        invalidation = cdn.invalidate(environment, new.pending)
+    except DeployError as error:
+        told = "may not have been told" if isinstance(error, OutcomeUnknown) else "was not told"
+        release = next(iter(new.releases)).id
+        raise error.with_message(
+            f"{bucket.name} holds release {release}, but the CDN {told}: {error} The next run tells it."
+        ) from error
+    write(bucket, replace(new, pending=()), etag)
+    return invalidation
 
 
 def write(bucket: Bucket, new: Manifest, etag: str) -> str:
@@ -176,8 +184,8 @@ def write(bucket: Bucket, new: Manifest, etag: str) -> str:
     except S3Error as error:
         if error.status != 412:
             raise
-        # A reply that was lost makes the retry find its own writing.
-        found = bucket.get(manifest.KEY)
+        # After an answer that was lost, the retry finds its own writing.
+        found = bucket.get(manifest.KEY, manifest.MOST)
         if found and found[0] == body:
             return found[1]
         raise DeployError(f"{MEANWHILE.format(bucket.name)} Run it again.") from error

@@ -1,21 +1,24 @@
 """Compares a bucket, and the site as it is served, with the manifest."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from scripts.edges import http
 from scripts.frame.report import Report
+from scripts.frame.threads import workers
 from scripts.release import references
 from scripts.release.manifest import Manifest, State
 from scripts.release.site import ENTRY, PREFIX
 
-TIMEOUT = 10.0
+# Seconds in which a file has to arrive.
+TIMEOUT = 60.0
+AT_THE_SAME_TIME = 8
 
 
 @dataclass(frozen=True)
 class Verified(Report):
-    """What does not agree. served: keys that the URL answers otherwise, with how."""
+    """How a bucket and a URL differ from the manifest. served: what the URL answers otherwise, as `key: how`."""
 
     bucket: str
     files: int
@@ -26,7 +29,7 @@ class Verified(Report):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the page is what we have released; other people's keys do not make it less."""
+        """Whether the page is what we have released; foreign keys do not change that."""
         return not (self.missing or self.overwritten or self.served)
 
     def lines(self) -> list[str]:
@@ -74,35 +77,30 @@ def served(current: Manifest, url: str) -> tuple[str, ...]:
             found.append(f"{key}: {fault}")
 
     todo, seen = [ENTRY], {ENTRY}
-    with ThreadPoolExecutor(8) as pool:
+    with workers(AT_THE_SAME_TIME) as pool:
         while todo:
             list(pool.map(check, todo))
-            named = {ref for key in todo for ref in references.of(key, bodies[key].decode(errors="replace"))}
+            named = {ref for key in todo for ref in references.references_in(key, bodies[key].decode(errors="replace"))}
             todo = sorted(named - seen)
             seen |= named
     return tuple(sorted(found))
 
 
 def _fetch(url: str, current: Manifest, key: str) -> tuple[str, bytes]:
-    """Why a file is not as released, and its body."""
-    import http.client
-    import urllib.error
-    import urllib.request
-
+    """Why a file is not as released, empty if it is, and its body."""
     entry = current.files.get(key)
     if entry is None:
-        return "is named by the page and was never released", b""
+        return "is referenced by the page and was never released", b""
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
-            body, kind = answer.read(), answer.headers.get("Content-Type", "")
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"HTTP status {error.code}", b""
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(getattr(error, "reason", error)), b""
-    wanted = entry.headers.get("Content-Type", "")
+        # One byte more than was released is enough to see that it is another file.
+        answer = http.request("GET", url, timeout=TIMEOUT, most=entry.size + 1)
+    except http.Unreachable as error:
+        return str(error), b""
+    if answer.status != 200:
+        return f"HTTP status {answer.status}", b""
+    kind, wanted = answer.headers.get("content-type", ""), entry.headers.get("Content-Type", "")
     if kind.partition(";")[0] != wanted.partition(";")[0]:
-        return f"has the type {kind or 'none'} instead of {wanted}", body
-    if hashlib.sha256(body).hexdigest() != entry.sha256:
-        return "has other content", body
-    return "", body
+        return f"has the type {kind or 'none'} instead of {wanted}", answer.body
+    if hashlib.sha256(answer.body).hexdigest() != entry.sha256:
+        return "has other content", answer.body
+    return "", answer.body

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from scripts.release import references
-from scripts.release import site as sites_module
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import browser, sites
 from tests.release.test_publish import BUCKET, Release, Site, changed_settings, release, site
@@ -108,7 +106,7 @@ def test_a_dry_run_of_a_rollback_changes_nothing(site: Site, invoke: Invoke, thr
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--to=nothing"], "'nothing' is not a kept release of local-mint-app-static: there are "),
+        (["--to=nothing"], "'nothing' is not a kept release of local-mint-app-static: it keeps "),
         (["--to="], "'' is not a kept release"),
     ],
 )
@@ -249,24 +247,3 @@ def test_a_storybook_is_released_by_the_same_engine(cloud: EmbeddedCloud, invoke
     assert found["Body"].read() == (folder / "index.html").read_bytes()
     assert refused.returncode == 2
     assert "prod has no storybook.bucket" in refused.stderr
-
-
-def test_references_are_read_as_a_browser_reads_them(tmp_path: Path) -> None:
-    """Scripts, styles, pictures, imports and Vite's preload list; other sites and data are not ours."""
-    found = set(
-        references.of(
-            "sub/index.html",
-            '<script src="/a.js?v=1"></script><link rel="stylesheet" href="b.css">'
-            '<link rel="modulepreload" href="../c.js">'
-            '<link rel="canonical" href="/d"><img src="https://elsewhere/e.png"><img src="data:image/png;base64,x">',
-        )
-    )
-    assert found == {"a.js", "sub/b.css", "c.js"}
-    assert set(references.of("x/a.css", "a{b:url(../c.png)} @import 'd.css'; e{f:url(\"data:x\")}")) == {
-        "c.png",
-        "x/d.css",
-    }
-    code = 'import{a}from"./b.js";import("/c.js");export*from"../d.js";const e="./f.js";'
-    code += '__vite__mapDeps=(i,m=["assets/g.js","assets/h.css"])=>i'
-    assert set(references.of("assets/a.js", code)) == {"assets/b.js", "c.js", "d.js", "assets/g.js", "assets/h.css"}
-    assert sites_module.PREFIX == "_release/"

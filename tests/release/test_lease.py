@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +15,7 @@ from scripts import release_static
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
 from scripts.release import lease
+from scripts.release.lease import Holder
 from tests.conftest import ROOT
 from tests.release import browser, sites
 from tests.release.test_publish import BUCKET, Release, Site, release, site
@@ -22,7 +23,7 @@ from tests.release.test_publish import BUCKET, Release, Site, release, site
 __all__ = ["release", "site"]
 
 LEASE = "_release/lease.json"
-OWN = {"id": "mine", "host": "here", "pid": os.getpid(), "run": "https://github.com/o/r/actions/runs/1"}
+OWN = Holder(id="mine", host="here", pid=os.getpid(), run="https://github.com/o/r/actions/runs/1", expires=0)
 
 
 def gone() -> int:
@@ -35,42 +36,36 @@ def gone() -> int:
 @pytest.mark.parametrize(
     ("holder", "over"),
     [
-        ({"expires": 99.0}, True),
-        ({"expires": 101.0}, False),
-        ({}, True),
-        ({"expires": 101.0, "run": OWN["run"]}, True),
-        ({"expires": 101.0, "run": "https://github.com/o/r/actions/runs/2"}, False),
-        ({"expires": 101.0, "run": ""}, False),
-        ({"expires": 101.0, "host": "here", "pid": gone()}, True),
-        ({"expires": 101.0, "host": "here", "pid": os.getpid()}, False),
-        ({"expires": 101.0, "host": "here", "pid": 1}, False),
-        ({"expires": 101.0, "host": "elsewhere", "pid": gone()}, False),
-        ({"expires": 101.0, "host": "here"}, False),
-        ({"expires": 101.0, "host": "here", "pid": "x"}, False),
+        (Holder(expires=99.0), True),
+        (Holder(expires=101.0), False),
+        (Holder(expires=101.0, run=OWN.run), True),
+        (Holder(expires=101.0, run="https://github.com/o/r/actions/runs/2"), False),
+        (Holder(expires=101.0, host="here", pid=gone()), True),
+        (Holder(expires=101.0, host="here", pid=os.getpid()), False),
+        (Holder(expires=101.0, host="here", pid=1), False),
+        (Holder(expires=101.0, host="elsewhere", pid=gone()), False),
+        (Holder(expires=101.0, host="here"), False),
     ],
     ids=[
         "its lease has ended",
         "its lease has not ended",
-        "nonsense",
         "an earlier attempt of this workflow run",
         "another workflow run",
-        "a laptop",
         "a process of this machine that is gone",
         "a process of this machine that is there",
         "somebody else's process of this machine",
         "a process of another machine",
         "no pid",
-        "a pid that is none",
     ],
 )
-def test_whether_a_holder_is_dead(holder: dict[str, Any], over: bool) -> None:
+def test_whether_a_holder_is_dead(holder: Holder, over: bool) -> None:
     """As far as that can be known from here; when unsure, no."""
     assert lease.is_over(holder, OWN, 100.0) is over
 
 
 def test_nobody_has_the_same_run_as_nobody() -> None:
     """Two people on laptops are two."""
-    assert not lease.is_over({"expires": 101.0, "run": ""}, {**OWN, "run": ""}, 100.0)
+    assert not lease.is_over(Holder(expires=101.0), replace(OWN, run=""), 100.0)
 
 
 def start(site: Site, folder: Path) -> "subprocess.Popen[bytes]":
@@ -149,7 +144,7 @@ def short(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that is due for renewal at every step."""
     for name, value in site.cloud.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(lease, "LEFT", lease.SECONDS + 1)
+    monkeypatch.setattr(lease, "RENEW_BELOW_SECONDS", lease.SECONDS + 1)
 
 
 def begin(folder: Path) -> None:
