@@ -74,6 +74,7 @@ def test_plain_text_has_no_character_that_acts(given: str) -> None:
         ("\u202egnp.exe", r"\u202egnp.exe"),
         ("\ud800", r"\ud800"),
         ("::error::x ##[error]", "::error::x ##[error]"),
+        ("https://user:secret@host/@x and ssh://git@host", "https://host/@x and ssh://host"),
     ],
 )
 def test_plain_text_is_shown_as_it_is_but_for_what_acts(given: str, shown: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
-from scripts.frame import console, stop, text
+from scripts.frame import console, stop
 from scripts.frame.errors import DeployError, Refused
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _run(
     except sh.TimeoutException as error:
         raise DeployError(f"`{words(arguments)}` took longer than {timeout} s.") from error
     except sh.ErrorReturnCode as error:
-        said = text.without_credentials((error.stderr or error.stdout or b"").decode(errors="replace")).strip()
+        said = (error.stderr or error.stdout or b"").decode(errors="replace").strip()
         raise DeployError(
             f"`{words(arguments)}` failed with exit code {error.exit_code}" + (f": {said}" if said else ".")
         ) from error

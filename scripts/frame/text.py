@@ -30,13 +30,13 @@ def in_actions() -> bool:
 
 
 def plain(text: str) -> str:
-    """Text for the terminal and for the log of Actions: its lines stay, nothing in them acts."""
-    text = CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+    """Text for the terminal and for the log of Actions: its lines stay, nothing in them acts, no URL has a user."""
+    text = CONTROL.sub(lambda match: ascii(match[0])[1:-1], without_credentials(text))
     return WORKFLOW_COMMAND.sub(lambda match: " ".join(match[0]), text) if in_actions() else text
 
 
 def without_credentials(text: str) -> str:
-    """What another program printed, without the user part of the URLs in it."""
+    """Text without the user part of the URLs in it."""
     return USER_OF_URL.sub("", text)
 
 
@@ -63,10 +63,10 @@ def markdown(text: str) -> str:
 
 def markdown_block(text: str) -> str:
     """Text of several lines for markdown on GitHub, shown as it is."""
-    return f"<pre>{html.escape(CONTROL.sub('', text), quote=False).replace('@', '&#64;')}</pre>"
+    return f"<pre>{html.escape(CONTROL.sub('', without_credentials(text)), quote=False).replace('@', '&#64;')}</pre>"
 
 
 def slack(text: str) -> str:
     """Text for Slack: without mentions and links. https://api.slack.com/reference/surfaces/formatting#escaping"""
-    text = CONTROL.sub(" ", text)
+    text = CONTROL.sub(" ", without_credentials(text))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
