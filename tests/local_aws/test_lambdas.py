@@ -26,9 +26,9 @@ def echo(event: Any, context: Any) -> Any:
 
 @pytest.fixture
 def function(cloud: EmbeddedCloud) -> str:
-    """A function with a version 7, an alias live, and half a second of time."""
+    """A function with a version 7, an alias live, and four seconds of time."""
     qualifiers = {"$LATEST", "7", "live"}
-    cloud.server.functions.add(Function("echo", f"{__name__}:echo", "us-west-2", qualifiers, timeout=2))
+    cloud.server.functions.add(Function("echo", f"{__name__}:echo", "us-west-2", qualifiers, timeout=4))
     return "echo"
 
 
@@ -45,7 +45,7 @@ def test_a_handler_runs_with_its_event_and_its_time(cloud: EmbeddedCloud, functi
     assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "7")
     assert "FunctionError" not in answer
     assert payload["event"] == {"a": 1}
-    assert 0 < payload["millis"] <= 2000
+    assert 0 < payload["millis"] <= 4000
 
 
 def test_an_exception_is_a_function_error_with_status_200(cloud: EmbeddedCloud, function: str) -> None:
@@ -61,7 +61,7 @@ def test_a_function_that_runs_out_of_time_is_ended(cloud: EmbeddedCloud, functio
     answer, payload = invoke(cloud, "sleep")
 
     assert answer["FunctionError"] == "Unhandled"
-    assert payload["errorMessage"].endswith("Task timed out after 2.00 seconds")
+    assert payload["errorMessage"].endswith("Task timed out after 4.00 seconds")
     assert invoke(cloud, "again")[1]["event"] == "again"
 
 
