@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from local_aws import image_assembly
 from scripts.ecs import images
+from scripts.ecs.images import Image
 from scripts.edges import aws, shell
-from scripts.frame import console, version
+from scripts.frame import console, files, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
@@ -76,7 +75,7 @@ class ImageBuilt(Report):
         return f"{self.uri} is in the registry{'' if self.built else ' already: not pushed again'} ({self.digest})"
 
     def outputs(self) -> dict[str, str]:
-        """What later steps of a workflow may want to know: by its digest exactly this image is promoted."""
+        """By its digest exactly this image is deployed and promoted, whatever its tag names later."""
         repository = self.uri.rpartition(":")[0]
         known = {"pinned": f"{repository}@{self.digest}", "digest": self.digest} if self.digest else {}
         return {"image": self.uri, **known}
@@ -136,7 +135,7 @@ def plan(
         "ARG_APPLICATION_DATETIME": instant.strftime("%Y-%m-%d %H:%M:%S+00:00"),
         "ARG_APPLICATION_TS": str(int(instant.timestamp())),
     }
-    uri = f"{registry}/{repository}:{chosen}"
+    uri = str(Image(registry, repository, chosen))
     return ImageBuild(uri, registry, repository, chosen, file, context, arguments, push, digest)
 
 
@@ -162,6 +161,8 @@ def build(environment: Environment, plan: ImageBuild) -> ImageBuilt:
     if missing and not plan.push:
         raise Refused(f"{missing} --no-push needs one.")
     if missing:
+        from local_aws import image_assembly
+
         console.say(f"{missing} The image is assembled without one.")
         image_assembly.assemble_and_push(
             plan.uri, Path(plan.file), Path(plan.context), plan.arguments, token(environment)
@@ -204,7 +205,7 @@ def token(environment: Environment) -> str:
 def _push(environment: Environment, plan: ImageBuild) -> None:
     """Log in and push with a configuration of our own, so that the token does not stay on the machine."""
     console.say(f"pushing {plan.uri}")
-    with TemporaryDirectory() as folder:
-        env = {"DOCKER_CONFIG": folder}
+    with files.temporary_folder("docker-") as folder:
+        env = {"DOCKER_CONFIG": str(folder)}
         shell.capture(plan.login_command(), env=env, stdin=token(environment))
         shell.stream(plan.push_command(), env=env)

@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.frame.errors import Refused
+from scripts.frame import files
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import ROOT
@@ -58,22 +58,16 @@ def package_ecs_manager(run: Run, *, output: str | None = None) -> Packaged | No
 def plan(output: str | None) -> Package:
     """Decide what goes into the zip. Raises Refused where it cannot be written."""
     path = Path("ecs_manager.zip" if output is None else output)
-    if output == "" or path.is_dir() or not path.parent.is_dir():
-        raise Refused(f"{str(output)!r} cannot be written: give the path of a file in a folder that exists.")
+    files.check_target(path)
     data = archive(PACKAGE)
     return Package(str(path), tuple(names(PACKAGE)), len(data), hashlib.sha256(data).hexdigest())
 
 
 def write(plan: Package) -> Packaged:
     """Write the zip, whole or not at all. Raises Refused where the file cannot be written."""
-    path = Path(plan.output)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(archive(PACKAGE))
-        part.replace(path)
-    except OSError as error:
-        raise Refused(f"{path} cannot be written: {error.strerror}.") from error
-    return Packaged(plan.output, hashlib.sha256(path.read_bytes()).hexdigest())
+    data = archive(PACKAGE)
+    files.write(Path(plan.output), data)
+    return Packaged(plan.output, hashlib.sha256(data).hexdigest())
 
 
 def names(package: Path) -> list[str]:

@@ -1,8 +1,11 @@
-"""Building an image: the commands as values, then without an engine on the embedded AWS."""
+"""Building an image: the commands as values, with a stand-in for docker, and without an engine on the embedded AWS."""
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,19 +107,94 @@ def test_without_an_engine_a_real_environment_refuses(
         build_image.build(dev, plan)
 
 
+# A docker that keeps what it is given, and does nothing.
+DOCKER = """#!{python}
+import json, os, stat, sys
+folder = os.environ.get("DOCKER_CONFIG", "")
+with open({log!r}, "a") as log:
+    call = {{
+        "words": sys.argv[1:],
+        "stdin": sys.stdin.read() if "--password-stdin" in sys.argv else "",
+        "config": folder,
+        "mode": stat.S_IMODE(os.stat(folder).st_mode),
+        "builder": {{name: os.environ.get(name) for name in {builder!r}}},
+    }}
+    print(json.dumps(call), file=log)
+"""
+BUILDER = ("DOCKER_DEFAULT_PLATFORM", "BUILDX_NO_DEFAULT_ATTESTATIONS")
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
+    """A stand-in for docker on the PATH, and the user's own configuration. Returns the calls so far."""
+    log, program, own = tmp_path / "calls", tmp_path / "bin" / "docker", tmp_path / "own"
+    program.parent.mkdir()
+    program.write_text(DOCKER.format(python=sys.executable, log=str(log), builder=BUILDER))
+    program.chmod(0o755)
+    own.mkdir(mode=0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(own))
+    return lambda: [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_the_image_is_built_for_one_platform_and_without_attestations(
+    cloud: EmbeddedCloud, invoke: Invoke, docker: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """Whatever machine builds it: a scanner cannot read an index of several manifests."""
+    done = invoke("build-image", "--no-push", "--tag=v7", **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    version, build = docker()
+    assert version["words"][0] == "version"
+    assert build["words"][:5] == ["image", "build", "--quiet", "--no-cache", "--tag"]
+    assert build["words"][5].endswith("/mint-backend:v7")
+    assert "ARG_APPLICATION_VERSION=v7" in build["words"]
+    assert build["builder"] == {"DOCKER_DEFAULT_PLATFORM": "linux/amd64", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+
+
+def test_the_registrys_password_is_masked_and_leaves_no_trace(
+    cloud: EmbeddedCloud, invoke: Invoke, docker: Callable[[], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """By stdin alone, into a configuration that only this user can read and that is gone afterwards."""
+    done = invoke("build-image", "--tag=v7", **cloud.env, GITHUB_ACTIONS="true", TMPDIR=str(tmp_path))
+
+    # The stand-in pushes nothing, which the command finds out.
+    assert "was pushed, but ECR does not know it" in done.stderr
+    _, _, login, push = docker()
+    password = login["stdin"].strip()
+    assert password
+    assert login["words"][:4] == ["login", "--username", "AWS", "--password-stdin"]
+    assert push["words"][:2] == ["image", "push"]
+    for call in (login, push):
+        assert call["config"] != str(tmp_path / "own")
+        assert call["mode"] == 0o700
+        assert not Path(call["config"]).exists()
+        assert password not in " ".join(call["words"])
+    lines = [line for line in done.stderr.splitlines() if password in line]
+    assert lines == [f"::add-mask::{password}"]
+    assert list((tmp_path / "own").iterdir()) == []
+
+
 def test_without_an_engine_the_embedded_registry_gets_an_image_all_the_same(
-    cloud: EmbeddedCloud, invoke: Invoke
+    cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
 ) -> None:
     """With the version in its environment, its files in a layer, and the digest that ECR shows."""
     env = {**cloud.env, "GITHUB_SHA": "c" * 40, "DOCKER_HOST": "unix:///nowhere"}
 
-    done = invoke("build-image", "--json", **env)
+    outputs = tmp_path / "outputs"
+    done = invoke("build-image", "--json", **env, GITHUB_ACTIONS="true", GITHUB_OUTPUT=str(outputs))
     again = invoke("build-image", **env)
 
     assert done.returncode == 0, done.stderr
     assert "The image is assembled without one." in done.stderr
     digest = json.loads(done.stdout)["steps"][0]["result"]["digest"]
     assert images.find(settings.find("local"), "mint-backend", "c" * 40) == digest
+    repository = f"{cloud.server.cloud.host}/mint-backend"
+    assert outputs.read_text().splitlines() == [
+        f"image={repository}:{'c' * 40}",
+        f"pinned={repository}@{digest}",
+        f"digest={digest}",
+    ]
     assert "skipping the build and the push" in again.stderr
 
 

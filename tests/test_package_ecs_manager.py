@@ -60,18 +60,49 @@ def test_a_dry_run_lists_the_files_and_writes_none(invoke: Invoke, tmp_path: Pat
     assert list(tmp_path.glob("*.zip")) == []
 
 
-@pytest.mark.parametrize("output", ["", ".", "nowhere/a.zip"])
+@pytest.mark.parametrize("output", ["", ".", "/", "nowhere/a.zip", "a\0.zip", "x" * 300])
 def test_a_path_that_cannot_be_written_is_refused(output: str) -> None:
-    """An empty one, a folder, and one in a folder that is not there."""
+    """An empty one, a folder, one in a folder that is not there, and what no file can be called."""
     with pytest.raises(Refused, match="cannot be written"):
         package_ecs_manager.plan(output)
 
 
-def test_a_folder_that_may_not_be_written_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    """The part that was written is a name too long for the file system."""
-    plan = package_ecs_manager.plan(str(tmp_path / ("x" * 250 + ".zip")))
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_only_a_file_is_ever_replaced(kind: str, tmp_path: Path, invoke: Invoke) -> None:
+    """Whatever else has the name stays what it is: exit code 2, in a dry run too."""
+    output, target = tmp_path / "a.zip", tmp_path / "precious"
+    target.write_text("precious")
+    {"pipe": os.mkfifo, "link": lambda path: path.symlink_to(target), "folder": Path.mkdir}[kind](output)
+    before = output.lstat().st_mode
 
-    with pytest.raises(Refused, match="cannot be written: File name too long"):
-        package_ecs_manager.write(plan)
+    for words in ([], ["--dry-run"]):
+        done = invoke("package-ecs-manager", f"--output={output}", *words)
+        assert done.returncode == 2, done.stderr
+        assert "is not a regular file: it is left alone" in done.stderr
+    assert output.lstat().st_mode == before
+    assert target.read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "precious", "home"}
 
-    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+def test_a_file_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
+    """With the permissions that files usually get, and nothing beside it."""
+    output = tmp_path / "a.zip"
+    output.write_text("old")
+
+    done = package_ecs_manager.write(package_ecs_manager.plan(str(output)))
+
+    assert hashlib.sha256(output.read_bytes()).hexdigest() == done.sha256
+    assert output.stat().st_mode & 0o600 == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "home"}
+
+
+def test_an_odd_name_is_one_output(tmp_path: Path, invoke: Invoke) -> None:
+    """A line break in it begins no output of its own."""
+    outputs = tmp_path / "outputs"
+    odd = tmp_path / "a\nsha256=x"
+
+    done = invoke("package-ecs-manager", f"--output={odd}", GITHUB_ACTIONS="true", GITHUB_OUTPUT=str(outputs))
+
+    assert done.returncode == 0, done.stderr
+    assert odd.is_file()
+    assert [line.partition("=")[0] for line in outputs.read_text().splitlines()] == ["package", "sha256"]
