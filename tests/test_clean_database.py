@@ -1,11 +1,11 @@
 """Which database may be emptied: never production's, whatever the settings say."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from scripts import clean_database
-from scripts.clean_database import Cleaner
 from scripts.frame import settings
 from scripts.frame.errors import Refused
 from tests.conftest import EmbeddedCloud, Invoke
@@ -30,17 +30,30 @@ def allow(environment: str, *lines: str) -> str:
     return SETTINGS.replace(head, head + CLEAN + "\n".join(lines) + "\n")
 
 
-def test_dev_is_cleaned_by_its_own_function() -> None:
+def test_dev_is_cleaned_by_its_own_function(invoke: Invoke) -> None:
     """At the qualifier of the settings."""
-    assert clean_database.cleaner(settings.environment("dev")) == Cleaner(
-        "mint-app-db-clean", "mint-app-db-clean-tmp", "2"
-    )
+    done = invoke("clean-database", "--env=dev", "--dry-run", "--json")
+
+    (step,) = json.loads(done.stdout)["steps"]
+    assert step["plan"]["service"] == "mint-app-db-clean"
+    assert step["plan"]["invocation"]["function"] == "mint-app-db-clean-tmp"
+    assert step["plan"]["invocation"]["qualifier"] == "2"
 
 
-def test_without_a_clean_function_nothing_is_cleaned() -> None:
+@pytest.mark.parametrize(
+    ("cleaner", "said"),
+    [
+        ("", "impl may not be cleaned: its settings have no cleaner.function"),
+        ('cleaner = { function = "f" }', "impl may not be cleaned: its settings have no cleaner.service"),
+    ],
+)
+def test_without_a_function_and_a_service_nothing_is_cleaned(cleaner: str, said: str, file: Path) -> None:
     """As in impl."""
-    with pytest.raises(Refused, match="impl may not be cleaned: it has no cleaner.function"):
-        clean_database.cleaner(settings.environment("impl"))
+    head = "[environments.impl]\n"
+    file.write_text(SETTINGS.replace(head, f"{head}{cleaner}\n"))
+
+    with pytest.raises(Refused, match=said):
+        clean_database.check(settings.environment("impl"))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +79,7 @@ def test_production_is_never_cleaned_whatever_the_settings_say(
     file.write_text(text)
 
     with pytest.raises(Refused, match=said):
-        clean_database.cleaner(settings.environment(environment))
+        clean_database.check(settings.environment(environment))
 
 
 def test_the_command_refuses_prod_before_any_request(invoke: Invoke, file: Path) -> None:

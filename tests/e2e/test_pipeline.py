@@ -1,6 +1,7 @@
 """The whole deployment on the embedded AWS: two versions, every request that changes something, and the end."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.conftest import EmbeddedCloud, Invoke
 
 FIRST, SECOND = "1" * 40, "2" * 40
+DIGEST = "sha256:" + "0" * 64
 CHANGES = {
     "Invoke",
     "RegisterTaskDefinition",
@@ -193,3 +195,51 @@ def test_a_deployment_stops_where_it_fails(
     assert "release the frontend" in done.stderr.splitlines()[-1]
     assert cloud.health()["version"] == "v0"
     assert cloud.requests("s3", "PutObject") == []
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    """A frontend that was built before."""
+    folder = tmp_path / "build"
+    folder.mkdir()
+    (folder / "index.html").write_text("<!doctype html><title>MINT</title>")
+    return folder
+
+
+@pytest.mark.parametrize("by", ["tag", "digest"])
+def test_an_image_that_cannot_be_pulled_ends_with_exit_code_4(
+    by: str, cloud: EmbeddedCloud, invoke: Invoke, build: Path
+) -> None:
+    """As the workflow calls it: the version before it answers, and the frontend is untouched."""
+    named = ["--tag=absent"] if by == "tag" else ["--tag=absent", f"--digest={DIGEST}"]
+    found = cloud.client("ecr").describe_images(repositoryName="mint-db-migrate", imageIds=[{"imageTag": "v0"}])
+    migrations = f"--migration-digest={found['imageDetails'][0]['imageDigest']}"
+
+    done = invoke("deploy", *named, migrations, "--no-build", f"--build-dir={build}", **cloud.env)
+
+    assert done.returncode == 4, done.stderr
+    assert "wait for the version failed: local: absent of mint-app was rolled back" in done.stderr
+    assert "CannotPullContainerError" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("Not done: release the frontend, look at the service again.")
+    assert cloud.health()["version"] == "v0"
+    assert cloud.requests("s3", "PutObject") == []
+
+
+@pytest.mark.parametrize("by", ["tag", "digest"])
+def test_exit_code_4_arrives_in_a_job_of_its_own_too(
+    by: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
+) -> None:
+    """The healthcheck is handed what deploy-service has put out."""
+    file = tmp_path / "outputs"
+    named = "--tag=absent" if by == "tag" else f"--digest={DIGEST}"
+    actions = {"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": str(file)}
+    started = invoke("deploy-service", named, **cloud.env, **actions)
+    assert started.returncode == 0, started.stderr
+    told = dict(line.split("=", 1) for line in file.read_text().splitlines())
+
+    flags = (f"--deployment-id={told['deployment-id']}", f"--digest={told['digest']}")
+    done = invoke("healthcheck", "--version=absent", "--timeout=30", *flags, **cloud.env)
+
+    assert told["deployment-id"].startswith("ecs-svc/")
+    assert done.returncode == 4, done.stderr
+    assert "CannotPullContainerError" in done.stderr

@@ -1,0 +1,123 @@
+"""The pipeline: what it refuses before its first change, what its steps hand on, and how it ends."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
+
+SETTINGS = (ROOT / "environments.toml").read_text()
+DIGEST = "sha256:" + "0" * 64
+ENGINE = {"DOCKER_HOST": "unix:///nowhere"}
+
+
+def digest_of(cloud: EmbeddedCloud, repository: str) -> str:
+    """The digest of the image that the embedded AWS is seeded with."""
+    found = cloud.client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageTag": "v0"}])
+    return str(found["imageDetails"][0]["imageDigest"])
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    """A frontend that was built before."""
+    folder = tmp_path / "build"
+    folder.mkdir()
+    (folder / "index.html").write_text("<!doctype html><title>MINT</title>")
+    return folder
+
+
+@pytest.mark.parametrize("flag", ["--digest", "--migration-digest"])
+@pytest.mark.parametrize("value", ["", "sha256:", "sha256:1", f"{DIGEST}\n", f"app@{DIGEST}", "<"])
+@pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_a_digest_that_is_none_is_refused_before_anything(
+    flag: str, value: str, mode: list[str], cloud: EmbeddedCloud, invoke: Invoke
+) -> None:
+    """A workflow whose output got lost passes an empty one."""
+    done = invoke("deploy", "--tag=v0", flag, value, *mode, **cloud.env)
+
+    assert done.returncode == 2
+    assert f"{flag} must be sha256: and 64 hexadecimal digits" in done.stderr
+    assert cloud.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "said"),
+    [
+        ("", ["--no-build", "--build-dir=/nowhere"], "/nowhere"),
+        ('frontend.build = ["no-such-program"]', [], "no-such-program is not installed"),
+        ('frontend.bucket = "Not a bucket"', [], "bucket"),
+        ('healthcheck = "ftp://x/"', [], "is not the URL of a healthcheck"),
+        ('service.name = "a b"', [], "is not the name of an ECS service"),
+        ('migrations.service = "a b"', [], "is not the name of an ECS service"),
+        ("confirm = true", ["--yes"], "The database of local is never cleaned"),
+    ],
+)
+def test_what_a_later_step_needs_is_looked_at_before_the_first_change(
+    change: str, flags: list[str], said: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
+) -> None:
+    """A deployment that could not be ended is not begun: exit code 2, and AWS was not asked for anything."""
+    settings = tmp_path / "settings.toml"
+    name = change.partition(" = ")[0]
+    table, _, key = name.rpartition(".")
+    head = f"[environments.local{'.' + table if table == 'frontend' else ''}]\n"
+    before, found, after = SETTINGS.partition(head)
+    kept = [line for line in after.splitlines() if not line.startswith(f"{key if table == 'frontend' else name} = ")]
+    line = change if table != "frontend" else change.removeprefix("frontend.")
+    settings.write_text("\n".join([before + found + line, *kept]))
+
+    done = invoke("deploy", "--tag=v0", *flags, **cloud.env, **ENGINE, ENVIRONMENTS_FILE=str(settings))
+
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert cloud.requests() == []
+
+
+def test_the_steps_are_handed_what_those_before_them_have_learned(
+    cloud: EmbeddedCloud, invoke: Invoke, build: Path
+) -> None:
+    """The wait follows the deployment that the step before it has started, by its id, and knows its digest."""
+    digest = digest_of(cloud, "mint-backend")
+    words = ("deploy", "--tag=v0", f"--digest={digest}", "--no-build", f"--build-dir={build}", "--json")
+
+    done = invoke(*words, **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    steps = {step["name"]: step for step in json.loads(done.stdout)["steps"]}
+    deployed, waited = steps["deploy mint-app"]["result"], steps["wait for the version"]["plan"]
+    assert waited["deployment_id"] == deployed["deployment_id"] != ""
+    assert waited["since"] == deployed["since"] > 0
+    assert waited["digest"] == deployed["digest"] == digest
+    assert done.stderr.splitlines()[-1].startswith("local runs v0 (")
+
+
+def test_by_its_digest_alone_another_deployment_is_not_taken_for_ours(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """What rolls out by a digest that nobody named says nothing: the endpoint decides."""
+    assert invoke("deploy-service", f"--digest={DIGEST}", **cloud.env).returncode == 0
+
+    done = invoke("healthcheck", "--version=v0", "--timeout=30", **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_somebody_elses_deployment_meanwhile_is_noticed_at_the_end(
+    cloud: EmbeddedCloud, invoke: Invoke, build: Path
+) -> None:
+    """The version answered, but another deployment runs by the time that the frontend is released."""
+    cloud.fail(service="s3", operation="PutObject", delay=2)
+
+    def deploy_when_the_frontend_is_released() -> None:
+        deadline = time.monotonic() + 60
+        while not cloud.requests("s3", "PutObject") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        cloud.client("ecs").update_service(cluster="local-mint-app", service="mint-app", forceNewDeployment=True)
+
+    with ThreadPoolExecutor(1) as somebody:
+        theirs = somebody.submit(deploy_when_the_frontend_is_released)
+        done = invoke("deploy", "--tag=v0", "--no-build", f"--build-dir={build}", **cloud.env)
+        theirs.result()
+
+    assert done.returncode == 1, done.stderr
+    assert "look at the service again failed: local: v0 of mint-app was superseded" in done.stderr

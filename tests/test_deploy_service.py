@@ -1,0 +1,145 @@
+"""One service, deployed once: what is sent, what is refused, and what later steps are told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.ecs import images
+from scripts.ecs.images import Image
+from tests.conftest import EmbeddedCloud, Invoke
+from tests.stand_in import DENIED, Reply, stand_in
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ACCOUNT_ID": "123456789012"}
+DIGEST = "sha256:" + "a" * 64
+ECR = "123456789012.dkr.ecr.us-west-2.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        (f"{ECR}/mint-backend:abc", Image(ECR, "mint-backend", "abc")),
+        (f"{ECR}/mint-backend@{DIGEST}", Image(ECR, "mint-backend", digest=DIGEST)),
+        (f"{ECR}/mint-backend:abc@{DIGEST}", Image(ECR, "mint-backend", "abc", DIGEST)),
+        ("127.0.0.1:4566/team/app", Image("127.0.0.1:4566", "team/app")),
+        ("localhost/app:1", Image("localhost", "app", "1")),
+        ("library/nginx:1", Image("", "library/nginx", "1")),
+        ("nginx", Image("", "nginx")),
+        *(
+            (odd, None)
+            for odd in ("", "<", "a b", "a:", "a@sha256:1", "A/b", "a/b:1\n", "a\n/b", "a.b/../c", "x" * 600)
+        ),
+        ("r.io/a:" + "t" * 129, None),
+    ],
+)
+def test_an_image_is_taken_apart_and_put_together_again(reference: str, expected: Image | None) -> None:
+    """Registry, repository, tag and digest; None for what cannot be an image."""
+    found = images.parse(reference)
+
+    assert found == expected
+    assert found is None or str(found) == reference
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        *(
+            (["--image-uri", odd], "is not an image's URI")
+            for odd in ("", "<", "<AWS_ACCOUNT_ID>/a:1", "a/b:1\n", "nginx")
+        ),
+        (["--image-uri=a/b:1", "--image=x"], "--image-uri names the whole image: leave out --image."),
+        (["--image-uri=a/b:1", "--image=x", "--tag=y"], "leave out --image and --tag."),
+        (["--image-uri=a/b:1", f"--digest={DIGEST}"], "leave out --digest."),
+        (["--tag=x", f"--digest={DIGEST}"], "--digest names the image instead of --tag"),
+        (["--no-image", "--tag=x"], "--no-image restarts what runs"),
+        (["--no-image", "--image-uri=a/b:1"], "--no-image restarts what runs"),
+        (["--digest="], "--digest must be sha256:"),
+        (["--digest", f"{DIGEST}\n"], "--digest must be sha256:"),
+        (["--tag", "v1\n"], "is not a version"),
+        (["--image", "mint-backend\n"], "is not an image's repository"),
+        *(
+            (["--service", odd], "is not the name of an ECS service")
+            for odd in ("", "a b", "a\n", "a\n::error::b", "<")
+        ),
+        (["--service=other"], "No image is set for other"),
+        (["--function-name", "f\n"], "is not the name of a Lambda function"),
+        (["--qualifier", "1\n"], "is not a version or an alias"),
+    ],
+)
+@pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_what_cannot_be_deployed_is_refused_in_one_sentence(
+    mode: list[str], flags: list[str], said: str, invoke: Invoke
+) -> None:
+    """Before any request, and no line of it is taken for a command by GitHub."""
+    with stand_in(lambda *_: DENIED) as aws:
+        words = ("deploy-service", "--env=dev", *flags, *mode)
+        done = invoke(*words, **KEYS, AWS_ENDPOINT_URL=aws.url, GITHUB_ACTIONS="true", GITHUB_SHA="v1")
+
+    assert (done.returncode, aws.requests) == (2, [])
+    assert said in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("::")][1:] == []
+    assert "Traceback" not in done.stderr
+
+
+def outputs(path: Path) -> dict[str, str]:
+    """What a step has put out, as GitHub reads it."""
+    return dict(line.split("=", 1) for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("by", ["tag", "digest", "uri"])
+def test_later_jobs_are_told_the_deployment_and_the_digest(
+    by: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
+) -> None:
+    """Whichever way the image is named: ECR knows the digest of a tag."""
+    found = cloud.client("ecr").describe_images(repositoryName="mint-backend", imageIds=[{"imageTag": "v0"}])
+    digest = found["imageDetails"][0]["imageDigest"]
+    uri = f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:v0"
+    flag = {"tag": "--tag=v0", "digest": f"--digest={digest}", "uri": f"--image-uri={uri}"}[by]
+    file = tmp_path / "outputs"
+
+    done = invoke("deploy-service", flag, **cloud.env, GITHUB_ACTIONS="true", GITHUB_OUTPUT=str(file))
+
+    assert done.returncode == 0, done.stderr
+    service = cloud.client("ecs").describe_services(cluster="local-mint-app", services=["mint-app"])["services"][0]
+    assert outputs(file) == {
+        "task-definition": service["taskDefinition"],
+        "deployment-id": service["deployments"][0]["id"],
+        "digest": digest,
+    }
+
+
+def test_what_cannot_be_known_is_put_out_empty(invoke: Invoke, tmp_path: Path) -> None:
+    """A role that may read neither ECS nor ECR deploys all the same."""
+    response = {
+        "ResponseMetadata": {"HTTPStatusCode": 200},
+        "NewTaskdefArn": "arn:aws:ecs:x:1:task-definition/mint-app:42",
+    }
+    reply = Reply(json.dumps({"msg": "response received", "data": {"response": response}}).encode())
+    file = tmp_path / "outputs"
+    with stand_in(lambda _, path: reply if "functions" in path else DENIED) as aws:
+        words = ("deploy-service", "--env=dev", "--tag=v1")
+        done = invoke(*words, **KEYS, AWS_ENDPOINT_URL=aws.url, GITHUB_ACTIONS="true", GITHUB_OUTPUT=str(file))
+
+    assert done.returncode == 0, done.stderr
+    assert outputs(file) == {"task-definition": response["NewTaskdefArn"], "deployment-id": "", "digest": ""}
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"ResponseMetadata": []},
+        {"ResponseMetadata": "200"},
+        {"title": ["a"], "message": None},
+        {"title": {"a": 1}},
+        {"ResponseMetadata": {"HTTPStatusCode": [200]}},
+    ],
+)
+def test_a_reply_of_another_shape_is_a_failure_in_one_sentence(response: object, invoke: Invoke) -> None:
+    """It has no traceback."""
+    reply = Reply(json.dumps({"data": {"response": response}}).encode())
+    with stand_in(lambda _, path: reply if "functions" in path else DENIED) as aws:
+        done = invoke("deploy-service", "--env=dev", "--tag=v1", **KEYS, AWS_ENDPOINT_URL=aws.url)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("dev-ecs-manager-docker ")
+    assert "Traceback" not in done.stderr
