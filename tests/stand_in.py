@@ -62,7 +62,13 @@ def stand_in(answer: Callable[[str, str], Reply]) -> Iterator[StandIn]:
             parts = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             here.requests.append(
-                {"method": self.command, "path": parts.path, "query": parse_qs(parts.query), "body": body}
+                {
+                    "method": self.command,
+                    "path": parts.path,
+                    "query": parse_qs(parts.query),
+                    "headers": dict(self.headers),
+                    "body": body,
+                }
             )
             reply = here.answer(self.command, parts.path)
             time.sleep(reply.delay)

@@ -1,6 +1,12 @@
 """AWS's errors in plain words, and what is sent twice and what is not."""
 
+import json
+import logging
+import os
+import socket
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -84,6 +90,11 @@ def test_a_read_is_tried_again_and_a_start_never(
     [
         ("AWS_PROFILE", "nobody", "The config profile (nobody) could not be found"),
         ("AWS_ENDPOINT_URL", "nonsense", "Invalid endpoint: nonsense"),
+        ("AWS_ENDPOINT_URL", "http://", "Invalid endpoint: http://"),
+        ("AWS_ENDPOINT_URL", "http://[::1", "Invalid IPv6 URL"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:99999/", "is not an endpoint of AWS for s3: Port out of range"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:x/", "is not an endpoint of AWS for s3"),
+        ("AWS_ENDPOINT_URL", "http://user:hidden@127.0.0.1:9/", "a user name or password does not belong in it"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "AWS cannot be reached for listing the bucket"),
     ],
 )
@@ -98,6 +109,7 @@ def test_a_wrong_variable_is_said(
         listing(dev)
 
     assert said in str(error.value)
+    assert "hidden" not in str(error.value)
 
 
 def test_a_bug_keeps_its_own_error(dev: Environment) -> None:
@@ -134,12 +146,66 @@ def test_credentials_are_found_in_the_home_folder() -> None:
     assert aws.has_credentials(settings.find("dev"))
 
 
-def test_an_embedded_environment_never_gets_anybodys_keys(dev: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has fixed ones of its own, and its own endpoint."""
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"AWS_ACCESS_KEY_ID": "mine", "AWS_SECRET_ACCESS_KEY": "mine", "AWS_SESSION_TOKEN": "mine"},
+        {"AWS_PROFILE": "work"},
+        {"AWS_PROFILE": "nobody"},
+    ],
+    ids=str,
+)
+def test_an_embedded_environment_never_gets_anybodys_keys(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has fixed ones of its own, whatever profile and variables say, and its own endpoint."""
+    folder = Path.home() / ".aws"
+    folder.mkdir()
+    keys = "aws_access_key_id = mine\naws_secret_access_key = mine\naws_session_token = mine\n"
+    (folder / "credentials").write_text(f"[default]\n{keys}[work]\n{keys}")
+    (folder / "config").write_text("[default]\nendpoint_url = http://127.0.0.1:9\nregion = eu-west-1\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     with stand_in(lambda *_: error_of_s3("AccessDenied", 403)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        client = aws.client("s3", settings.find("local"))
+        local = settings.find("local")
+        with pytest.raises(DeployError, match="AccessDenied"):
+            listing(local)
 
-    credentials = client._request_signer._credentials
-    assert (credentials.access_key, credentials.token) == ("local", None)
-    assert client.meta.endpoint_url == server.url
+    (sent,) = [request["headers"] for request in server.requests]
+    assert "Credential=local/" in sent["Authorization"]
+    assert "us-west-2" in sent["Authorization"]
+    assert "mine" not in str(sent)
+    assert aws.credentials(local) == ("local", "local", "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks for the connection in /proc")
+def test_a_connection_outlives_a_long_silence(dev: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NAT gateway forgets one that is idle for 350 s, and a migration takes longer: TCP keeps it alive."""
+    kept: list[int] = []
+
+    def answer(*_: str) -> Reply:
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+                if one.getpeername() == address:
+                    kept.append(one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        return Reply(b"{}")
+
+    with stand_in(answer) as server:
+        address = ("127.0.0.1", urlsplit(server.url).port)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        aws.client("lambda", dev, once=True).invoke(FunctionName="manager")
+
+    assert kept == [1]
+
+
+def test_no_token_reaches_the_log_of_a_debugging_run(dev: Environment, caplog: pytest.LogCaptureFixture) -> None:
+    """Invoke's --debug turns every log on, and botocore's holds whole answers."""
+    caplog.set_level(logging.DEBUG)
+    body = json.dumps({"authorizationData": [{"authorizationToken": "hidden"}]}).encode()
+    with stand_in(lambda *_: Reply(body)) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        patch.setenv("AWS_SESSION_TOKEN", "hidden")
+        aws.client("ecr", dev).get_authorization_token()
+
+    assert "hidden" not in caplog.text

@@ -3,6 +3,7 @@
 The only importer of boto3, and only inside functions: it costs 0.3 s that most commands can do without.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scripts.edges import http
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
 
@@ -26,12 +28,15 @@ CREDENTIALS = {
     "InvalidAccessKeyId",
     "InvalidToken",
     "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
 }
 WRONG_REGION = {
     "PermanentRedirect",
+    "TemporaryRedirect",
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
 }
+WHERE_FROM = "Check AWS_ENDPOINT_URL, and endpoint_url in your AWS configuration."
 
 
 def client(
@@ -49,9 +54,10 @@ def client(
     """
     if environment.dry_run and not has_credentials(environment):
         raise Refused("there are no AWS credentials here")
-    import boto3
     from botocore.config import Config
 
+    # botocore's own log holds tokens, and Invoke's --debug would show it.
+    logging.getLogger("botocore").setLevel(logging.INFO)
     # A dry run reads what it can; it does not wait for a network that is not there.
     dry = environment.dry_run
     config = Config(
@@ -61,18 +67,31 @@ def client(
         retries={"mode": "standard", "total_max_attempts": 1 if once or dry else 4},
         s3={"addressing_style": "path"} if environment.endpoint_url else None,
     )
-    with errors(f"setting up {service}", environment):
-        return boto3.Session(**_identity(environment)).client(
-            service, endpoint_url=environment.endpoint_url or None, config=config
-        )
+    try:
+        with errors(f"setting up {service}", environment):
+            made = _session(environment).client(service, endpoint_url=environment.endpoint_url or None, config=config)
+    except ValueError as error:
+        raise Refused(f"AWS cannot be asked for {service} ({environment.name}): {error}. {WHERE_FROM}") from error
+    try:
+        http.checked(made.meta.endpoint_url, f"an endpoint of AWS for {service}")
+    except Refused as error:
+        raise Refused(f"{error} {WHERE_FROM}") from error
+    return made
 
 
-def _identity(environment: Environment) -> dict[str, str]:
-    """An embedded AWS gets fixed keys, so that nobody's own ever reach it."""
-    identity = {"region_name": environment.region}
-    if environment.endpoint_url:
-        identity |= {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    return identity
+def _session(environment: Environment) -> Any:
+    """A boto3 session. An embedded AWS gets fixed keys and no profile, so that nothing of anybody's ever reaches it."""
+    import boto3
+
+    if not environment.endpoint_url:
+        return boto3.Session(region_name=environment.region)
+    from botocore.session import Session
+
+    alone = Session(session_vars={"profile": (None, None, None, None)})
+    for file in ("config_file", "credentials_file"):
+        alone.set_config_variable(file, os.devnull)
+    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+    return boto3.Session(botocore_session=alone, region_name=environment.region, **keys)
 
 
 def has_credentials(environment: Environment) -> bool:
@@ -102,10 +121,8 @@ def has_credentials(environment: Environment) -> bool:
 
 def credentials(environment: Environment) -> tuple[str, str, str]:
     """Access key, secret and session token, from wherever the SDK finds them. Raises Refused for none."""
-    import boto3
-
     with errors("finding credentials", environment):
-        found = boto3.Session(**_identity(environment)).get_credentials()
+        found = _session(environment).get_credentials()
         if found is None:
             raise Refused(f"No AWS credentials for {environment.name}: set AWS_PROFILE or log in, then run it again.")
         frozen = found.get_frozen_credentials()
@@ -153,8 +170,6 @@ def translate(
         ),
     ):
         return Refused(f"AWS cannot be asked for {where}: {error}")
-    if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
-        return Refused(f"AWS cannot be asked for {where}: {error}. Check AWS_ENDPOINT_URL.")
     if isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError)):
         return DeployError(f"AWS cannot be reached for {where}: {error}")
     if isinstance(error, botocore.HTTPClientError):
