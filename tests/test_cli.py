@@ -62,6 +62,57 @@ def test_help_is_help_wherever_it_stands(name: str, invoke: Invoke) -> None:
     assert all(len(option.split(maxsplit=1)) == 2 for option in options), "a flag without an explanation"
 
 
+def test_both_spellings_of_a_task_are_one(invoke: Invoke) -> None:
+    """With dashes and with underscores, before and behind --help; --list shows dashes."""
+    words = ["--env=dev", "--tag=x", "--dry-run"]
+    dashes, underscores = invoke("deploy-service", *words, **ACCOUNT), invoke("deploy_service", *words, **ACCOUNT)
+
+    assert (dashes.returncode, dashes.stderr) == (underscores.returncode, underscores.stderr)
+    assert dashes.returncode == 0
+    assert invoke("deploy_service", "--help").stdout == invoke("--help", "deploy_service").stdout
+    assert invoke("deploy_service", "--help").stdout.startswith("Usage: inv[oke] [--core-opts] deploy-service")
+    assert not any("_" in task for task in TASKS)
+
+
+def test_without_a_word_the_tasks_are_listed(invoke: Invoke) -> None:
+    """As --list does, each with what it does."""
+    bare = invoke()
+
+    assert (bare.returncode, bare.stderr) == (0, "")
+    assert bare.stdout == invoke("--list").stdout
+    assert [name for name in TASKS if f"\n  {name} " not in bare.stdout] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["deploi"], "'deploi' is not a task or a flag. Did you mean deploy?"),
+        (["release.lst"], "'release.lst' is not a task or a flag. Did you mean release.list?"),
+        (["release.rolback"], "'release.rolback' is not a task or a flag. Did you mean release.rollback?"),
+        (["deploy", "--tga=x"], "'--tga' is not a task or a flag. Did you mean --tag?"),
+        (["deploy", "--no_build"], "'--no_build' is not a task or a flag. Did you mean --no-build?"),
+        (["--hlep"], "'--hlep' is not a task or a flag. Did you mean --help?"),
+        (["--help=deploi"], "'deploi' is not a task or a flag. Did you mean deploy?"),
+        (["--env=dev", "deploy"], "--env goes behind the task: `invoke TASK --env`."),
+        (["deploy", "--tag"], "--tag needs a value."),
+        (["deploy", "--env", "--tag"], "--env needs a value."),
+        (
+            ["deploy", "-x"],
+            "'-x' is not a task or a flag. `invoke --list` shows all tasks, `invoke TASK --help` its flags.",
+        ),
+        (["a\n::error::b"], r"'a\\n::error::b' is not a task or a flag."),
+    ],
+    ids=lambda value: ascii(" ".join(value)) if isinstance(value, list) else None,
+)
+def test_what_is_not_known_is_refused_with_the_nearest_name(words: list[str], said: str, invoke: Invoke) -> None:
+    """Exit code 2 and one sentence, although Invoke itself would exit with 1."""
+    done = invoke(*words)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_no_task_has_a_positional_argument() -> None:
     """A required positional would swallow the flags behind it."""
     from invoke import Collection, Task
@@ -93,9 +144,9 @@ def test_no_task_has_a_positional_argument() -> None:
         (["--env=dev", "--tag=a b"], ACCOUNT, "'a b' is not a version"),
         (["--env=dev"], {**ACCOUNT, "GITHUB_SHA": ""}, "The version is empty (from GITHUB_SHA)"),
         (["--env=dev", "--image=UPPER"], ACCOUNT, "'UPPER' is not an image's repository"),
-        (["--env=dev", "--image-uri="], ACCOUNT, "--image-uri is empty"),
+        (["--env=dev", "--image-uri="], ACCOUNT, "'' is not an image's URI"),
         (["--env=dev", "--image-uri=a b:c"], ACCOUNT, "'a b:c' is not an image's URI"),
-        (["--env=dev", "--service="], ACCOUNT, "'' is not a service"),
+        (["--env=dev", "--service="], ACCOUNT, "'' is not the name of an ECS service"),
         (["--env=dev", "--service=other"], ACCOUNT, "No image is set for other"),
         (["--env=dev", "--function-name=a/b"], ACCOUNT, "'a/b' is not the name of a Lambda function"),
         (["--env=dev", "--qualifier="], ACCOUNT, "'' is not a version or an alias"),

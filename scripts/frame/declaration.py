@@ -147,27 +147,34 @@ def _check_words(whole: Collection) -> None:
         if word.replace("_", "-") in names:
             words[number] = word.replace("_", "-")
     asked = program.args
+    wanted = asked.help.value.replace("_", "-") if isinstance(asked.help.value, str) else None
+    if wanted in names:
+        asked.help.set_value(wanted, cast=False)
     if not (words or asked.list.value or asked.complete.value or asked.help.value):
         asked.list.set_value(True, cast=False)
     try:
         Parser(contexts=contexts, initial=program.initial_context).parse_argv(list(words))
-        if isinstance(asked.help.value, str) and asked.help.value not in names:
+        if wanted is not None and wanted not in names:
             raise ParseError(f"No idea what {asked.help.value!r} is!")
     except ParseError as error:
-        raise Refused(_nearest(str(error), names, contexts)) from error
+        raise Refused(_said(str(error), [*contexts, program.initial_context])) from error
 
 
-def _nearest(problem: str, names: list[str], contexts: Iterable[Any]) -> str:
-    """Invoke's words for what it does not know, with the name that is most like it."""
+def _said(problem: str, contexts: Iterable[Any]) -> str:
+    """Invoke's words as a sentence, with the name that is most like the one it does not know."""
     import difflib
 
+    if "needed value" in problem:
+        return f"--{problem.partition(': ')[2].partition('>')[0].split()[0]} needs a value."
     unknown = problem.partition("'")[2].rpartition("'")[0].partition("=")[0]
-    known = names + [flag for context in contexts for flag in context.flags]
+    if not unknown:
+        return problem
+    known = [name for context in contexts for name in (context.name, *context.flags) if name]
+    if unknown in known:
+        return f"{unknown} goes behind the task: `invoke TASK {unknown}`."
     close = difflib.get_close_matches(unknown.replace("_", "-"), known, n=1)
-    hint = (
-        f" Did you mean {close[0]}?" if close else " `invoke --list` shows all tasks, `invoke TASK --help` its flags."
-    )
-    return f"{problem}{hint}"
+    hint = f"Did you mean {close[0]}?" if close else "`invoke --list` shows all tasks, `invoke TASK --help` its flags."
+    return f"{unknown!r} is not a task or a flag. {hint}"
 
 
 if _running_program():
