@@ -87,6 +87,9 @@ def test_there_is_no_cycle() -> None:
         ("http", {"edges.http", "edges.s3"}),
         ("sh", {"edges.shell"}),
         ("subprocess", set()),
+        ("socket", {"edges.http"}),
+        ("signal", {"frame.stop", "edges.shell"}),
+        ("tempfile", {"frame.files"}),
         ("invoke", {"frame.errors", "frame.declaration"}),
         ("local_aws", {"frame.run", "local", "build_image"}),
     ],
@@ -119,3 +122,13 @@ def test_the_picture_of_the_architecture_is_that_of_the_code() -> None:
     found = {(layer(name), layer(other)) for name, path in MODULES.items() for other in used(path, types=True)}
 
     assert {arrow for arrow in drawn if set(arrow) <= set(LAYERS)} == {pair for pair in found if pair[0] != pair[1]}
+
+
+def test_the_command_line_stays_short() -> None:
+    """tasks.py holds declarations and nothing else."""
+    body = ast.parse((ROOT / "tasks.py").read_text()).body
+    functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+
+    assert len((ROOT / "tasks.py").read_text().splitlines()) <= 250
+    assert [node.name for node in functions if len(node.body) > 1 or not node.decorator_list] == []
+    assert [node for node in body if isinstance(node, (ast.ClassDef, ast.For, ast.While, ast.With, ast.Try))] == []
