@@ -76,12 +76,14 @@ def deploy_service(
     given = [flag for flag, value in parts.items() if value is not None]
     if no_image and (given or image_uri is not None):
         raise Refused("--no-image restarts what runs: leave out --image, --tag, --digest and --image-uri.")
-    if image_uri is not None and given:
-        raise Refused(f"--image-uri names the whole image: leave out {' and '.join(given)}.")
     if no_image:
         chosen = None
     elif image_uri is not None:
         chosen = images.checked(image_uri)
+        # The old script was given the repository too, in a place of its own.
+        extra = [flag for flag in given if (flag, parts[flag]) != ("--image", chosen.repository)]
+        if extra:
+            raise Refused(f"--image-uri names the whole image: leave out {' and '.join(extra)}.")
     else:
         chosen = images.named(env, _repository(env, name) if image is None else image, tag, digest)
     env.account.require()

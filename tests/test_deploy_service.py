@@ -47,6 +47,7 @@ def test_an_image_is_taken_apart_and_put_together_again(reference: str, expected
             (["--image-uri", odd], "is not an image's URI")
             for odd in ("", "<", "<AWS_ACCOUNT_ID>/a:1", "a/b:1\n", "nginx")
         ),
+        (["--image-uri=r.io/b:1", "--image=b", "--tag=1"], "--image-uri names the whole image: leave out --tag."),
         (["--image-uri=a/b:1", "--image=x"], "--image-uri names the whole image: leave out --image."),
         (["--image-uri=a/b:1", "--image=x", "--tag=y"], "leave out --image and --tag."),
         (["--image-uri=a/b:1", f"--digest={DIGEST}"], "leave out --digest."),
