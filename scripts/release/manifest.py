@@ -110,7 +110,7 @@ class _Row(Struct, array_like=True, frozen=True, gc=False):
     """An entry. headers: the position of its headers in the document's list."""
 
     sha256: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
-    size: Annotated[int, Meta(ge=0)]
+    size: Annotated[int, Meta(ge=0, le=1 << 53)]
     etag: Annotated[str, Meta(pattern=r"\A[ -~]{0,1024}\Z")]
     headers: Annotated[int, Meta(ge=0)]
 

@@ -1,4 +1,7 @@
-"""A proxy on loopback between a release and S3 that breaks chosen requests the way networks and servers do."""
+"""A proxy on loopback between a release and S3 that breaks chosen requests the way networks and servers do.
+
+It also serves as the proxy of HTTP_PROXY and HTTPS_PROXY: whatever host it is asked for, it is the target's.
+"""
 
 import http.client
 import re
@@ -7,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -111,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self, body: bytes, kind: str) -> None:
         there = http.client.HTTPConnection(urlsplit(self.proxy.target).netloc, timeout=30)
         try:
-            there.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
+            path = urlsplit(self.path)._replace(scheme="", netloc="").geturl()
+            there.request(self.command, path, body=body, headers=dict(self.headers.items()))
             answer = there.getresponse()
             received, headers = answer.read(), answer.getheaders()
         finally:
@@ -137,6 +141,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
 
+    def do_CONNECT(self) -> None:
+        """Pass bytes on in both directions until one side has no more."""
+        self.proxy.requests.append((self.command, self.path))
+        target = urlsplit(self.proxy.target)
+        with socket.create_connection((target.hostname or "", target.port or 443)) as there:
+            self.send_response_only(200)
+            self.end_headers()
+            back = threading.Thread(target=_relay, args=(there, self.connection), daemon=True)
+            back.start()
+            _relay(self.connection, there)
+            back.join()
+        self.close_connection = True
+
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _handle  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
@@ -148,6 +165,13 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle()
         except (ConnectionError, TimeoutError):
             self.close_connection = True
+
+
+def _relay(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while part := source.recv(1 << 16):
+            target.sendall(part)
+        target.shutdown(socket.SHUT_WR)
 
 
 @contextmanager

@@ -1,0 +1,279 @@
+"""Every request of a release goes through the same proxy and trusts the same certificates, whatever sends it."""
+
+import datetime
+import hashlib
+import ipaddress
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from scripts.edges.s3 import OBSTORE_FROM, Bucket, Keys, Upload
+from scripts.frame.errors import DeployError
+from tests.conftest import EmbeddedCloud, Invoke
+from tests.release import sites
+from tests.release.fault_proxy import FaultProxy, fault_proxy
+from tests.release.rclone import Rclone, rclone
+
+# No name server knows it: only a proxy can lead there.
+HOST = "s3.test"
+FILES = {"odd name+%25 ü~.txt": "odd", "assets/a&b=c.js": "1"}
+
+
+def released(invoke: Invoke, folder: Path, env: dict[str, str], code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Release a folder to dev."""
+    done = invoke("release-static", "--env=dev", "--no-build", f"--build-dir={folder}", **env)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def build(folder: Path, version: str = "one", chunks: int = 20) -> Path:
+    """A site with so many hashed files that obstore uploads them, and few others, some with odd names."""
+    sites.build(folder, version, chunks=chunks)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def requests_of(done: subprocess.CompletedProcess[str]) -> int:
+    """How many requests a release says it made."""
+    found = re.findall(r"(\d+) requests", done.stderr)
+    return int(found[-1])
+
+
+def holds(server: Rclone, folder: Path) -> bool:
+    """Whether every file of a folder is in the bucket."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return all((server.get(str(p.relative_to(folder))) or ("", b""))[1] == p.read_bytes() for p in files)
+
+
+# Proxies
+
+
+@pytest.fixture
+def server() -> Iterator[Rclone]:
+    """An empty S3 server."""
+    with rclone() as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(server: Rclone) -> Iterator[FaultProxy]:
+    """A proxy that leads to it."""
+    with fault_proxy(server.url) as running:
+        yield running
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+def test_every_request_goes_through_the_proxy(
+    server: Rclone, proxy: FaultProxy, invoke: Invoke, tmp_path: Path, variable: str
+) -> None:
+    """LIST, single requests and many uploads; keys arrive as they are."""
+    folder = build(tmp_path / "build")
+    env = {**server.env, "AWS_ENDPOINT_URL": f"http://{HOST}", variable: proxy.url}
+
+    done = released(invoke, folder, env)
+
+    assert len(proxy.requests) == requests_of(done) > 30
+    assert all(path.startswith(f"http://{HOST}/site") for _, path in proxy.requests)
+    assert sum(method == "PUT" and "/assets/" in path for method, path in proxy.requests) > 20
+    assert holds(server, folder)
+
+
+@pytest.mark.parametrize(
+    "direct",
+    [{"NO_PROXY": "127.0.0.1"}, {"NO_PROXY": "{netloc}"}, {"no_proxy": "elsewhere.test, 127.0.0.1"}, {"NO_PROXY": "*"}],
+    ids=["a host", "a host with its port", "a list", "all"],
+)
+def test_no_proxy_goes_direct(
+    server: Rclone, proxy: FaultProxy, invoke: Invoke, tmp_path: Path, direct: dict[str, str]
+) -> None:
+    """For every request, in each way in which a host may be named."""
+    folder = build(tmp_path / "build")
+    named = {name: value.format(netloc=server.url.partition("//")[2]) for name, value in direct.items()}
+
+    released(invoke, folder, {**server.env, "HTTP_PROXY": proxy.url, **named})
+
+    assert proxy.requests == []
+    assert holds(server, folder)
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_the_proxy_of_another_protocol_does_not_count(
+    server: Rclone, proxy: FaultProxy, invoke: Invoke, tmp_path: Path, variable: str
+) -> None:
+    """botocore knows no ALL_PROXY and obstore does: neither uses it."""
+    folder = build(tmp_path / "build")
+
+    released(invoke, folder, {**server.env, variable: proxy.url})
+
+    assert proxy.requests == []
+    assert holds(server, folder)
+
+
+def test_a_proxy_is_none_of_the_embedded_aws(
+    cloud: EmbeddedCloud, invoke: Invoke, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """It is on this machine, where no proxy leads back to."""
+    folder = build(tmp_path / "build")
+
+    done = invoke("release-static", "--no-build", f"--build-dir={folder}", HTTP_PROXY=proxy.url, **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert proxy.requests == []
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "said"),
+    [
+        ("http://user:secret@127.0.0.1:1", 1, "S3 cannot be reached for listing site (dev)"),
+        ("::::", 2, "HTTP_PROXY is not the URL of a proxy"),
+        ("http://user:secret@proxy:99999", 2, "HTTP_PROXY is not the URL of a proxy"),
+    ],
+)
+def test_a_proxy_that_is_not_there_is_said_without_its_password(
+    server: Rclone, invoke: Invoke, tmp_path: Path, url: str, code: int, said: str
+) -> None:
+    """In one sentence."""
+    done = released(invoke, build(tmp_path / "build"), {**server.env, "HTTP_PROXY": url}, code)
+
+    assert any(said in line for line in done.stderr.splitlines())
+    assert "secret" not in done.stderr
+
+
+def test_a_session_token_of_somebody_else_is_not_sent(
+    cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded AWS gets its own keys alone, from whatever sends the request."""
+    seen: list[str] = []
+    outermost = cloud.server._outermost
+
+    def watched(environ: dict[str, str], start: object) -> object:
+        seen.append(environ.get("HTTP_X_AMZ_SECURITY_TOKEN", "") + environ.get("HTTP_AUTHORIZATION", ""))
+        return outermost(environ, start)
+
+    monkeypatch.setattr(cloud.server, "_outermost", watched)
+    theirs = {"AWS_ACCESS_KEY_ID": "THEIRS", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "THEIRS"}
+    folder = build(tmp_path / "build")
+
+    done = invoke("release-static", "--no-build", f"--build-dir={folder}", **theirs, **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert len(seen) > 30
+    assert all("THEIRS" not in one and "Credential=local/" in one for one in seen if one)
+
+
+# Certificates
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem, the certificate of a private CA, and server.pem, a certificate that it signed, and key."""
+    folder = tmp_path_factory.mktemp("certificates")
+    now = datetime.datetime.now(datetime.UTC)
+
+    def builder(name: str, key: ec.EllipticCurvePrivateKey, issuer: str) -> x509.CertificateBuilder:
+        def named(text: str) -> x509.Name:
+            return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+        made = x509.CertificateBuilder().subject_name(named(name)).issuer_name(named(issuer))
+        made = made.public_key(key.public_key()).serial_number(x509.random_serial_number())
+        return made.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+
+    ca, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    usage = x509.KeyUsage(*(number in (0, 5) for number in range(9)))
+    root = builder("private CA", ca, "private CA")
+    root = root.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    root = root.add_extension(usage, critical=True)
+    root = root.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca.public_key()), critical=False)
+    names = [x509.DNSName(HOST), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    leaf = builder(HOST, key, "private CA").add_extension(x509.SubjectAlternativeName(names), critical=False)
+    leaf = leaf.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key()), critical=False)
+    pem = serialization.Encoding.PEM
+    (folder / "ca.pem").write_bytes(root.sign(ca, hashes.SHA256()).public_bytes(pem))
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "server.pem").write_bytes(leaf.sign(ca, hashes.SHA256()).public_bytes(pem) + private)
+    return folder
+
+
+@pytest.fixture
+def secure(certificates: Path) -> Iterator[Rclone]:
+    """An empty S3 server with TLS, whose certificate a private CA has signed."""
+    with rclone(certificate=certificates / "server.pem") as running:
+        yield running
+
+
+@pytest.mark.parametrize("where", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "the profile"])
+def test_a_private_ca_is_trusted_for_every_request(
+    secure: Rclone, certificates: Path, invoke: Invoke, tmp_path: Path, where: str
+) -> None:
+    """Many uploads, and then few; wherever botocore looks for the bundle."""
+    bundle = certificates / "ca.pem"
+    env = {**secure.env, where: str(bundle)}
+    if where == "the profile":
+        (tmp_path / "config").write_text(f"[default]\nca_bundle = {bundle}\n")
+        env = {**secure.env, "AWS_CONFIG_FILE": str(tmp_path / "config")}
+    folder = build(tmp_path / "build")
+    released(invoke, folder, env)
+    (folder / "robots.txt").write_text("changed")
+
+    done = released(invoke, folder, env)
+
+    assert "1 files put" in done.stderr
+    assert holds(secure, folder)
+
+
+def test_https_goes_through_the_proxy(secure: Rclone, certificates: Path, invoke: Invoke, tmp_path: Path) -> None:
+    """In tunnels, whose ends check the certificate."""
+    folder = build(tmp_path / "build")
+    with fault_proxy(secure.url) as proxy:
+        env = {**secure.env, "AWS_ENDPOINT_URL": f"https://{HOST}", "HTTPS_PROXY": proxy.url}
+        released(invoke, folder, {**env, "AWS_CA_BUNDLE": str(certificates / "ca.pem")})
+
+        assert set(proxy.requests) == {("CONNECT", f"{HOST}:443")}
+    assert holds(secure, folder)
+
+
+def test_a_certificate_that_is_not_trusted_is_said(secure: Rclone, invoke: Invoke, tmp_path: Path) -> None:
+    """In one sentence, at once, by every kind of request."""
+    done = released(invoke, build(tmp_path / "build"), secure.env, code=1)
+    assert done.stderr.splitlines()[-1].startswith(f"The certificate of {secure.url[8:]} is not trusted, for listing")
+
+    bucket = Bucket("site", "us-west-2", secure.url, Keys("key", "secret"), "dev")
+    with pytest.raises(DeployError, match=r"is not trusted, for writing a .*: set AWS_CA_BUNDLE to the file"):
+        bucket.put("a", b"", {})
+    body = tmp_path / "body"
+    body.write_bytes(b"1")
+    digest = hashlib.sha256(b"1").hexdigest()
+    uploads = [Upload(f"key{number}", str(body), 1, digest, {}) for number in range(OBSTORE_FROM)]
+    with pytest.raises(DeployError, match=r"is not trusted, for writing to .*: set AWS_CA_BUNDLE to the file"):
+        bucket.put_all(uploads, lambda upload, etag: None)
+
+
+@pytest.mark.parametrize("content", [None, "nonsense"])
+def test_a_bundle_that_is_none_is_refused(secure: Rclone, invoke: Invoke, tmp_path: Path, content: str | None) -> None:
+    """Before any request."""
+    bundle = tmp_path / "bundle.pem"
+    if content:
+        bundle.write_text(content)
+
+    done = released(invoke, build(tmp_path / "build"), {**secure.env, "AWS_CA_BUNDLE": str(bundle)}, code=2)
+
+    assert f"{bundle} is not a file of CA certificates" in done.stderr
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:99999", "http://[::1", "ftp://127.0.0.1", "nonsense"])
+def test_an_endpoint_that_is_none_is_refused(invoke: Invoke, tmp_path: Path, endpoint: str) -> None:
+    """With exit code 2, and before any request."""
+    env = {**Rclone("http://127.0.0.1:1").env, "AWS_ENDPOINT_URL_S3": endpoint}
+
+    done = released(invoke, build(tmp_path / "build"), env, code=2)
+
+    assert "is not the endpoint of S3 (AWS_ENDPOINT_URL)" in done.stderr
