@@ -9,6 +9,7 @@ POST /_local/reset                 seed it anew
 """
 
 import json
+import os
 import re
 import socket
 import threading
@@ -111,7 +112,7 @@ def _control(
         return answer(start, 200, json.dumps(cloud.requests).encode())
     if environ["REQUEST_METHOD"] == "GET" and name == "status":
         status = {"name": "embedded AWS", "ready": cloud.ready, "containers": cloud.containers, "url": cloud.url}
-        return answer(start, 200, json.dumps(status).encode())
+        return answer(start, 200, json.dumps(status | {"pid": os.getpid()}).encode())
     if environ["REQUEST_METHOD"] != "POST" or name not in routes:
         return answer(start, 404, b'{"error": "there is no such control path"}')
     try:

@@ -16,11 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.edges import http
+from scripts.edges.http import Unreachable
 from scripts.frame.errors import DeployError, Refused
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+# Seconds for one answer, and bytes of it that are read.
+TIMEOUT, MOST = 30.0, 2000
 
 
 @dataclass
@@ -121,18 +125,15 @@ def assemble_and_push(uri: str, file: Path, context: Path, arguments: Mapping[st
 
 
 def _send(registry: str, method: str, path: str, body: bytes, kind: str, password: str) -> None:
-    import http.client
-
     login = base64.b64encode(f"AWS:{password}".encode()).decode()
-    connection = http.client.HTTPConnection(registry, timeout=30)
+    headers = {"Content-Type": kind, "Authorization": f"Basic {login}"}
+    url = f"http://{registry}{path}"
     try:
-        headers = {"Content-Type": kind, "Authorization": f"Basic {login}"}
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        said = answer.read(2000).decode(errors="replace")
-    except OSError as error:
+        answer = http.request(method, url, timeout=TIMEOUT, headers=headers, body=body, most=MOST)
+    except Unreachable as error:
         raise DeployError(f"The registry {registry} cannot be reached: {error}") from error
-    finally:
-        connection.close()
-    if answer.status not in (200, 201, 202):
-        raise DeployError(f"The registry {registry} refused {method} {path.partition('?')[0]}: {said}")
+    if not answer.ok:
+        said = answer.body.decode(errors="replace")
+        raise DeployError(
+            f"The registry {registry} refused {method} {path.partition('?')[0]}: HTTP {answer.status}: {said}"
+        )

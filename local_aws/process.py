@@ -1,146 +1,178 @@
 """Starts the embedded AWS in the background, says whether it runs, and stops it.
 
-One per port: `.local/<port>.pid` and `.local/<port>.log`.
+One per port, which is asked what it is: only its log is kept in `.local/` while it runs, and its token.
 """
 
 import fcntl
-import json
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from scripts.edges import http
+from scripts.edges.http import Unreachable
 from scripts.frame import console
-from scripts.frame.errors import DeployError, Refused
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import ROOT
+from scripts.frame.waiting import TimedOut, wait
 
 FOLDER = ROOT / ".local"
+ANSWER_TIMEOUT = 5.0
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
-# Kept, because a forgotten process that still runs is warned of.
-_started: list[subprocess.Popen[bytes]] = []
+INTERVAL = 0.05
+# Characters of a log that say why it did not start.
+TAIL = 2000
 
 
 def port_of(url: str) -> int:
-    """The port of an endpoint's URL."""
-    return urlsplit(url).port or 80
+    """The port of an endpoint's URL. Raises Refused for what is not a URL."""
+    return urlsplit(http.checked(url, "the URL of an embedded AWS")).port or 80
 
 
 def status(port: int) -> dict[str, Any] | None:
     """What the embedded AWS says of itself, None if nothing listens. Raises Refused for somebody else."""
-    import http.client
-
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", "/_local/status")
-        told = json.loads(connection.getresponse().read())
-        if told["name"] == "embedded AWS":
-            return dict(told)
-    except ConnectionRefusedError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+        told = http.request("GET", f"http://127.0.0.1:{port}/_local/status", timeout=ANSWER_TIMEOUT).json()
+        if isinstance(told, dict) and told.get("name") == "embedded AWS":
+            return told
+    except Unreachable as error:
+        if not error.sent:
+            return None
+    except ValueError:
         pass
-    finally:
-        connection.close()
     raise Refused(f"Port {port} is used by something that is not the embedded AWS: give another one with --port.")
 
 
 def ensure_running(url: str, *, containers: bool = False) -> bool:
     """Start the embedded AWS at a URL and wait until it is seeded. Returns whether it had to be started.
 
-    Raises Refused where something else has the port, DeployError with the log's end if it does not start.
+    Raises Refused where something else has the port or `.local/` cannot be written, DeployError with the log's end if
+    it does not start, OutcomeUnknown if that takes too long.
     """
     port = port_of(url)
-    with _only_one(port):
-        told = status(port)
-        if told and told["ready"]:
-            return False
-        started = None
-        if not told:
+    # Mostly it runs: then nothing is written, and the checkout may be read-only.
+    if _is_ready(port):
+        return False
+    with _only_one():
+        alive = None
+        if status(port) is None:
             console.say(f"starting the embedded AWS on port {port}")
-            started = _start(port, containers)
-        _wait_until_ready(port, started)
-    return True
+            alive = _start(port, containers)
+        try:
+            _wait_until_ready(port, alive)
+        finally:
+            if alive is not None:
+                os.close(alive)
+    return alive is not None
 
 
-def _start(port: int, containers: bool) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "local_aws", f"--port={port}", *(["--containers"] if containers else [])]
-    # Nobody's own keys or regions reach it; the settings that it is seeded from do.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+def _is_ready(port: int) -> bool:
+    """Whether it runs and is seeded. While it begins or ends, its port may be open and nobody answers there."""
+    with suppress(Refused):
+        told = status(port)
+        return told is not None and bool(told.get("ready"))
+    return False
+
+
+def _is_free(port: int) -> bool | None:
+    """True where nothing listens on a port, else None."""
+    with suppress(Refused):
+        return True if status(port) is None else None
+    return None
+
+
+def _start(port: int, containers: bool) -> int:
+    """Start it in a process that is nobody's child. Returns a pipe whose other end closes when it ends."""
+    arguments = [sys.executable, "-m", "local_aws", f"--port={port}", "--background"]
+    # Nobody's own keys or regions reach it, and no proxy, because it asks itself alone; the settings that it is seeded
+    # from do.
+    kept = {name: value for name, value in os.environ.items() if not re.match(r"AWS_|.*_proxy$", name, re.I)}
     own = {"PYTHONPATH": str(ROOT), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-    with _path(port, "log").open("wb") as log:
-        process = subprocess.Popen(
-            arguments,
-            cwd=ROOT,
-            env={**kept, **own},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    _path(port, "pid").write_text(str(process.pid))
-    _started.append(process)
-    return process
+    alive, held = os.pipe()
+    try:
+        with _log(port).open("wb") as log:
+            subprocess.run(
+                [*arguments, *(["--containers"] if containers else [])],
+                cwd=ROOT,
+                env={**kept, **own},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[held],
+                check=False,
+            )
+    except OSError as error:
+        os.close(alive)
+        raise _not_writable(error) from error
+    finally:
+        os.close(held)
+    return alive
 
 
-def _wait_until_ready(port: int, process: subprocess.Popen[bytes] | None) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        told = None
-        # While it begins or ends, its port may be open and nobody answers there.
-        with suppress(Refused):
-            told = status(port)
-        if told and told["ready"]:
-            return
-        if process and process.poll() is not None:
-            break
-        time.sleep(0.05)
-    tail = _path(port, "log").read_text(errors="replace")[-2000:].strip()
-    raise DeployError(f"The embedded AWS did not start on port {port}: {tail or 'its log is empty'}")
+def _wait_until_ready(port: int, alive: int | None) -> None:
+    """Wait until it answers that it is seeded. alive: the pipe of one that was started here."""
+
+    def look() -> tuple[str, bool | None]:
+        if _is_ready(port):
+            return "", True
+        if alive is not None and select.select([alive], [], [], 0)[0]:
+            why = _log(port).read_text(errors="replace")[-TAIL:].strip()
+            _log(port).unlink(missing_ok=True)
+            raise DeployError(f"The embedded AWS did not start on port {port}: {why or 'its log is empty'}")
+        return "", None
+
+    try:
+        wait(look, seconds=START_TIMEOUT, every=INTERVAL)
+    except TimedOut as error:
+        message = f"The embedded AWS on port {port} is not ready after {START_TIMEOUT:g} s: look into {_log(port)}."
+        raise OutcomeUnknown(message) from error
 
 
 def stop(port: int) -> bool:
-    """Stop the embedded AWS on a port, by the id that it was started with. Returns whether one ran."""
-    with _only_one(port):
-        pid = _pid(port)
-        _path(port, "pid").unlink(missing_ok=True)
-        if pid is None or not _alive(pid):
-            return False
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_TIMEOUT
-        while _alive(pid):
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-                break
-            time.sleep(0.05)
-        return True
+    """Stop the embedded AWS on a port, whoever has started it. Returns whether one ran.
+
+    Raises Refused where something else has the port.
+    """
+    with _only_one():
+        told = status(port)
+        if told is not None:
+            _end(port, told.get("pid"))
+        for path in (_log(port), token_path(port)):
+            path.unlink(missing_ok=True)
+    return told is not None
 
 
-def _pid(port: int) -> int | None:
+def _end(port: int, pid: Any) -> None:
+    """End the process that answers on a port, and wait until it is gone."""
+    if type(pid) is not int or not _runs(pid):
+        raise Refused(f"The embedded AWS on port {port} is part of another program, process {pid}: end that one.")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, TimedOut):
+            os.kill(pid, number)
+            # Its port is free a moment after its name is gone.
+            wait(lambda: ("", None if _runs(pid) else _is_free(port)), seconds=STOP_TIMEOUT, every=INTERVAL)
+            return
+
+
+def _runs(pid: int) -> bool:
+    """Whether an id is that of an embedded AWS: what answers on a port may say anything."""
     try:
-        return int(_path(port, "pid").read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process is ours and runs: an id may belong to another program by now."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        return b"\0local_aws\0--port=" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"\0-m\0local_aws\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return _answers(pid) if not Path("/proc").is_dir() else False
+        return _takes_signals(pid) if not Path("/proc").is_dir() else False
 
 
-def _answers(pid: int) -> bool:
-    """Whether a process takes signals, where there is no /proc to look into."""
+def _takes_signals(pid: int) -> bool:
+    """Whether there is a process, where there is no /proc to look into."""
     try:
         os.kill(pid, 0)
     except OSError:
@@ -148,14 +180,32 @@ def _answers(pid: int) -> bool:
     return True
 
 
-def _path(port: int, kind: str) -> Path:
-    FOLDER.mkdir(exist_ok=True)
-    return FOLDER / f"{port}.{kind}"
+def token_path(port: int) -> Path:
+    """The file of the token that its control paths need."""
+    return FOLDER / f"{port}.token"
+
+
+def _log(port: int) -> Path:
+    return FOLDER / f"{port}.log"
 
 
 @contextmanager
-def _only_one(port: int) -> Iterator[None]:
-    """Two commands that begin together start one embedded AWS between them."""
-    with _path(port, "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _only_one() -> Iterator[None]:
+    """Two commands that begin together start one embedded AWS between them. The folder itself is locked."""
+    try:
+        FOLDER.mkdir(exist_ok=True)
+        folder = os.open(FOLDER, os.O_RDONLY)
+    except OSError as error:
+        raise _not_writable(error) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
+
+
+def _not_writable(error: OSError) -> Refused:
+    return Refused(
+        f"{FOLDER} cannot be written ({error.strerror}): the embedded AWS keeps its log there. Start it by hand, with"
+        " `python -m local_aws`, or give --env."
+    )

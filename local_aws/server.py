@@ -10,7 +10,7 @@ from local_aws import control, gate, health, patches, s3, seed
 from local_aws.cloud import Cloud
 from local_aws.ecs import Ecs
 from local_aws.lambdas import Lambda
-from local_aws.process import FOLDER
+from local_aws.process import token_path
 from local_aws.registry import Registry
 from scripts.frame import files
 
@@ -118,8 +118,8 @@ class Server:
 def main(port: int, *, containers: bool = False) -> None:
     """Serve until SIGTERM or Ctrl-C. The token is in .local/<port>.token meanwhile, for this user alone."""
     server = Server(port, containers=containers)
-    token = FOLDER / f"{server.cloud.port}.token"
-    FOLDER.mkdir(exist_ok=True)
+    token = token_path(server.cloud.port)
+    token.parent.mkdir(exist_ok=True)
     files.write(token, server.cloud.token.encode(), mode=0o600)
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -1,7 +1,6 @@
 """Starts, stops and shows the embedded AWS that answers for an environment with an endpoint of its own."""
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from scripts.frame.errors import Refused
 from scripts.frame.report import Report
@@ -11,24 +10,27 @@ from scripts.frame.settings import Environment
 
 @dataclass(frozen=True)
 class Embedded:
-    """What is to be done with the embedded AWS on a port: up, down or status."""
+    """What is to be done with the embedded AWS on a port: up or down."""
 
     verb: str
     port: int
 
     def describe(self) -> list[str]:
-        what = {"up": "start, unless it runs,", "down": "stop", "status": "look at"}[self.verb]
+        what = {"up": "start, unless it runs,", "down": "stop"}[self.verb]
         return [f"{what} the embedded AWS on port {self.port}"]
 
 
 @dataclass(frozen=True)
 class State(Report):
-    """Whether the embedded AWS runs, and where."""
+    """Whether the embedded AWS runs, and where. changed: whether it was just started or stopped."""
 
     url: str
     runs: bool
+    changed: bool = False
 
     def line(self) -> str:
+        if self.changed:
+            return f"the embedded AWS at {self.url} was {'started' if self.runs else 'stopped'}"
         return f"the embedded AWS runs at {self.url}" if self.runs else f"no embedded AWS runs at {self.url}"
 
     def outputs(self) -> dict[str, str]:
@@ -37,36 +39,44 @@ class State(Report):
 
 def up(run: Run, *, port: str | None = None) -> State | None:
     """Start the embedded AWS."""
-    return run.act(plan(run.environment, "up", port), act)
+    return run.act(Embedded("up", chosen(run.environment, port)), act)
 
 
 def down(run: Run, *, port: str | None = None) -> State | None:
     """Stop the embedded AWS."""
-    return run.act(plan(run.environment, "down", port), act)
+    return run.act(Embedded("down", chosen(run.environment, port)), act)
 
 
 def status(run: Run, *, port: str | None = None) -> State | None:
     """Look whether the embedded AWS runs."""
-    return run.act(plan(run.environment, "status", port), act)
+    found = chosen(run.environment, port)
+    return run.look("the embedded AWS", lambda: state(found))
 
 
-def plan(environment: Environment, verb: str, port: str | None) -> Embedded:
-    """Decide on which port. Raises Refused for an environment of the real AWS and for what is no port."""
+def chosen(environment: Environment, port: str | None) -> int:
+    """The port that is meant. Raises Refused for an environment of the real AWS and for what is not a port."""
+    from local_aws import process
+
     if not environment.endpoint_url:
         raise Refused(f"{environment.name} is not embedded: it has no endpoint_url in the settings.")
-    chosen = str(urlsplit(environment.endpoint_url).port or 80) if port is None else port
-    if not chosen.isdecimal() or not 0 < int(chosen) < 65536:
-        raise Refused(f"{port!r} is not a port: give a number from 1 to 65535.")
-    return Embedded(verb, int(chosen))
+    if port is None:
+        return process.port_of(environment.endpoint_url)
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise Refused(f"{port[:100]!r} is not a port: give a number from 1 to 65535.")
+    return int(port)
 
 
 def act(plan: Embedded) -> State:
-    """Do it. Raises Refused where something else has the port, DeployError where it does not start."""
+    """Start or stop it. Raises Refused where something else has the port, DeployError where it does not start."""
     from local_aws import process
 
     url = f"http://127.0.0.1:{plan.port}"
-    if plan.verb == "up":
-        process.ensure_running(url)
-    elif plan.verb == "down":
-        process.stop(plan.port)
-    return State(url, process.status(plan.port) is not None)
+    changed = process.ensure_running(url) if plan.verb == "up" else process.stop(plan.port)
+    return state(plan.port, changed=changed)
+
+
+def state(port: int, *, changed: bool = False) -> State:
+    """Look whether it runs. Raises Refused where something else has the port."""
+    from local_aws import process
+
+    return State(f"http://127.0.0.1:{port}", process.status(port) is not None, changed)

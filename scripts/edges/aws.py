@@ -66,6 +66,8 @@ def client(
         tcp_keepalive=True,
         retries={"mode": "standard", "total_max_attempts": 1 if once or dry else 4},
         s3={"addressing_style": "path"} if environment.endpoint_url else None,
+        # No proxy leads back to this machine.
+        proxies={} if environment.endpoint_url else None,
     )
     try:
         with errors(f"setting up {service}", environment):

@@ -2,18 +2,22 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from local_aws import process
-from scripts.frame.errors import Refused
-from tests.conftest import ROOT, Invoke
+from scripts.frame.errors import DeployError, Refused
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 
 @pytest.fixture
@@ -24,28 +28,106 @@ def port() -> Iterator[int]:
         free = probe.getsockname()[1]
     yield free
     process.stop(free)
-    for kind in ("log", "lock"):
-        (process.FOLDER / f"{free}.{kind}").unlink(missing_ok=True)
+    assert left(free) == []
+
+
+def left(port: int) -> list[str]:
+    """The files of a port in the checkout."""
+    return sorted(path.name for path in process.FOLDER.glob(f"*{port}*"))
 
 
 def test_it_is_started_looked_at_and_stopped(port: int, invoke: Invoke) -> None:
-    """By the tasks, on another port than the settings'."""
-    words = (f"--port={port}", "--json")
+    """By the tasks, on another port than the settings'; they say whether they changed anything, and leave no file."""
 
-    def runs(task: str) -> bool:
-        done = invoke(task, *words)
+    def state(task: str) -> tuple[bool, bool, str]:
+        done = invoke(task, f"--port={port}", "--json")
         assert done.returncode == 0, done.stderr
-        return bool(json.loads(done.stdout)["steps"][0]["result"]["runs"])
+        result = json.loads(done.stdout)["steps"][0]["result"]
+        return result["runs"], result["changed"], done.stderr.splitlines()[-1].rpartition(" (")[0]
 
-    assert runs("local.status") is False
-    assert runs("local.up") is True
-    pid = int((process.FOLDER / f"{port}.pid").read_text())
-    assert runs("local.up") is True
-    assert int((process.FOLDER / f"{port}.pid").read_text()) == pid
-    assert runs("local.status") is True
-    assert runs("local.down") is False
-    assert not (process.FOLDER / f"{port}.pid").exists()
-    assert runs("local.down") is False
+    url = f"http://127.0.0.1:{port}"
+    assert state("local.status") == (False, False, f"no embedded AWS runs at {url}")
+    assert state("local.down") == (False, False, f"no embedded AWS runs at {url}")
+    assert state("local.up") == (True, True, f"the embedded AWS at {url} was started")
+    pid = (process.status(port) or {})["pid"]
+    assert state("local.up") == (True, False, f"the embedded AWS runs at {url}")
+    assert (process.status(port) or {})["pid"] == pid
+    assert state("local.status") == (True, False, f"the embedded AWS runs at {url}")
+    assert state("local.down") == (False, True, f"the embedded AWS at {url} was stopped")
+    assert state("local.down") == (False, False, f"no embedded AWS runs at {url}")
+    assert left(port) == []
+
+
+def test_it_is_nobodys_child_and_has_nobodys_keys(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It outlives who has started it, and what is in the shell for the real AWS does not reach it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"):
+        monkeypatch.setenv(name, "mine")
+
+    process.ensure_running(f"http://127.0.0.1:{port}")
+
+    pid = (process.status(port) or {})["pid"]
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    assert [one for one in variables if one.startswith("AWS_")] == [f"AWS_ENDPOINT_URL=http://127.0.0.1:{port}"]
+    assert "mine" not in variables
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert f"PPid:\t{os.getpid()}\n" not in status
+    assert os.getsid(pid) != os.getsid(0)
+
+
+def test_a_proxy_does_not_stand_before_it(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on this machine, whatever HTTP_PROXY says."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+
+    assert process.ensure_running(f"http://127.0.0.1:{port}") is True
+
+
+def test_a_running_one_needs_no_file(cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The checkout may be read-only; nothing is written where nothing has to be started."""
+    monkeypatch.setattr(process, "FOLDER", tmp_path / "absent")
+
+    assert process.ensure_running(cloud.url) is False
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_checkout_that_cannot_be_written_is_said(port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whether the folder cannot be made or the log cannot be written."""
+    file = tmp_path / "file"
+    file.write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "FOLDER", file / "absent")
+        with pytest.raises(Refused, match="cannot be written"):
+            process.ensure_running(f"http://127.0.0.1:{port}")
+        folder = tmp_path / "folder"
+        (folder / f"{port}.log").mkdir(parents=True)
+        patch.setattr(process, "FOLDER", folder)
+        with pytest.raises(Refused, match="cannot be written"):
+            process.ensure_running(f"http://127.0.0.1:{port}")
+
+
+def test_one_that_is_part_of_another_program_is_not_ended(cloud: EmbeddedCloud) -> None:
+    """Such as that of these tests."""
+    with pytest.raises(Refused, match=f"is part of another program, process {os.getpid()}"):
+        process.stop(cloud.server.cloud.port)
+
+
+def test_one_that_does_not_end_is_killed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stopped by its own debugger, say."""
+    process.ensure_running(f"http://127.0.0.1:{port}")
+    pid = (process.status(port) or {})["pid"]
+    monkeypatch.setattr(process, "STOP_TIMEOUT", 0.5)
+    status = process.status
+
+    def frozen(asked: int) -> dict[str, Any] | None:
+        told = status(asked)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+        return told
+
+    monkeypatch.setattr(process, "status", frozen)
+    assert process.stop(port) is True
+    monkeypatch.setattr(process, "status", status)
+
+    assert process.status(port) is None
 
 
 def test_two_commands_that_begin_together_start_one(port: int) -> None:
@@ -60,15 +142,6 @@ def test_two_commands_that_begin_together_start_one(port: int) -> None:
     said = sorted(one.communicate(timeout=60)[0].strip() for one in both)
 
     assert said == ["False", "True"]
-
-
-def test_a_stale_id_is_no_obstacle(port: int) -> None:
-    """The machine was switched off, and another program has the id now."""
-    process.FOLDER.mkdir(exist_ok=True)
-    (process.FOLDER / f"{port}.pid").write_text(str(os.getpid()))
-
-    assert process.stop(port) is False
-    assert process.ensure_running(f"http://127.0.0.1:{port}") is True
 
 
 def test_somebody_elses_server_is_left_alone(invoke: Invoke) -> None:
@@ -91,32 +164,39 @@ def test_somebody_elses_server_is_left_alone(invoke: Invoke) -> None:
             process.status(server.server_port)
         url = f"http://127.0.0.1:{server.server_port}"
         done = invoke("deploy-service", "--env=local", "--tag=x", AWS_ENDPOINT_URL=url)
+        down = invoke("local.down", f"--port={server.server_port}")
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
-    assert done.returncode == 2
-    assert "is used by something that is not the embedded AWS" in done.stderr
+    for one in (done, down):
+        assert one.returncode == 2
+        assert "is used by something that is not the embedded AWS" in one.stderr
 
 
-def test_a_server_that_does_not_start_says_why(port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    """With the end of its log."""
-    settings = f"{tmp_path}/settings.toml"
-    with open(settings, "w") as file:
-        file.write(
-            (ROOT / "environments.toml")
-            .read_text()
-            .replace("[environments.local]", "[environments.local]\nnonsense = 1")
-        )
-    monkeypatch.setenv("ENVIRONMENTS_FILE", settings)
+def test_a_server_that_does_not_start_says_why(port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At once, with the end of its log, and no file is left."""
+    settings = tmp_path / "settings.toml"
+    text = (ROOT / "environments.toml").read_text()
+    settings.write_text(text.replace("[environments.local]", "[environments.local]\nnonsense = 1"))
+    monkeypatch.setenv("ENVIRONMENTS_FILE", str(settings))
 
-    with pytest.raises(Exception, match=r"(?s)did not start on port .*nonsense is not a known setting"):
+    with pytest.raises(DeployError, match=r"(?s)did not start on port .*nonsense is not a known setting") as error:
         process.ensure_running(f"http://127.0.0.1:{port}")
+
+    assert error.value.code == 1
+    assert left(port) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["--port=x"], "'x' is not a port"), (["--env=dev"], "dev is not embedded")]
+    ("words", "said"),
+    [
+        (["--port=x"], "'x' is not a port"),
+        (["--port=٤٥٦٦"], "'٤٥٦٦' is not a port"),
+        (["--port=65536"], "'65536' is not a port"),
+        (["--env=dev"], "dev is not embedded"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(words: list[str], said: str, invoke: Invoke) -> None:
     """Before anything is started."""
@@ -124,3 +204,12 @@ def test_what_makes_no_sense_is_refused(words: list[str], said: str, invoke: Inv
 
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://127.0.0.1:x/", "http://localhost:0"])
+def test_an_endpoint_that_is_not_a_url_is_refused(url: str, invoke: Invoke) -> None:
+    """Whichever command needs it."""
+    for task in ("local.status", "backup-database"):
+        done = invoke(task, AWS_ENDPOINT_URL=url)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
