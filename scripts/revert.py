@@ -28,6 +28,8 @@ REQUEST_TIMEOUT = 30.0
 # Bytes of an answer: a pull request comes with all that GitHub knows of both repositories.
 MOST = 1 << 20
 REMOTE = "origin"
+# What a first commit has before it: git knows the tree without entries by this hash.
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -143,8 +145,10 @@ def top(folder: Path) -> Path:
 
 
 def fetch(folder: Path) -> None:
-    """Bring the remote's branches here. Raises DeployError where it cannot be reached."""
-    git.run(folder, "fetch", "--quiet", "--prune", REMOTE)
+    """Bring the remote's branches here, with their whole history. Raises DeployError where it cannot be reached."""
+    # A checkout in a workflow has the newest commit alone.
+    shallow = git.run(folder, "rev-parse", "--is-shallow-repository") == "true"
+    git.run(folder, "fetch", "--quiet", "--prune", *(["--unshallow"] if shallow else []), REMOTE)
 
 
 def observe(
@@ -171,8 +175,12 @@ def observe(
     if found is None:
         raise Refused(f"{wanted!r} is not a commit of this repository ({why}).")
     branch = f"revert-{found.sha[:7]}"
-    parent = found.parents[0] if found.parents else "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-    changed = git.run(folder, "diff", "--name-only", "-z", "--diff-filter=AMR", parent, found.sha).split("\0")
+    if not git.is_whole(folder, found):
+        raise Refused(
+            f"The commit before {found.sha[:7]} is not in this checkout, which is shallow, so that nobody can say what"
+            " it changed. Nothing was changed. Run `git fetch --unshallow` first, or check out with fetch-depth: 0."
+        )
+    changed = [path for path, (_, new) in _undone(folder, found).items() if git.NOTHING not in new]
     prefix = environment.migrations.folder
     url = git.run(folder, "config", "--get", f"remote.{REMOTE}.url")
     return Observed(
@@ -189,6 +197,11 @@ def observe(
     )
 
 
+def _undone(folder: Path, commit: Commit) -> dict[str, tuple[str, str]]:
+    """What a commit changed, and its revert has to undo: path -> entry before and after."""
+    return git.changes(folder, commit.parents[0] if commit.parents else EMPTY_TREE, commit.sha)
+
+
 def _wanted(flag: str | None, base: str, running: Mapping[str, str], of_environment: str) -> tuple[str, str]:
     """The commit that is meant, and why that one."""
     if flag is not None:
@@ -202,7 +215,8 @@ def _wanted(flag: str | None, base: str, running: Mapping[str, str], of_environm
 
 def _reverted_by(folder: Path, sha: str, tip: str) -> str:
     """The commit of the base branch that has reverted this one and was not itself reverted, "" for none."""
-    reverts = git.run(folder, "log", "--format=%H", f"--grep=This reverts commit {sha}", f"{sha}..{tip}").split()
+    message = f"This reverts commit {sha}"
+    reverts = git.run(folder, "rev-list", "--fixed-strings", f"--grep={message}", f"{sha}..{tip}").split()
     standing = [one for one in reverts if not _reverted_by(folder, one, tip)]
     return standing[0] if standing else ""
 
@@ -289,6 +303,7 @@ def act(plan: Revert) -> Reverted:
     with stop.owned(lambda: _branch(folder, plan), Branch.take_back) as branch:
         with _worktree(folder, plan) as work:
             _revert(work, plan)
+            _check(work, plan)
             if plan.push:
                 _push(work, plan, branch)
         url = _pull_request(plan, branch) if plan.push else ""
@@ -353,6 +368,42 @@ def _revert(work: Path, plan: Revert) -> None:
         raise Refused(f"git could not revert {plan.commit.sha[:7]}: {said}") from error
 
 
+def _check(work: Path, plan: Revert) -> None:
+    """Look at the revert before anybody else sees it: it undoes the commit, and nothing besides. Raises Refused."""
+    made = git.commit(work, "HEAD")
+    base = git.commit(work, f"refs/remotes/{REMOTE}/{plan.base}")
+    if made is None or base is None or made.parents != (base.sha,):
+        raise Refused(f"The revert of {plan.commit.sha[:7]} is not one commit on {plan.base}. Nothing was pushed.")
+    since = git.changes(work, plan.commit.sha, base.sha)
+    wrong = faults(_undone(work, plan.commit), since, git.changes(work, base.sha, made.sha))
+    if wrong:
+        names = ", ".join(text.one_line(name, 100) for name in wrong[:10]) + (" …" if len(wrong) > 10 else "")
+        raise Refused(
+            f"git's revert of {plan.commit.sha[:7]} does something else than undo it, at {names}. Nothing was pushed:"
+            f" revert it by hand. {_by_hand(plan, wrong)}"
+        )
+
+
+Changes = Mapping[str, tuple[str, str]]
+
+
+def faults(commit: Changes, since: Changes, revert: Changes) -> list[str]:
+    """The paths at which a revert does not undo a commit, or does more than that.
+
+    All: path -> entry before and after; since: between the commit and what the revert was made on. What was changed
+    since as well, git has merged: it must not be gone, unless it was not there before the commit.
+    """
+    wrong = [path for path in revert if path not in commit]
+    for path, (before, after) in commit.items():
+        if path not in since:
+            is_undone = revert.get(path) == (after, before)
+        else:
+            is_undone = git.NOTHING not in revert.get(path, ("", ""))[1] or git.NOTHING in before
+        if not is_undone:
+            wrong.append(path)
+    return sorted(wrong)
+
+
 def _push(work: Path, plan: Revert, branch: Branch) -> None:
     """Push the branch. Raises Refused where the remote does not take it, OutcomeUnknown where it may have it."""
     branch.pushed = git.run(work, "rev-parse", "HEAD")
@@ -370,8 +421,9 @@ def _push(work: Path, plan: Revert, branch: Branch) -> None:
         raise Refused(f"The push of {plan.branch} was rejected: {_words(error)}") from error
 
 
-def _conflict(plan: Revert, names: list[str]) -> str:
-    by_hand = [
+def _by_hand(plan: Revert, names: list[str]) -> str:
+    """How a person does what git could not do alone."""
+    lines = [
         f"git switch -c {plan.branch} {REMOTE}/{plan.base}",
         "git " + " ".join(plan.revert()),
         "# put the files right, then",
@@ -379,9 +431,13 @@ def _conflict(plan: Revert, names: list[str]) -> str:
         "git revert --continue",
         f"git push {REMOTE} {plan.branch}",
     ]
+    return "By hand:\n  " + "\n  ".join(lines)
+
+
+def _conflict(plan: Revert, names: list[str]) -> str:
     return (
         f"{plan.commit.sha[:7]} cannot be reverted by itself: later commits changed the same lines of"
-        f" {', '.join(names)}. Nothing was changed. By hand:\n  " + "\n  ".join(by_hand)
+        f" {', '.join(names)}. Nothing was changed. {_by_hand(plan, names)}"
     )
 
 

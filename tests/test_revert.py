@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from scripts.edges.git import run as git
+from scripts.revert import faults
 from tests.conftest import ROOT, Invoke
 from tests.stand_in import Reply, StandIn, stand_in
 
@@ -94,12 +95,14 @@ def settings(checkout: Checkout, **sites: str) -> str:
     return str(path)
 
 
-def revert(invoke: Invoke, checkout: Checkout, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`invoke revert` in the checkout. env: variables, and sites by their URLs in the settings."""
+def revert(
+    invoke: Invoke, checkout: Checkout, *words: str, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """`invoke revert` in the checkout, or another folder. env: variables, and sites by their URLs in the settings."""
     sites = {name: value for name, value in env.items() if name.startswith("http")}
     variables = {name: value for name, value in env.items() if name not in sites}
     where = {"ENVIRONMENTS_FILE": settings(checkout, **sites), "GITHUB_REPOSITORY": "owner/app"}
-    return invoke(f"--search-root={ROOT}", "revert", *words, cwd=checkout.folder, **{**where, **variables})
+    return invoke(f"--search-root={ROOT}", "revert", *words, cwd=cwd or checkout.folder, **{**where, **variables})
 
 
 def token(api: StandIn) -> dict[str, str]:
@@ -613,3 +616,211 @@ def test_a_run_after_a_stop_completes(checkout: Checkout, invoke: Invoke) -> Non
 
     assert process.returncode == 3
     assert revert(invoke, checkout).returncode == 0
+
+
+def shallow(checkout: Checkout, tmp_path: Path, depth: int, *words: str) -> Path:
+    """A clone as actions/checkout makes it: the newest commits alone."""
+    folder = tmp_path / f"depth-{depth}"
+    url = checkout.remote.as_uri()
+    git(tmp_path, "clone", "--quiet", f"--depth={depth}", *words, url, str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("which", ["squash", "merge"])
+def test_in_a_shallow_checkout_the_history_is_fetched_first(
+    checkout: Checkout, invoke: Invoke, tmp_path: Path, depth: int, which: str
+) -> None:
+    """There git takes the oldest commit for the first one, whose revert would delete every file."""
+    folder = shallow(checkout, tmp_path, depth)
+    commit = getattr(checkout, which)
+    done = revert(invoke, checkout, f"--commit={commit}", cwd=folder)
+
+    assert done.returncode == 0, done.stderr
+    changed = git(checkout.remote, "diff", "--name-only", "main", f"revert-{commit[:7]}").splitlines()
+    assert changed == (["page.txt"] if which == "squash" else ["feature.txt", "migrations/V1__plan.sql"])
+
+
+def test_a_history_that_cannot_be_fetched_is_refused(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
+    """Nobody knows what the commit changed: nothing is pushed, and a dry run says the same."""
+    folder = shallow(checkout, tmp_path, 1)
+    git(folder, "config", "remote.origin.url", str(tmp_path / "gone.git"))
+    done = revert(invoke, checkout, cwd=folder)
+    dry = revert(invoke, checkout, "--dry-run", cwd=folder)
+
+    assert (done.returncode, dry.returncode) == (1, 2), done.stderr + dry.stderr
+    assert "which is shallow" in dry.stderr
+    assert "git fetch --unshallow" in dry.stderr
+    assert git(checkout.remote, "branch", "--list") == "* main"
+
+
+ODD = {"é ü.txt": "a", " leading and trailing ": "b", "new\nline.txt": "c", "quote\"'$x.txt": "d", "tab\there": "e"}
+
+
+def test_odd_names_are_reverted_and_nothing_else(checkout: Checkout, invoke: Invoke) -> None:
+    """Whatever git would quote in them."""
+    git(checkout.folder, "checkout", "--quiet", "--force", "main")
+    for name, text in ODD.items():
+        (checkout.folder / name).write_text(text)
+    git(checkout.folder, "add", "--all", "--", *ODD)
+    git(checkout.folder, "commit", "--quiet", "-m", "Odd names")
+    git(checkout.folder, "push", "--quiet", "origin", "main")
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 0, done.stderr
+    branch = git(checkout.remote, "branch", "--list", "revert-*").strip()
+    assert git(checkout.remote, "diff", "--name-only", "-z", checkout.squash, branch) == ""
+
+
+HOSTILE = {
+    "log.showSignature": "true",
+    "core.quotePath": "true",
+    "color.ui": "always",
+    "revert.reference": "true",
+    "diff.noprefix": "true",
+    "diff.renames": "copies",
+    "diff.external": "false",
+    "merge.renames": "false",
+    "core.autocrlf": "true",
+    "core.attributesFile": "/nowhere",
+    "format.pretty": "raw",
+    "log.date": "relative",
+    "i18n.logOutputEncoding": "latin1",
+    "submodule.recurse": "true",
+    "status.short": "true",
+    "alias.revert": "!false",
+    "core.pager": "false",
+}
+
+
+def test_no_configuration_of_the_user_changes_what_is_done(
+    checkout: Checkout, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a hook's variables: the revert undoes its commit, and a second one finds it."""
+    for name, value in HOSTILE.items():
+        git(checkout.folder, "config", "--global", name, value)
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_EXTERNAL_DIFF"):
+        monkeypatch.setenv(name, "/nowhere")
+    done = revert(invoke, checkout, f"--commit={checkout.squash}")
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_EXTERNAL_DIFF"):
+        monkeypatch.delenv(name)
+
+    assert done.returncode == 0, done.stderr
+    branch = f"revert-{checkout.squash[:7]}"
+    assert git(checkout.remote, "show", f"{branch}:page.txt") == "one"
+    assert f"This reverts commit {checkout.squash}" in git(checkout.remote, "log", "-1", "--format=%B", branch)
+    git(checkout.remote, "update-ref", "refs/heads/main", branch)
+    git(checkout.remote, "branch", "--quiet", "-D", branch)
+    git(checkout.folder, "branch", "--quiet", "-D", branch)
+    again = revert(invoke, checkout, f"--commit={checkout.squash}")
+    assert (again.returncode, "is already reverted on main" in again.stderr) == (2, True), again.stderr
+
+
+def test_a_hook_that_refuses_the_push_is_quoted(checkout: Checkout, invoke: Invoke) -> None:
+    """It is the team's own rule: the revert obeys it, says what it said, and leaves nothing behind."""
+    hook = checkout.folder / ".git" / "hooks" / "pre-push"
+    hook.write_text("#!/bin/sh\necho 'no pushes on Fridays' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    before = checkout.state()
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 2, done.stderr
+    assert "no pushes on Fridays" in done.stderr
+    assert checkout.state() == before
+
+
+def test_a_merge_of_three_branches_is_reverted(checkout: Checkout, invoke: Invoke) -> None:
+    """Against its first parent, as any merge."""
+    git(checkout.folder, "checkout", "--quiet", "--force", "main")
+    for name in ("left", "right"):
+        git(checkout.folder, "switch", "--quiet", "-c", name, "main")
+        write(checkout.folder, f"{name}.txt", name, f"Add {name}")
+    git(checkout.folder, "switch", "--quiet", "main")
+    git(checkout.folder, "merge", "--quiet", "--no-ff", "left", "right", "-m", "Merge both")
+    git(checkout.folder, "push", "--quiet", "origin", "main")
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 0, done.stderr
+    branch = git(checkout.remote, "branch", "--list", "revert-*").strip()
+    assert git(checkout.remote, "diff", "--name-only", checkout.squash, branch) == ""
+
+
+def test_a_checkout_that_lacks_contents_and_files_is_enough(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
+    """A partial clone with a sparse checkout: the revert is that of the repository, not of what lies here."""
+    git(checkout.remote, "config", "uploadpack.allowFilter", "true")
+    folder = tmp_path / "partial"
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", "--sparse", checkout.remote.as_uri(), str(folder))
+    git(folder, "sparse-checkout", "set", "nothing")
+    done = revert(invoke, checkout, f"--commit={checkout.merge}", cwd=folder)
+
+    assert done.returncode == 0, done.stderr
+    changed = git(checkout.remote, "diff", "--name-only", "main", f"revert-{checkout.merge[:7]}").splitlines()
+    assert changed == ["feature.txt", "migrations/V1__plan.sql"]
+
+
+def test_submodules_and_pointers_to_large_files_are_reverted_as_what_they_are(
+    checkout: Checkout, invoke: Invoke, tmp_path: Path
+) -> None:
+    """No submodule is fetched, and no filter is asked for a large file."""
+    git(checkout.folder, "checkout", "--quiet", "--force", "main")
+    git(
+        checkout.folder,
+        *("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(checkout.remote), "module"),
+    )
+    (checkout.folder / ".gitattributes").write_text("*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    (checkout.folder / "large.bin").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\n")
+    git(checkout.folder, "add", "--all", "--", ".gitattributes", ".gitmodules", "module", "large.bin")
+    git(checkout.folder, "commit", "--quiet", "-m", "Module and large file")
+    git(checkout.folder, "push", "--quiet", "origin", "main")
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 0, done.stderr
+    branch = git(checkout.remote, "branch", "--list", "revert-*").strip()
+    assert git(checkout.remote, "diff", "--name-only", checkout.squash, branch) == ""
+
+
+A, B, C, GONE = "100644 a", "100644 b", "100644 c", f"000000 {'0' * 40}"
+
+
+@pytest.mark.parametrize(
+    ("commit", "since", "made", "wrong"),
+    [
+        ({"x": (A, B)}, {}, {"x": (B, A)}, []),
+        ({"x": (GONE, B)}, {}, {"x": (B, GONE)}, []),
+        ({"x": (A, GONE)}, {}, {"x": (GONE, A)}, []),
+        ({"x": (A, B)}, {"x": (B, A)}, {}, []),
+        ({"x": (A, B)}, {"x": (B, C)}, {"x": (C, "100644 d")}, []),
+        ({"x": (A, B)}, {"y": (A, B)}, {"x": (B, A)}, []),
+        ({"x": (A, B)}, {}, {}, ["x"]),
+        ({"x": (A, B)}, {}, {"x": (B, C)}, ["x"]),
+        ({"x": (A, B)}, {}, {"x": (B, GONE)}, ["x"]),
+        ({"x": (A, B)}, {"x": (B, C)}, {"x": (C, GONE)}, ["x"]),
+        ({"x": (A, B)}, {}, {"x": (B, A), "y": (A, GONE)}, ["y"]),
+        ({}, {}, {"x": (A, GONE), "y": (A, GONE)}, ["x", "y"]),
+        ({"x": (A, "100755 a")}, {}, {"x": ("100755 a", A)}, []),
+        ({"x": (A, "100755 a")}, {}, {"x": ("100755 a", "120000 a")}, ["x"]),
+    ],
+)
+def test_a_revert_is_compared_with_what_it_undoes(
+    commit: dict[str, tuple[str, str]],
+    since: dict[str, tuple[str, str]],
+    made: dict[str, tuple[str, str]],
+    wrong: list[str],
+) -> None:
+    """Every file of the commit is as it was before, what was changed since is there still, and nothing else changed."""
+    assert faults(commit, since, made) == wrong
+
+
+def test_a_revert_that_does_something_else_is_not_pushed(checkout: Checkout, invoke: Invoke) -> None:
+    """As one would that a hook has changed on the way."""
+    hook = checkout.folder / ".git" / "hooks" / "post-commit"
+    hook.write_text(
+        "#!/bin/sh\ntest -f more.txt && exit 0\necho more > more.txt\ngit add more.txt\ngit commit -q --amend --no-edit\n"
+    )
+    hook.chmod(0o755)
+    before = checkout.state()
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 2, done.stderr
+    assert "does something else than undo it, at more.txt. Nothing was pushed" in done.stderr
+    assert checkout.state() == before

@@ -33,13 +33,13 @@ def capture(
     arguments: Sequence[str],
     *,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     stdin: str | None = None,
     timeout: float | None = None,
 ) -> str:
     """Run a program and return what it printed on stdout, without the last newline.
 
-    env: variables added to those of this process. timeout: seconds.
+    env: variables added to those of this process; None removes one. timeout: seconds.
     Raises Refused if the program is missing, DeployError if it fails or takes too long.
     """
     return str(_run(arguments, cwd, env, stdin, timeout, {})).rstrip("\n")
@@ -49,7 +49,7 @@ def stream(
     arguments: Sequence[str],
     *,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     stdin: str | None = None,
     timeout: float | None = None,
 ) -> None:
@@ -69,7 +69,7 @@ def words(arguments: Sequence[str]) -> str:
 def _run(
     arguments: Sequence[str],
     cwd: Path | None,
-    env: Mapping[str, str] | None,
+    env: Mapping[str, str | None] | None,
     stdin: str | None,
     timeout: float | None,
     redirect: Mapping[str, Any],
@@ -82,7 +82,7 @@ def _run(
     options: dict[str, Any] = {
         "_tty_out": False,
         "_cwd": str(cwd) if cwd else None,
-        "_env": {**os.environ, **(env or {})},
+        "_env": {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None},
         "_timeout": timeout,
         # A session of its own: what it starts can be ended with it, and a Ctrl-C reaches us alone.
         "_new_session": True,
