@@ -815,7 +815,8 @@ def test_a_revert_that_does_something_else_is_not_pushed(checkout: Checkout, inv
     """As one would that a hook has changed on the way."""
     hook = checkout.folder / ".git" / "hooks" / "post-commit"
     hook.write_text(
-        "#!/bin/sh\ntest -f more.txt && exit 0\necho more > more.txt\ngit add more.txt\ngit commit -q --amend --no-edit\n"
+        "#!/bin/sh\ntest -f more.txt && exit 0\necho more > more.txt\ngit add more.txt\n"
+        "git commit -q --amend --no-edit\n"
     )
     hook.chmod(0o755)
     before = checkout.state()
