@@ -24,7 +24,10 @@ FUNCTION_ARN = re.compile(r"arn:aws:lambda:[^:]+:\d+:function:(.+)")
 
 @dataclass
 class Function:
-    """A Lambda function. handler: "module:function". timeout: seconds. One event at a time."""
+    """A Lambda function. handler: "module:function". timeout: seconds. One event at a time.
+
+    stopped: it is not part of a cloud any more, and starts no process.
+    """
 
     name: str
     handler: str
@@ -33,12 +36,16 @@ class Function:
     timeout: float = 120.0
     lock: threading.Lock = field(default_factory=threading.Lock)
     worker: subprocess.Popen[str] | None = None
+    stopped: bool = False
 
     def call(self, event: Any, url: str) -> dict[str, Any]:
         """Run the handler. Returns `{"reply": …}` or `{"error": …}` as Lambda reports it."""
         request_id = str(uuid.uuid4())
         with self.lock:
             worker = self._running(url)
+            if self.stopped:
+                self._end()
+                return {"error": {"errorMessage": f"RequestId: {request_id} Error: the function was deleted"}}
             call = {"event": event, "id": request_id, "timeout": self.timeout}
             print(json.dumps(call), file=worker.stdin, flush=True)
             with selectors.DefaultSelector() as selector:
@@ -47,7 +54,7 @@ class Function:
             line = cast(IO[str], worker.stdout).readline() if in_time else ""
             if line:
                 return dict(json.loads(line))
-            self.stop()
+            self._end()
         if in_time:
             message = f"RequestId: {request_id} Error: Runtime exited without providing a reason"
             return {"error": {"errorType": "Runtime.ExitError", "errorMessage": message}}
@@ -75,11 +82,15 @@ class Function:
         return self.worker
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
-        if self.worker is not None:
-            self.worker.kill()
-            self.worker.communicate()
-            self.worker = None
+        """End the process, whatever it does; a call that comes late does not start another."""
+        self.stopped = True
+        self._end()
+
+    def _end(self) -> None:
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.kill()
+            worker.communicate()
 
 
 class Lambda:

@@ -1,6 +1,7 @@
 """Lambda's Invoke API, with handlers in processes of their own."""
 
 import json
+import os
 import time
 from typing import Any
 
@@ -14,11 +15,11 @@ def echo(event: Any, context: Any) -> Any:
     """What the tests' own function answers."""
     if event == "sleep":
         time.sleep(30)
+    if event == "variables":
+        return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     if event == "raise":
         raise ValueError("broken")
     if event == "exit":
-        import os
-
         os._exit(3)
     print("said by the function")
     return {"event": event, "millis": context.get_remaining_time_in_millis()}
@@ -100,3 +101,28 @@ def test_the_seeded_functions_are_the_settings(cloud: EmbeddedCloud) -> None:
     )
 
     assert json.loads(reply["Payload"].read()) == {"totalFindings": 0}
+
+
+def test_the_function_has_nobodys_keys(cloud: EmbeddedCloud, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the shell for the real AWS does not reach it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_REGION"):
+        monkeypatch.setenv(name, "mine")
+
+    variables = invoke(cloud, "variables")[1]
+
+    assert variables == {
+        "AWS_ENDPOINT_URL": cloud.url,
+        "AWS_REGION": "us-west-2",
+        "AWS_DEFAULT_REGION": "us-west-2",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }
+
+
+def test_a_call_that_comes_late_starts_nothing(cloud: EmbeddedCloud, function: str) -> None:
+    """The cloud has been reset meanwhile: no process is left of it."""
+    late = cloud.server.functions.functions["echo"]
+    cloud.server.functions.stop()
+
+    assert "was deleted" in late.call({}, cloud.url)["error"]["errorMessage"]
+    assert late.worker is None
