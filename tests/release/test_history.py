@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.frame import settings
+from scripts.frame.errors import OutcomeUnknown
+from scripts.frame.waiting import Clock
+from scripts.release import cdn
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import browser, sites
 from tests.release.test_publish import BUCKET, Release, Site, changed_settings, release, site
@@ -233,6 +237,59 @@ def test_a_failed_invalidation_is_told_by_the_next_run(site: Site, release: Rele
     site.cloud.server.cloud.requests.clear()
     release(folder, **env)
     assert site.cloud.requests("cloudfront") == []
+
+
+def test_an_invalidation_whose_answer_was_lost_is_asked_for_once(site: Site, release: Release, tmp_path: Path) -> None:
+    """Exit code 3, because CloudFront may have been told; the next run tells it."""
+    env = changed_settings(tmp_path, distribution=distribution(site.cloud))
+    release(sites.build(tmp_path / "one", "one"), **env)
+    folder = sites.build(tmp_path / "two", "two")
+    site.cloud.fail(service="cloudfront", method="POST", drop=True, times=9)
+
+    lost = release(folder, code=3, **env)
+
+    assert "the CDN may not have been told" in lost.stderr
+    assert len(site.cloud.requests("cloudfront", "CreateInvalidation")) == 1
+    assert site.holds(folder)
+    assert site.get("_release/lease.json") is None
+    site.cloud.server.cloud.failures.clear()
+    release(folder, **env)
+    assert len(site.cloud.requests("cloudfront", "CreateInvalidation")) == 2
+
+
+def test_an_invalidation_is_waited_for_without_the_lease(site: Site, release: Release, tmp_path: Path) -> None:
+    """It takes minutes, and the release is over before."""
+    env = changed_settings(tmp_path, distribution=distribution(site.cloud))
+    release(sites.build(tmp_path / "one", "one"), **env)
+    site.cloud.server.cloud.requests.clear()
+
+    release(sites.build(tmp_path / "two", "two"), "--wait", **env)
+
+    operations = [request["operation"] for request in site.cloud.requests()]
+    assert operations.index("CreateInvalidation") < operations.index("DeleteObjects")
+    assert operations.index("DeleteObjects") < operations.index("GET")
+
+
+def test_an_invalidation_that_takes_too_long_is_not_a_cdn_that_was_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock decides, however long a look takes; exit code 3."""
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def answer(method: str, path: str) -> Reply:
+        sleep(100)
+        kind = "http://cloudfront.amazonaws.com/doc/2020-05-31/"
+        body = f'<Invalidation xmlns="{kind}"><Id>I1</Id><Status>InProgress</Status></Invalidation>'
+        return Reply(body.encode(), headers={"Content-Type": "text/xml"})
+
+    with stand_in(answer) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        with pytest.raises(OutcomeUnknown, match="CloudFront was told, but it has not finished the invalidation I1"):
+            cdn.wait_for(settings.find("local"), "I1", clock=Clock(lambda: now, sleep))
+
+    assert len(server.requests) == 9
 
 
 def test_a_storybook_is_released_by_the_same_engine(cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.release import browser, sites
+from tests.release.fault_proxy import Fault, fault_proxy
 
 BUCKET = "local-mint-app-static"
 OURS = "_release/"
@@ -401,27 +403,92 @@ def test_a_damaged_lease_is_refused_and_can_be_broken(site: Site, release: Relea
     assert site.get("_release/lease.json") is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_release_that_is_stopped_gives_the_lease_back(site: Site, tmp_path: Path, number: signal.Signals) -> None:
-    """The page is the old one or the new one, and the next release can begin."""
-    folder = sites.build(tmp_path / "build", "one")
-    site.cloud.fail(service="s3", method="PUT", path="robots.txt", delay=3, times=1)
+def stopped(site: Site, folder: Path, number: int, wanted: str, **env: str) -> tuple[int, str, float]:
+    """Stop a release as soon as S3 has seen a request. Returns exit code, stderr, and seconds until it had ended."""
     process = subprocess.Popen(
         [sys.executable, "-m", "invoke", "release-static", "--no-build", f"--build-dir={folder}"],
         cwd=ROOT,
-        env={**os.environ, **site.cloud.env, "GITHUB_SHA": "abc"},
+        env={**os.environ, **site.cloud.env, "GITHUB_SHA": "abc", **env},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 30
-    while not any("robots" in r["path"] for r in site.cloud.requests("s3")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    while time.monotonic() < deadline:
+        if any(re.search(wanted, f"{r['operation']} {r['path']}") for r in site.cloud.requests("s3")):
+            break
+        time.sleep(0.01)
+    started = time.monotonic()
     process.send_signal(number)
     said = process.communicate(timeout=30)[1].decode()
+    return process.returncode, said, time.monotonic() - started
 
-    assert process.returncode == 3, said
+
+@pytest.mark.parametrize(
+    ("number", "wanted", "delay", "chunks", "code"),
+    [
+        (signal.SIGINT, "ListObjectsV2", 3, 5, 2),
+        (signal.SIGTERM, "GetObject .*manifest.json", 3, 5, 2),
+        (signal.SIGINT, "PutObject .*lease.json", 0.4, 5, 3),
+        (signal.SIGTERM, "PutObject .*lease.json", 0.4, 5, 3),
+        (signal.SIGTERM, "PutObject .*/assets/", 3, 5, 3),
+        (signal.SIGINT, "PutObject .*/assets/", 3, 20, 3),
+        (signal.SIGTERM, "PutObject .*/assets/", 3, 20, 3),
+        (signal.SIGINT, "PutObject .*/robots.txt", 3, 5, 3),
+        (signal.SIGINT, "PutObject .*static/index.html", 3, 5, 3),
+        (signal.SIGTERM, "PutObject .*manifest.json", 3, 5, 3),
+        (signal.SIGINT, "DeleteObjects", 0.4, 5, 3),
+    ],
+    ids=[
+        "at the listing",
+        "at the manifest",
+        "while the lease is taken",
+        "while the lease is taken, by another signal",
+        "at a hashed file in a thread",
+        "at many hashed files",
+        "at many hashed files, by another signal",
+        "at another file",
+        "at the commit point",
+        "after the commit point",
+        "while the lease is given back",
+    ],
+)
+def test_a_release_that_is_stopped_gives_the_lease_back(
+    site: Site, release: Release, tmp_path: Path, number: int, wanted: str, delay: float, chunks: int, code: int
+) -> None:
+    """At once, wherever it is; the page is the old one or the new one, and the next release completes."""
+    release(sites.build(tmp_path / "old", "one"))
+    site.cloud.server.cloud.requests.clear()
+    folder = sites.build(tmp_path / "build", "two", chunks=chunks)
+    (folder / "robots.txt").write_text("new")
+    operation, _, path = wanted.partition(" ")
+    site.cloud.fail(service="s3", operation=operation, path=path.removeprefix(".*"), delay=delay, times=9)
+
+    returned, said, seconds = stopped(site, folder, number, wanted)
+
+    assert returned == code, said
+    assert seconds < 2.5
+    assert "Traceback" not in said
+    assert f"stopped by {signal.Signals(number).name}" in said
+    assert ("nothing was changed" in said) is (code == 2)
+    time.sleep(delay if delay < 1 else 0)
+    site.cloud.server.cloud.failures.clear()
     assert site.get("_release/lease.json") is None
-    assert site.get("index.html") is None
+    assert browser.problems(site.get) == []
+    release(folder)
+    assert site.holds(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_lease_whose_answer_was_lost_is_given_back(site: Site, tmp_path: Path, number: int) -> None:
+    """S3 has it, and the release that is stopped has never heard so."""
+    folder = sites.build(tmp_path / "build", "one")
+    with fault_proxy(site.cloud.url) as proxy:
+        proxy.faults.append(Fault("PUT", "lease.json", "lost", 1))
+        code, said, _ = stopped(site, folder, number, "PutObject .*lease.json", AWS_ENDPOINT_URL=proxy.url)
+
+    assert code == 3, said
+    assert site.get("_release/lease.json") is None
+    assert site.puts() == []
 
 
 def test_a_manifest_that_may_not_be_read_is_done_without(site: Site, release: Release, tmp_path: Path) -> None:
@@ -485,6 +552,17 @@ def test_a_dry_run_without_credentials_or_network_shows_the_build(invoke: Invoke
     assert done.returncode == 0, done.stderr
     assert "could not read the bucket some-bucket: there are no AWS credentials here" in done.stderr
     assert "would put index.html (new," in done.stderr
+
+
+def test_a_build_says_where_it_is(invoke: Invoke, tmp_path: Path) -> None:
+    """In the folder that a release takes, which is not where the build's commands run."""
+    done = invoke("build-frontend", "--env=local", "--json", GITHUB_SHA="abc")
+
+    assert done.returncode == 0, done.stderr
+    assert f"the frontend is built in {tmp_path / 'frontend'} (" in done.stderr
+    step = json.loads(done.stdout)["steps"][0]
+    assert (step["plan"]["folder"], step["result"]["folder"]) == (str(ROOT), str(tmp_path / "frontend"))
+    assert step["plan"]["build_folder"] == step["result"]["folder"]
 
 
 def test_the_build_gets_the_environments_variables_and_a_failure_is_said(
