@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from scripts import build_image
@@ -111,6 +112,40 @@ def test_a_container_that_does_not_start_is_rolled_back(url: str, invoke: Invoke
     assert done.returncode == 4, done.stderr
     assert "was rolled back" in done.stderr
     assert health(url)["version"] == FIRST
+
+
+@pytest.mark.parametrize("by", ["tag", "digest"])
+def test_an_image_that_cannot_be_pulled_is_rolled_back(url: str, invoke: Invoke, tmp_path: Path, by: str) -> None:
+    """Exit code 4 with the engine's own words, in jobs of their own and in one, and the version before it answers."""
+    env = {"APP_ENV": "local", "AWS_ENDPOINT_URL": url}
+    for words in (["build-image"], ["deploy-service"], ["healthcheck", "--timeout=30"]):
+        assert invoke(*words, **env, GITHUB_SHA=FIRST).returncode == 0
+    absent = ["--tag=absent"] if by == "tag" else [f"--digest=sha256:{'0' * 64}"]
+    file = tmp_path / "outputs"
+
+    started = invoke("deploy-service", *absent, **env, GITHUB_ACTIONS="true", GITHUB_OUTPUT=str(file))
+    assert started.returncode == 0, started.stderr
+    told = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    flags = (f"--deployment-id={told['deployment-id']}", f"--digest={told['digest']}", "--timeout=60")
+    waited = invoke("healthcheck", "--version=absent", *flags, **env)
+
+    words = [*({"--tag=absent", *absent}), f"--migration-digest={digest_of(url, 'mint-db-migrate')}", "--no-build"]
+    build = tmp_path / "build"
+    build.mkdir()
+    (build / "index.html").write_text("<!doctype html><title>MINT</title>")
+    deployed = invoke("deploy", *words, f"--build-dir={build}", **env)
+
+    for done in (waited, deployed):
+        assert done.returncode == 4, done.stderr
+        assert "CannotPullContainerError: Error response from daemon" in done.stderr
+    assert health(url)["version"] == FIRST
+
+
+def digest_of(url: str, repository: str) -> str:
+    """The digest of the image that a repository of the embedded registry is seeded with."""
+    ecr = boto3.client("ecr", "us-west-2", endpoint_url=url, aws_access_key_id="local", aws_secret_access_key="local")
+    (image,) = ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": "v0"}])["imageDetails"]
+    return str(image["imageDigest"])
 
 
 def test_the_token_does_not_stay_on_the_machine(url: str, invoke: Invoke, tmp_path: Path) -> None:
