@@ -26,6 +26,12 @@ lint: setup
 test: lint ## Lint, types, unit and end-to-end tests
 	$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
+coverage: setup ## Run the tests with the lines that they reach, also of the processes that they start
+	$(BIN)/pytest --numprocesses=3 --dist=worksteal --cov --cov-report=term-missing:skip-covered
+
+mutants: setup ## Change the code in small ways and show the changes that no test notices; WHERE: files or folders
+	$(BIN)/python -m tests.mutants $(WHERE)
+
 docs: setup ## Write docs/tasks/ from the tasks' own help
 	$(BIN)/python docs/generate.py
 
@@ -50,4 +56,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test docs bench-startup bench-release lock clean
+.PHONY: help setup deploy lint test coverage mutants docs bench-startup bench-release lock clean

@@ -98,6 +98,9 @@ def test_a_file_is_written_whole_under_any_name(name: str, tmp_path: Path) -> No
         assert path.read_bytes() == content
 
     assert list(path.parent.iterdir()) == [path]
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644 & ~umask
 
 
 @pytest.mark.parametrize(("mode", "umask", "found"), [(0o644, 0o022, 0o644), (0o644, 0o077, 0o600), (0o600, 0, 0o600)])

@@ -85,7 +85,7 @@ def get(port: int, timeout: float = 5, most: int = http.MOST, host: str = "127.0
 )
 def test_an_answer_has_one_deadline_however_slowly_it_comes(parts: list[bytes]) -> None:
     """A byte now and then does not put it off."""
-    with serving(saying(*parts, pause=0.1 if len(parts) > 1 else 3)) as port:
+    with serving(saying(*parts, pause=0.1 if len(parts) > 1 else 1.2)) as port:
         began = time.monotonic()
         with pytest.raises(Unreachable, match=r"^no whole answer after 0.5 s$"):
             get(port, timeout=0.5)
@@ -232,7 +232,8 @@ def test_only_what_reads_is_redirected() -> None:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and a certificate for localhost that nobody has signed, in one file."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
-    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,DNS:site.example"
+    names = "subjectAltName=DNS:localhost,DNS:site.example"
+    words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext {names}"
     done = subprocess.run(
         ["openssl", *words.split(), "-keyout", "-", "-out", "-"], capture_output=True, check=True, env=os.environ
     )

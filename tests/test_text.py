@@ -94,6 +94,7 @@ def test_in_actions_nothing_is_a_command(given: str) -> None:
 @given(anything)
 def test_a_document_keeps_its_values(given: str) -> None:
     """JSON that the runner cannot take up is still the same JSON."""
+    assert not re.search(r"::|##\[", text.document(json.dumps({"said": given, "::": [given]})))
     assert json.loads(text.document(json.dumps({"said": given, "::": [given]}))) == {"said": given, "::": [given]}
 
 
@@ -149,6 +150,11 @@ def test_a_block_of_markdown_holds_its_text_in_whole(given: str) -> None:
     assert re.fullmatch(r"<pre>[^<>]*</pre>", block, re.S)
     assert "@" not in block
     assert acts(block) == []
+
+
+def test_a_block_of_markdown_is_shown_as_it_is() -> None:
+    """Quotes, lines and signs of markdown stay readable in the raw page."""
+    assert text.markdown_block('it\'s "so"\n* a <b> & c') == '<pre>it\'s "so"\n* a &lt;b&gt; &amp; c</pre>'
 
 
 @given(anything)
