@@ -64,16 +64,20 @@ class Expectation:
 class Healthy(Report):
     """What runs now. changed_from: the other version that answered last on the way, empty if none did.
 
-    where: the environment, or the URL that was asked instead of its own. note: how far this can be trusted, or empty.
+    where: the environment, or the URL that was asked instead of its own. answers: false where ECS wants no task, so
+    that nothing can answer. note: how far this can be trusted, or empty.
     """
 
     environment: str
     version: str
     changed_from: str
     where: str
+    answers: bool = True
     note: str = ""
 
     def line(self) -> str:
+        if not self.answers:
+            return f"{self.where} has {versions.short(self.version)} deployed; no task is desired, so nothing answers"
         change = f" (was {versions.short(self.changed_from)})" if self.changed_from else ""
         note = f", {self.note}" if self.note else ""
         return f"{self.where} runs {versions.short(self.version)}{change}{note}"
@@ -153,8 +157,8 @@ def wait(plan: Expectation, look: Callable[[], Service] | None = None, *, clock:
     watch, deadline = Watch(plan, look, clock), clock.now() + plan.timeout
     matches, other = 0, ""
 
-    def healthy(note: str = "") -> Healthy:
-        return Healthy(plan.environment, plan.version, other, plan.where, note)
+    def healthy(*, answers: bool = True) -> Healthy:
+        return Healthy(plan.environment, plan.version, other, plan.where, answers, watch.note)
 
     def ask() -> tuple[str, Healthy | None]:
         nonlocal matches, other
@@ -167,14 +171,14 @@ def wait(plan: Expectation, look: Callable[[], Service] | None = None, *, clock:
         other = found if found not in ("", plan.version) else other
         watch.look_if_due(now=matches >= MATCHES)
         if watch.wants_no_task:
-            return line, healthy("ECS is done, but no task is desired, so nothing answers")
-        return line, healthy(watch.note) if matches >= MATCHES and watch.agrees else None
+            return line, healthy(answers=False)
+        return line, healthy() if matches >= MATCHES and watch.agrees else None
 
     try:
         return waiting.wait(ask, seconds=plan.timeout, every=INTERVAL, clock=clock)
     except TimedOut as error:
         if matches >= MATCHES and watch.blind:
-            return healthy(watch.note)
+            return healthy()
         version, after = versions.short(plan.version), f"after {plan.timeout:g} s"
         answers = f"{plan.where} does not run {version} {after}: {error}."
         if matches >= MATCHES:
@@ -263,6 +267,8 @@ def raise_if_lost(where: str, target: Target, service: Service, seen: Deployment
     why = rollout.explain(service, since) or "ECS gives no reason"
     if verdict is Verdict.ROLLED_BACK:
         raise RolledBack(f"{what} was rolled back, the version before it runs: {why}.")
+    if verdict is Verdict.FAILED and not service.breaker:
+        why += ". No circuit breaker takes it back: deploy the version before it"
     if verdict in (Verdict.FAILED, Verdict.SUPERSEDED):
         raise DeployError(f"{what} {verdict.value}: {why}.")
     return verdict

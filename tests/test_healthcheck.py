@@ -181,7 +181,10 @@ def test_a_rollout_that_is_not_done_at_the_time_out_is_said(answers: tuple[Stand
     ("now", "said"),
     [
         (service(deployment(NEW, state="FAILED", reason="no memory")), "failed: no memory"),
-        (service(deployment(NEW, state="IN_PROGRESS", failed=40), breaker=False), "failed: 40 tasks failed"),
+        (
+            service(deployment(NEW, state="IN_PROGRESS", failed=40), breaker=False),
+            "40 tasks failed. No circuit breaker",
+        ),
     ],
     ids=["ECS says so", "no breaker ends it"],
 )
@@ -201,7 +204,7 @@ def test_a_service_that_wants_no_task_is_deployed_and_nothing_answers(answers: t
 
     healthy = wait(server.url, look=showing(service(deployment(NEW, desired=0, running=0))))
 
-    assert healthy.line() == "dev runs bbbbbbb, ECS is done, but no task is desired, so nothing answers"
+    assert healthy.line() == "dev has bbbbbbb deployed; no task is desired, so nothing answers"
 
 
 def test_the_answers_alone_decide_where_ecs_cannot_be_asked(

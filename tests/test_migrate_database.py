@@ -88,3 +88,39 @@ def test_a_dry_run_shows_both_payloads_and_reads_no_logs(cloud: EmbeddedCloud, i
     assert '"command": "deploy"' in done.stderr
     assert '"command": "runtask"' in done.stderr
     assert cloud.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["migrate-database", "--digest="], "--digest must be sha256:"),
+        (["migrate-database", "--tag=v0", f"--digest=sha256:{'a' * 64}"], "--digest names the image instead of --tag"),
+        (["migrate-database", "--tag=v0", "--image-uri=r.io/a:v0"], "--image-uri names the whole image"),
+        *(
+            (["run-task", "--service", odd], "is not the name of an ECS service")
+            for odd in ("", "a\n::error::b", "a\n")
+        ),
+        (["run-task", "--function-name", "f\n"], "is not the name of a Lambda function"),
+        (["run-task", "--qualifier", "<"], "is not a version or an alias"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_any_request(
+    words: list[str], said: str, cloud: EmbeddedCloud, invoke: Invoke
+) -> None:
+    """With exit code 2, whichever step of the row it is."""
+    done = invoke(*words, **cloud.env, GITHUB_SHA="v0")
+
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert cloud.requests() == []
+
+
+def test_the_logs_are_read_where_the_container_writes_them(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Its log configuration may name another region than the environment's."""
+    options = {"awslogs-group": "/far", "awslogs-region": "eu-west-1", "awslogs-stream-prefix": "migrate"}
+    change(cloud, logConfiguration={"logDriver": "awslogs", "options": options})
+
+    done = migrate(invoke, cloud)
+
+    assert done.returncode == 0, done.stderr
+    assert f"  | {MIGRATE} is done" in done.stderr
