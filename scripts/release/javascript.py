@@ -44,6 +44,7 @@ TESTED = re.compile(r"\s*\.\s*(?:test|exec)\s*\(")
 OPERATOR = re.compile(
     r"(?:^|[^\w$.])(?:return|typeof|case|do|else|in|instanceof|new|void|delete|throw|yield|await|default|extends)$"
 )
+LONGEST_OPERATOR = len(" instanceof")
 # How much code before a string or a slash is looked at, in characters.
 REACH = 160
 LONGEST = 1024
@@ -196,9 +197,9 @@ class _Lexer:
         """Where the regular expression ends that begins here; 0 where the slash divides."""
         before = self._context(self.at).rstrip()
         closed = before.endswith((")", "}"))
-        if not closed and _ends_value(before):
+        if self.patience <= 0 or (not closed and _ends_value(before)):
             return 0
-        found = REGEX.match(self.text, self.at) if self.patience > 0 else None
+        found = REGEX.match(self.text, self.at)
         # Behind a bracket that may end a value as well as a condition or a block, an expression that nothing is
         # assigned from: only a call of its methods is of use there.
         if found and (not closed or TESTED.match(self.text, found.end())):
@@ -217,5 +218,6 @@ def _ends_value(code: str) -> bool:
     if not code:
         return False
     if code[-1].isalnum() or code[-1] in "_$":
-        return not OPERATOR.search(code)
-    return code[-1] in "]\"'`/." or code.endswith(("++", "--"))
+        return not OPERATOR.search(code, max(0, len(code) - LONGEST_OPERATOR))
+    # 1./2 divides, [.../a/.exec(b)] does not.
+    return (code[-1] in "]\"'`/." and not code.endswith("...")) or code.endswith(("++", "--"))

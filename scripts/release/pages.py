@@ -71,7 +71,7 @@ class Page:
 def read(text: str) -> Page:
     """Take a page apart."""
     page = Page()
-    if _depth(text) > DEEPEST:
+    if text.count("<") > DEEPEST and _depth(text) > DEEPEST:
         return page
     for node in LexborHTMLParser(text).css(INTERESTING):
         given = {name: value for name, value in node.attributes.items() if value}

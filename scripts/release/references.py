@@ -27,7 +27,9 @@ WEB_MANIFESTS = (".webmanifest", "manifest.json")
 LARGEST, LARGEST_SCRIPT = 8 << 20, 64 << 20
 # How many files a message names.
 SHOWN = 10
-# URLs that are never the site's own, some of them megabytes long; and what a template engine has still to fill in.
+# In characters. A key has at most 1,024 bytes, each of which takes three characters in a URL.
+LONGEST_URL = 8192
+# URLs that are never the site's own, and what a template engine has still to fill in.
 NOT_OURS = re.compile(r"\s*(?:data|blob|about|javascript|mailto|tel|https?):|.*(?:\{\{|<%|\$\{)", re.IGNORECASE)
 
 
@@ -182,7 +184,7 @@ def _resolved(urls: Iterable[str], base: str, root: str, certainty: Certainty = 
 
 def _key(url: str, base: str, root: str) -> str:
     """The key of a URL; empty for another origin's, a part of the page, and what has no ending: a folder, a route."""
-    if NOT_OURS.match(url):
+    if NOT_OURS.match(url) or url.strip()[:1] in ("", "#", "?"):
         return ""
     parts = urlsplit(_join(base, url))
     address = f"{parts.scheme}://{parts.netloc}{parts.path}"
@@ -191,7 +193,9 @@ def _key(url: str, base: str, root: str) -> str:
 
 
 def _join(base: str, url: str) -> str:
-    """A URL made absolute as a browser does; empty for what is no URL."""
+    """A URL made absolute as a browser does; empty for what is no URL, and for one that is too long for a key."""
+    if len(url) > LONGEST_URL:
+        return ""
     path, mark, rest = url.strip().partition("?")
     try:
         joined = urljoin(base, path.replace("\\", "/") + mark + rest)

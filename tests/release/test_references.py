@@ -1,0 +1,467 @@
+"""What a build references: read from tokens, the build's own files told from everything else, and what is missing."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scripts.frame.errors import Refused
+from scripts.release import bundles, javascript, pages, references, styles
+from scripts.release.references import Certainty
+from scripts.release.site import File, Site
+from tests.conftest import EmbeddedCloud, Invoke
+
+BUILDS = sorted((Path(__file__).parent / "builds").glob("*.json"))
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., Site]:
+    """`build({"index.html": "<p>"})`: a folder that holds these files, and index.html in any case."""
+
+    def make(files: dict[str, str]) -> Site:
+        found = {}
+        for key, text in {"index.html": "", **files}.items():
+            path = tmp_path / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            found[key] = File(str(path), path.stat().st_size, hashlib.sha256(text.encode()).hexdigest())
+        return Site(str(tmp_path), found)
+
+    return make
+
+
+def missing(site: Site, base: str = "/") -> dict[str, Certainty]:
+    """The keys that a site lacks, and how sure that is."""
+    return {one.key: one.certainty for one in references.missing(site, base)}
+
+
+def split(words: str) -> set[str]:
+    """The words of a text."""
+    return set(words.split())
+
+
+PAGES = [
+    ('<script src="a.js"></script><script src=/b.js defer></script>', "sub/a.js b.js"),
+    ('<link rel=stylesheet href="a.css?v=1#x"><link REL="Shortcut ICON" href=../i.ico>', "sub/a.css i.ico"),
+    ('<link rel="modulepreload" href="/a.js"><link rel=preload as=font href=f.woff2 crossorigin>', "a.js sub/f.woff2"),
+    ('<link rel=preload as=image imagesrcset="a.png 1x, b.png 2x" href="c.png">', "sub/a.png sub/b.png sub/c.png"),
+    ('<link rel="apple-touch-icon" href="/t.png"><link rel="manifest" href="/site.webmanifest">',
+     "t.png site.webmanifest"),
+    ('<img src="a.png" srcset="b.png, c.png 1.5x , d.png 2x"><img srcset=",e.png 100w,">',
+     "sub/a.png sub/b.png sub/c.png sub/d.png sub/e.png"),
+    ('<img srcset="data:image/png;base64,aa,bb 1x, /a,b.png 2x, c.png calc(1, 2), d.png">',
+     "a,b.png sub/c.png sub/d.png"),
+    ('<picture><source srcset="/a.avif 1x"><img src="/a.png"></picture>', "a.avif a.png"),
+    ('<video src=v.mp4 poster="/p.jpg"><track src=t.vtt></video><audio src=s.mp3></audio>',
+     "sub/v.mp4 p.jpg sub/t.vtt sub/s.mp3"),
+    ('<object data="/o.svg"></object><embed src="/e.pdf"><iframe src="/f.html"></iframe>', "o.svg e.pdf f.html"),
+    ('<svg><use href="/s.svg#a"/><use xlink:href="#b"/><image href="i.png"/></svg>', "s.svg sub/i.png"),
+    ('<noscript><img src="/n.png"></noscript>', "n.png"),
+    ("<style>@import 'a.css'; b { background: url(/b.png) }</style><p style=\"background:url('c.png')\">",
+     "sub/a.css b.png sub/c.png"),
+    ('<base href="/app/"><script src="a.js"></script><style>b{c:url(d.png)}</style>', "app/a.js app/d.png"),
+    ('<base href="../"><base href="/x/"><img src="a.png">', "a.png"),
+    ('<base href="https://cdn.example/"><img src="a.png"><script src="/b.js"></script>', ""),
+    ('<base href="http://[::1"><img src="a.png">', "sub/a.png"),
+    ('<script type="module">import "./a.js"; import("/b.js")</script>', "sub/a.js b.js"),
+    ('<script>new Worker("w.js"); navigator.serviceWorker.register("/sw.js")</script>', "sub/w.js sw.js"),
+    ('<script type="importmap">{"imports":{"a":"/a.js","b":"//x/b.js","c/":"/c/"},"scopes":{"/s/":{"d":"./d.js"}}}'
+     "</script>", "a.js sub/d.js"),
+    ('<script type="importmap">[1,{"imports":3}</script>', ""),
+    ('<script type="application/json">{"a":"import \'./a.js\'"}</script><script type=a/b>import"./b.js"</script>',
+     ""),
+    ('<script nomodule id="vite-legacy-entry" data-src="/l.js">System.import(x)</script>', "l.js"),
+    ("<!-- <img src=a.png> --><textarea><img src=b.png></textarea><title><img src=c.png></title>", ""),
+    ("<!--[if IE]><script src=ie.js></script><![endif]-->", ""),
+    ('<a href="/help/">h</a><a href=a.pdf></a><area href=b.html><form action="c.html"></form>', ""),
+    ('<link rel=canonical href="/d.html"><link rel="alternate" href="/feed.xml"><link rel=next href=2.html>', ""),
+    ('<link rel=preload as=fetch href=/api/v1/user><link rel=preload href="/api/user.json">', ""),
+    ('<link rel=prefetch href="/help.html"><link rel="dns-prefetch" href="//x.example">', ""),
+    ('<img src="https://x.example/a.png"><img src="//x.example/b.png"><img src="data:image/png;base64,x/y.png">', ""),
+    ('<img src=""><img src="#a.b"><img src="?a.b"><img src><iframe src="about:blank"></iframe>', ""),
+    ('<iframe src="javascript:a.b"></iframe><img src="blob:a.b"><embed src="mailto:a@b.example">', ""),
+    ('<img src="/api/avatar"><iframe src="/embed/"></iframe><script src="/config"></script>', ""),
+    ('<img src="{{ logo }}.png"><img src="<%= a %>.png"><img src="/${b}.png">', ""),
+    ('<img src="a%20b.png"><img src="/%5Bc%5D.png"><img src="d&amp;e.png"><img src="f.png&#63;g">',
+     "sub/a_b.png [c].png sub/d&e.png sub/f.png"),
+    ('<img src=" /a.png\n"><img src="..\\b.png"><img src="./c/../d.png"><img src="/../../e.png">',
+     "a.png b.png sub/d.png e.png"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("html", "keys"), PAGES, ids=[html[:50] for html, _ in PAGES])
+def test_a_page_is_read_as_a_browser_reads_it(html: str, keys: str) -> None:
+    """Elements, attributes, inline styles and scripts; links that people follow and other origins are not ours."""
+    found = set(references.references_in("sub/page.html", html))
+
+    assert {key.replace(" ", "_") for key in found} == split(keys)
+
+
+STYLES = [
+    ("a{b:url(c.png)} a{b:url( \"d.png\" )} a{b:URL('/e.png')}", "css/c.png css/d.png e.png"),
+    ("@import 'a.css'; @import \"b.css\" screen; @import url(c.css) layer(d); @IMPORT /* x */ 'e.css';",
+     "css/a.css css/b.css css/c.css css/e.css"),
+    ("a{b:url('a(1).png')} a{b:url(b\\(2\\).png)} a{b:url('c;{}.png')}", "css/a(1).png css/b(2).png css/c;{}.png"),
+    ("a{b:image-set('a.png' 1x, url(b.png) type(\"image/c.png\") 2x); b:-webkit-image-set(url('d.png') 1x)}",
+     "css/a.png css/b.png css/d.png"),
+    ("@font-face{src:url(f.eot?#iefix) format('embedded'), url(f.woff2)}", "css/f.eot css/f.woff2"),
+    ("@media print{@supports (a:b){c{d:url(../e.png)}}}", "e.png"),
+    ("/* url(old.png) */ a{b:c} /* @import 'd.css'; */", ""),
+    ("a{content:\"see url(docs.png)\"} b{content:'@import \"c.css\"'}", ""),
+    ("a{content:\"\\\"\"; b:url(c.png)} d{e:'/*'; f:url(g.png); h:'*/'}", "css/c.png css/g.png"),
+    ("a{b:url(\"data:image/svg+xml,%3Csvg fill='url(%23g)'%3E\")} c{d:url(e.png)}", "css/e.png"),
+    ("a{b:url(data:image/svg+xml;utf8,<svg/>;x)} c{d:url(e.png)}", "css/e.png"),
+    ("a{b:url(#id)} c{d:url(filter.svg#id)} e{f:url()} g{h:url('')}", "css/filter.svg"),
+    ("a{b:url(https://x.example/c.png)} d{e:url(//x.example/f.png)} @import url(//x.example/css?a=b.c);", ""),
+    ("a{b:url(c d.png)} e{f:url(g.png)}", "css/g.png"),
+    ("a{b:c('d.png'); --url: e; f:var(--url(g.png))}", ""),
+    ("a{b:url(//x.example/*c.png)} d{e:url(f.png)}", "css/f.png"),
+    ("@namespace svg \"http://x.example/a.b\"; @charset \"utf-8\"; a{b:url(c.png", "css/c.png"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("css", "keys"), STYLES, ids=[css[:50] for css, _ in STYLES])
+def test_a_style_sheet_is_read_by_its_tokens(css: str, keys: str) -> None:
+    """URLs are URLs, and strings, comments and data are not."""
+    assert set(references.references_in("css/a.css", css)) == split(keys)
+
+
+SCRIPTS = [
+    # Imports, in each form that bundlers write.
+    ('import{a}from"./a.js";import b from\'../b.js\';import"/c.mjs";export*from"./d.js"', "js/a.js b.js c.mjs js/d.js"),
+    ('import("./a.js");x.import("./b.js");import(/* webpackChunkName: "c" */ "./c.js");import ( `./d.js` )',
+     "js/a.js js/b.js js/c.js js/d.js"),
+    ("import a from // why\n'./a.js';import/**/'./b.js'", "js/a.js js/b.js"),
+    ('import d from "./a.json" with {type:"json"};export {e} from "./caf\\u00e9-\\x41.js"', "js/a.json js/café-A.js"),
+    ('import "vue";import "lodash.js";import "https://x.example/a.js";import("//x.example/b.js")', ""),
+    ('import("./locale/"+l+".js");import("./a.js"+q);import(`./${b}.js`);import(c)', ""),
+    ('import("./api/user");import("/route")', ""),
+    # What is no code, or no import.
+    ('const a="import B from \'./b.js\'",c=\'import("./c.js")\';', ""),
+    ("const a=`import B from './b.js'`,c=`\n// ${`import \"./c.js\"`}`", ""),
+    ('// import "./a.js"\n/* import("./b.js") */ throw Error("from \\"./c.js\\"")', ""),
+    ('// from\n"./a.js";/* import */"./b.js";f(/* import( */"./c.js")', ""),
+    ('Array.from("./a.js");reimport("./b.js");$import("./c.js");const d="./d.js";from("./e.js")', ""),
+    # Templates, nested, and the code in them.
+    ('`${import("./a.js")}`;`a${`b${{c:import("./b.js")}}`}d`;import"./c.js"', "js/a.js js/b.js js/c.js"),
+    ("`\\`${1}`;import'./a.js';`\\${`;import'./b.js'", "js/a.js js/b.js"),
+    # Regular expressions and division.
+    ("x=/[\"'`]/;import'./a.js'", "js/a.js"),
+    ("x=/[/\"]/g.test(y);import'./a.js'", "js/a.js"),
+    ("if(a)/[\"']/.test(b)&&c();import'./a.js'", "js/a.js"),
+    ("a={}\n/\"/.exec(b);import'./a.js'", "js/a.js"),
+    ("return/\"/;case/'/:import'./a.js'", "js/a.js"),
+    ("x=[.../\"/.exec(y)];import'./a.js'", "js/a.js"),
+    ("x=>/\"/;!/'/;a&&/`/;import'./a.js'", "js/a.js"),
+    ("x=a/2;y=(a+b)/\"'\".length;z=c[0]/4;import'./a.js'", "js/a.js"),
+    ("x=a++/2+'/';y=b.return/2+\"/\";z=1./2+'/';import'./a.js'", "js/a.js"),
+    ("x=a /* b */ / 2 + '/';import'./a.js'", "js/a.js"),
+    ("x=/a/g/2+'/';y=\"a\"/2+'/';z=`a`/2+'/';import'./a.js'", "js/a.js"),
+    ("a = b\n/ c / '/';import'./a.js'", "js/a.js"),
+    ("x='\\\\';y='\\\n';import'./a.js'", "js/a.js"),
+    ("x='unclosed\nimport'./a.js'", "js/a.js"),
+    # URLs that are relative to the script, workers, Vite's and SystemJS's lists.
+    ('new URL("a.png",import.meta.url);new URL(`./b.bin`, import.meta.url).href;new URL("c.js",""+import.meta.url)',
+     "js/a.png js/b.bin js/c.js"),
+    ('new URL("a.png",t.meta.url);new URL("b.js",document.currentScript&&c||document.baseURI)', "js/a.png js/b.js"),
+    ('new URL("/v1.0/user.json",api);new URL("a.png",base);new URL("b.png")', ""),
+    ('new Worker(new URL("/a/w.js",import.meta.url),{type:"module"});new Worker("/w.js");new SharedWorker(\'/s.js\')',
+     "a/w.js w.js s.js"),
+    ('navigator.serviceWorker.register("/sw.js",{scope:"/"});new Worker("relative-to-the-page.js")', "sw.js"),
+    ('importScripts("a.js","./b.js","https://x.example/c.js")', "js/a.js js/b.js"),
+    ('System.register(["./a.js","../b.js"],function(e){});System.register("n",["./c.js"],f)', "js/a.js b.js js/c.js"),
+    ('const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=["assets/a.js","assets/b.css"])))=>i.map(i=>d[i]);',
+     "assets/a.js assets/b.css"),
+    ('const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=["./a.js","../b.css"])))=>i;const x=["./c.js"]',
+     "js/a.js b.css"),
+    ('function __vite__mapDeps(i){if(!__vite__mapDeps.viteFileDeps){__vite__mapDeps.viteFileDeps=["js/a.js"]}}',
+     "js/a.js"),
+    # A string that only looks like a bundler's file is a guess, and not given to others.
+    ('const a="/assets/logo-Dk3l_9aZ.svg";e.exports=n.p+"static/media/b.0a1b2c3d.png"', ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "keys"), SCRIPTS, ids=[script[:50] for script, _ in SCRIPTS])
+def test_a_script_is_read_by_its_lexical_structure(script: str, keys: str) -> None:
+    """Strings are known to be strings, and code to be code."""
+    assert set(references.references_in("js/a.js", script)) == split(keys)
+
+
+def test_the_lists_of_a_bundler_are_relative_to_the_folder_of_its_build() -> None:
+    """Vite lists `assets/…` from the root of its build, wherever in the site that is; with a dot, from the script."""
+    script = 'const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=["assets/b.js","./c.js"])))=>i'
+
+    assert set(references.references_in("app/assets/a.js", script)) == {"app/assets/b.js", "app/assets/c.js"}
+    assert set(references.references_in("a.js", script)) == {"assets/b.js", "c.js"}
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ('a="/assets/logo-Dk3l_9aZ.svg"', {"assets/logo-Dk3l_9aZ.svg"}),
+        ('n.p+"static/media/b.0a1b2c3d4e.png"', {"static/media/b.0a1b2c3d4e.png"}),
+        ('["static/chunks/0a1b2c3d4e5f.js","./x-B1c2D3e4.js"]',
+         {"static/chunks/0a1b2c3d4e5f.js", "assets/x-B1c2D3e4.js"}),
+        ('a="/img/logo.png"', {"img/logo.png"}),
+        # Names that a script only talks about: a module's, a locale's, an API's, one in a folder that is not there.
+        ('{"./af.js":1,"./zh-cn.js":2,"./datepicker-extended.js":3}', set()),
+        ('a="react/cjs/react.production.min.js",b="/api/v1/export.pdf",c="/logo.png"', set()),
+        ('a="/elsewhere/logo-Dk3l_9aZ.svg",b="/other/logo.png"', set()),
+        ('a="/assets/logo-Dk3l_9aZ.svg"+b,c=`see /assets/logo-Dk3l_9aZ.svg`', set()),
+    ],
+)  # fmt: skip
+def test_a_string_in_the_form_of_a_bundled_file_is_a_guess(
+    build: Callable[..., Site], script: str, found: set[str]
+) -> None:
+    """It is told of where its folder is in the build, so that a picture that a script imports is not lost unnoticed."""
+    folders = {f"{folder}/there.txt": "" for folder in ("assets", "static/media", "static/chunks", "img")}
+    site = build({"index.html": "<script src=/assets/a.js></script>", "assets/a.js": script, **folders})
+
+    assert missing(site) == dict.fromkeys(found, Certainty.GUESSED)
+
+
+MANIFESTS = [
+    # Create React App, webpack-manifest-plugin, and what is optional.
+    ("asset-manifest.json", {"files": {"main.js": "/js/a.js", "a.js.map": "/js/a.js.map", "x": "//cdn.example/b.js",
+                                       "l": "/js/a.js.LICENSE.txt"}, "entrypoints": ["js/a.js"]}, "js/a.js"),
+    ("asset-manifest.json", {"main.js": "./js/a.js", "main.css": "css/a%20b.css"}, "js/a.js css/a%20b.css"),
+    ("app/asset-manifest.json", {"files": {"main.js": "./a.js"}}, "app/a.js"),
+    # Vite since 5, and before.
+    (".vite/manifest.json", {"src/a.js": {"file": "assets/a.js", "css": ["assets/a.css"], "assets": ["assets/[b].png"],
+                                          "imports": ["_shared.js"], "dynamicImports": ["src/c.js"], "isEntry": True}},
+     "assets/a.js assets/a.css assets/[b].png"),
+    ("manifest.json", {"src/a.js": {"file": "assets/a.js", "src": "src/a.js"}}, "assets/a.js"),
+    ("app/.vite/manifest.json", {"a": {"file": "a.js"}}, "app/a.js"),
+    # Angular's service worker.
+    ("ngsw.json", {"assetGroups": [{"urls": ["/a.js"]}], "hashTable": {"/a.js": "", "/i.png": ""}},
+     "a.js i.png"),
+    # Others that are called so: a web app manifest is followed from a page alone.
+    ("manifest.json", {"name": "x", "icons": [{"src": "missing.png"}]}, ""),
+    ("data/manifest.json", {"a": {"file": "b.csv"}, "c": 1}, ""),
+    ("ngsw.json", {"hashTable": ["/a.js"]}, ""),
+    ("asset-manifest.json", {"files": 1}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "document", "keys"), MANIFESTS)
+def test_the_manifest_of_a_bundler_is_believed(
+    build: Callable[..., Site], key: str, document: object, keys: str
+) -> None:
+    """Each file that it lists must be there, whatever else references it; source maps and licences need not."""
+    assert missing(build({key: json.dumps(document)})) == dict.fromkeys(split(keys), Certainty.CERTAIN)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"files":', "[]", "null", "\ufeff{}", "\x00"])
+@pytest.mark.parametrize("key", ["asset-manifest.json", ".vite/manifest.json", "ngsw.json", "manifest.json"])
+def test_a_file_that_is_only_called_a_manifest_lists_nothing(key: str, text: str) -> None:
+    """No JSON, or another document."""
+    assert bundles.references(key, text) == []
+
+
+def test_the_pictures_of_a_web_app_are_needed(build: Callable[..., Site]) -> None:
+    """Where a page links its manifest: icons, screenshots and those of shortcuts, relative to the manifest."""
+    document = {
+        "start_url": "/start.html",
+        "icons": [{"src": "a.png"}, {"src": "/b.png"}, 3],
+        "screenshots": [{"src": "https://x.example/c.png"}],
+        "shortcuts": [{"url": "/d.html", "icons": [{"src": "e.png"}]}],
+    }
+    site = build(
+        {"index.html": '<link rel="manifest" href="/web/manifest.json">', "web/manifest.json": json.dumps(document)}
+    )
+
+    assert set(missing(site)) == {"web/a.png", "b.png", "web/e.png"}
+
+
+def test_every_page_is_followed(build: Callable[..., Site]) -> None:
+    """A file that another page than index.html needs, through a style sheet that only a script names."""
+    site = build(
+        {
+            "help/index.html": "<script type=module src=a.js></script>",
+            "help/a.js": 'const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=["./a.css"])))=>i',
+            "help/a.css": "a{b:url(missing.png)}",
+            "iframe.htm": "<script src=./gone.js></script>",
+        }
+    )
+
+    with pytest.raises(Refused) as refused:
+        references.check(site)
+    assert "gone.js (in iframe.htm)" in str(refused.value)
+    assert "help/missing.png (in help/a.css, for help/index.html)" in str(refused.value)
+
+
+def test_what_an_import_map_replaces_need_not_be_there(build: Callable[..., Site]) -> None:
+    """Scripts import the plain name, the map of their page gives the file; what the map gives must be there."""
+    page = '<script type="importmap">{"imports":{"/js/b.js":"/js/b-1.js"}}</script>'
+    page += "<script type=module src=/js/a.js></script>"
+    site = build({"index.html": page, "js/a.js": "import './b.js'"})
+
+    assert missing(site) == {"js/b-1.js": Certainty.CERTAIN}
+
+
+def test_what_only_scripts_name_is_a_warning(build: Callable[..., Site], capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, ten files, and a count of the others."""
+    script = "".join(f'import("./chunk{number}.js");' for number in range(13))
+    site = build({"index.html": "<script type=module src=a.js></script>", "a.js": script})
+
+    references.check(site)
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: scripts of the build name files that are not in ")
+    assert "chunk0.js (in a.js, for index.html)" in line
+    assert line.endswith("chunk9.js (in a.js, for index.html) and 3 more")
+
+
+def test_what_pages_need_is_refused(build: Callable[..., Site]) -> None:
+    """Exit code 2, one sentence with the file and the page, ten files, and a count of the others."""
+    site = build({"index.html": "".join(f"<img src=a{number}.png>" for number in range(12))})
+
+    with pytest.raises(Refused) as refused:
+        references.check(site)
+    assert refused.value.exit_code == 2
+    assert f"names files that are not in {site.folder}: a0.png (in index.html), " in str(refused.value)
+    assert str(refused.value).endswith("a9.png (in index.html) and 2 more.")
+
+
+def test_what_others_own_may_be_allowed(build: Callable[..., Site]) -> None:
+    """Patterns of keys that the build is not meant to hold."""
+    site = build({"index.html": "<script src=/env.js></script><img src=/docs/a.png>"})
+
+    references.check(site, allowed=["env.js", "docs/*"])
+    with pytest.raises(Refused, match=r"not in .*: env\.js"):
+        references.check(site, allowed=["docs/*"])
+
+
+def test_a_build_for_another_path_is_told_so(build: Callable[..., Site]) -> None:
+    """It is whole where it is served at the path that it was built for."""
+    site = build(
+        {"index.html": "<script src=/app/a.js></script><link rel=icon href=/app/i.ico>", "a.js": "", "i.ico": ""}
+    )
+
+    references.check(site, base="/app/")
+    with pytest.raises(Refused, match="the build is made to be served at /app/, not at /"):
+        references.check(site)
+
+
+def test_odd_names_are_found(build: Callable[..., Site]) -> None:
+    """Names that need escaping in URLs, as the files that reference and the files that are referenced."""
+    site = build(
+        {
+            "index.html": "<img src='a%20b/c%23d%3Fe%25.png'><script src='a%20b/%5Bslug%5D.js'></script>",
+            "a b/c#d?e%.png": "",
+            "a b/[slug].js": "import './caf%C3%A9.js'",
+            "a b/café.js": "",
+            "x?y#z%/page.html": "<img src=i.png>",
+            "x?y#z%/i.png": "",
+        }
+    )
+
+    assert missing(site) == {}
+
+
+@pytest.mark.parametrize("path", BUILDS, ids=lambda path: path.stem)
+def test_a_real_build_is_whole_and_each_of_its_files_is_needed(
+    path: Path, build: Callable[..., Site], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recorded from real bundlers: it passes, and without any one file it is refused, or warned of as recorded."""
+    recorded = json.loads(path.read_text())
+    site = build(recorded["files"])
+    references.check(site, base=recorded["base"])
+    assert capsys.readouterr().err == ""
+
+    for key in recorded["files"].keys() - {"index.html"}:
+        less = Site(site.folder, {other: file for other, file in site.files.items() if other != key})
+        found = missing(less, recorded["base"])
+        if key in recorded["not_needed"] or key.endswith(".map"):
+            assert found == {}
+        else:
+            assert set(found) == {key}
+            assert (found[key] is Certainty.CERTAIN) == (key not in recorded["needed_by_scripts"]), key
+
+
+def test_a_release_is_refused_or_warned_of(cloud: EmbeddedCloud, invoke: Invoke, build: Callable[..., Site]) -> None:
+    """From the command line: nothing is written where a page is broken, and all where only a script may be."""
+    site = build({"index.html": "<script type=module src=a.js></script>", "a.js": "import('./b.js')"})
+    words = ("release-static", "--no-build", f"--build-dir={site.folder}")
+
+    warned = invoke(*words, **cloud.env)
+    build({"index.html": "<script src=c.js></script>"})
+    puts = len(cloud.requests("s3", "PutObject"))
+    refused = invoke(*words, **cloud.env)
+
+    assert warned.returncode == 0, warned.stderr
+    assert "b.js (in a.js, for index.html)" in warned.stderr
+    assert refused.returncode == 2
+    assert "c.js (in index.html)" in refused.stderr.splitlines()[-1]
+    assert len(cloud.requests("s3", "PutObject")) == puts
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "script": lambda text: list(javascript.references(text)),
+    "style": lambda text: list(styles.references(f"a{{b:url(c)}}{text}")),
+    "style in one piece": lambda text: list(styles.references(f"url({text}")),
+    "page": pages.read,
+    "srcset": lambda text: list(pages.srcset(text)),
+    "web manifest": pages.web_manifest,
+    "bundler's manifest": lambda text: bundles.references("asset-manifest.json", text),
+    "key": lambda text: list(references.references_in(text, text)),
+    "script in a page": lambda text: list(references.references_in("a.html", f"<base href='{text}'><script>{text}")),
+}  # fmt: skip
+PIECES = [
+    *"<>/\\'\"`(){}[];:,.=$*!@#?&% \n\r\t\0é\u2028\ud83d🎉-+_",
+    *("//", "/*", "*/", "${", "<!--", "-->", "]]>", "url(", "@import", "image-set(", "import(", "from", "new URL("),
+    *("import.meta.url", "__vite__mapDeps", "m.f=[", "return", "</", "<a ", "<div>", "<script>", "<style>", "<base"),
+    *("a.js", "./a.js", "/b-0a1B2c3d.png", "\\u", "\\u{110000}", "\\x4", "\\75", "http://[", "data:", "%", "%ff", "{{"),
+]  # fmt: skip
+ODD = st.one_of(
+    st.text(),
+    st.binary().map(lambda content: content.decode("utf-8", "replace")),
+    st.lists(st.sampled_from(PIECES), max_size=60).map("".join),
+)
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+@given(text=ODD)
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_no_text_breaks_a_reader(reader: Callable[[str], object], text: str) -> None:
+    """Whatever a file holds, it is read to its end and nothing is raised."""
+    reader(text)
+
+
+PATHOLOGICAL = [
+    *("<", "/", "(", "{", "[", "`", '"', "'", "\\", " ", "\n", "/*", "//", "/*/", "<!--", "<a ", "<div>", "<div></b>"),
+    *("</div>", "<script>", "<style>", "<template>", "${", "`${", "`${`", "}", '"\\', "=/", "=/[", ")/[", ")/a", "]/"),
+    *("\n/", "url(", 'url("', "@import ", "image-set(", "a,", ", ", "import(", '"./a.js",', "'a.b'+", "new URL(", "{{"),
+    *("&", "%", "../", "-A", "{a:", "\\75", "__vite__mapDeps [", '["./a-0A1b2c3d.js",', '{"a":', "a/*b*/"),
+]
+
+
+@pytest.mark.parametrize("piece", PATHOLOGICAL)
+def test_a_text_of_one_thing_is_read_in_no_time(piece: str) -> None:
+    """The time grows with the length, not with its square: 100,000 characters take no reader 2 s of CPU."""
+    text = piece * (100_000 // len(piece))
+    for name, reader in READERS.items():
+        began = time.process_time()
+        reader(text)
+        assert time.process_time() - began < 2, name
+
+
+@pytest.mark.parametrize("piece", ["<", "/*", "`", "("])
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_a_megabyte_of_one_thing_is_read_in_no_time(reader: Callable[[str], object], piece: str) -> None:
+    """No reader takes 5 s of CPU for it."""
+    began = time.process_time()
+    reader(piece * (1_000_000 // len(piece)))
+    assert time.process_time() - began < 5
+
+
+def test_a_page_that_is_nested_too_deeply_is_not_read() -> None:
+    """The parser would take minutes; a deep page, as real ones are, is read."""
+    assert pages.read("<div>" * 6000 + "<img src=a.png>").certain == []
+    assert pages.read("<div>" * 1000 + "<img src=a.png>").certain == ["a.png"]
+    assert pages.read("<br><p><img src=a.png>" * 6000).certain == ["a.png"] * 6000
