@@ -135,7 +135,7 @@ def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:
         digest=images.digest_of(environment, plan.image),
         task_definition=registered,
         before=before.primary.task_definition if before and before.primary else "",
-        deployment_id=started.id if started else "",
+        deployment_id=manager.deployment_id(response, plan.service) or (started.id if started else ""),
         since=started.created if started else 0.0,
     )
 

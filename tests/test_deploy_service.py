@@ -144,3 +144,33 @@ def test_a_reply_of_another_shape_is_a_failure_in_one_sentence(response: object,
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("dev-ecs-manager-docker ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        ({"mint-app": "ecs-svc/123"}, "ecs-svc/123"),
+        ({"other": "ecs-svc/123"}, ""),
+        ({"mint-app": "ecs-svc/123\n::error::x"}, ""),
+        ({"mint-app": 5}, ""),
+        ("ecs-svc/123", ""),
+        (None, ""),
+    ],
+)
+def test_the_deployment_is_the_one_that_the_manager_was_told(
+    reported: object, expected: str, invoke: Invoke, tmp_path: Path
+) -> None:
+    """By ECS itself, so that nobody has to look for it, and a role that may not look knows it too."""
+    response = {
+        "ResponseMetadata": {"HTTPStatusCode": 200},
+        "NewTaskdefArn": "arn:aws:ecs:us-west-2:1:task-definition/mint-app:42",
+        "DeploymentIds": reported,
+    }
+    reply = Reply(json.dumps({"data": {"response": response}}).encode())
+    output = tmp_path / "output"
+    actions = {"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": str(output)}
+    with stand_in(lambda _, path: reply if "functions" in path else DENIED) as aws:
+        done = invoke("deploy-service", "--env=dev", "--no-image", **KEYS, **actions, AWS_ENDPOINT_URL=aws.url)
+
+    assert done.returncode == 0, done.stderr
+    assert f"deployment-id={expected}\n" in output.read_text()

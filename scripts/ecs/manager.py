@@ -20,6 +20,7 @@ QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
 SERVICE = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 # What the manager calls a task whose end it has not seen.
+DEPLOYMENT = re.compile(r"ecs-svc/[0-9]{1,40}")
 STILL_RUNNING = {"TaskStillRunning", "TaskLost"}
 
 
@@ -124,3 +125,10 @@ def manager_response(reply: Any, manager: str) -> dict[str, Any]:
     if status != 200:
         raise DeployError(f"{manager} reports HTTP status {status} instead of 200.")
     return response
+
+
+def deployment_id(response: Mapping[str, Any], service: str) -> str:
+    """The id of a service's deployment, as ECS answered the manager; empty where the manager does not report it."""
+    reported = response.get("DeploymentIds")
+    found = reported.get(service) if isinstance(reported, Mapping) else None
+    return found if isinstance(found, str) and DEPLOYMENT.fullmatch(found) else ""
