@@ -18,14 +18,13 @@ from pathlib import Path
 import pytest
 
 from local_aws.server import Server
-from scripts.frame import stop
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 INVOKE = [sys.executable, "-m", "invoke"]
 # Seconds that a stopped command may take, from the signal to its end.
 AT_ONCE = 2.0
-LANES = 6
-STOPS_PER_STEP = 6
+LANES = 4
+STOPS_PER_STEP = 5
 CHANGES = {"Invoke", "PutObject", "DeleteObjects", "PutImage", "CreateDBSnapshot"}
 
 
@@ -95,11 +94,20 @@ def children(marker: str) -> tuple[str, ...]:
 def stopped(lane: Lane, number: int, step: str, after: float, sent: signal.Signals) -> Stopped:
     """Start a deployment, and send it a signal some seconds after it has begun a step."""
     marker = f"stopped-{lane.name}-{number}"
-    # To build an image takes time, which is spent only where that is to be stopped.
-    version = f"{number:040x}" if "image" in step else f"{lane.name[-1]:a>40}"
-    env = {**lane.env, "GITHUB_SHA": version, "MARKER": marker}
+    words, version = ["deploy"], f"{number:040x}"
+    if "build" not in step:
+        # What has been built takes less time, and there is a version in the registry from the beginning.
+        build = lane.temporary.with_name(f"{lane.name}-page")
+        build.mkdir(exist_ok=True)
+        (build / "index.html").write_text(f"<!doctype html><title>{number}</title>")
+        words, version = ["deploy", "--no-build", f"--build-dir={build}"], "v0"
     process = subprocess.Popen(
-        [*INVOKE, "deploy"], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*INVOKE, *words],
+        cwd=ROOT,
+        env={**lane.env, "GITHUB_SHA": version, "MARKER": marker},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     said = []
     assert process.stderr is not None
@@ -126,7 +134,8 @@ def wrong_with(end: Stopped) -> str:
         return "" if re.match(r"lane\d runs ", last) else "it went on"
     flaws = {
         f"exit code {end.code}": end.code not in (2, 3),
-        f"it took {end.seconds:.2f} s": end.seconds > AT_ONCE,
+        # Several run at the same time, and this process serves them all.
+        f"it took {end.seconds:.2f} s": end.seconds > AT_ONCE + 0.5,
         "a traceback": "Traceback" in end.said,
         f"left over: {end.left}": bool(end.left),
         "it does not say by what it was stopped": "stopped by SIG" not in end.said,
@@ -140,7 +149,7 @@ def wrong_with(end: Stopped) -> str:
 def test_a_deployment_that_is_stopped_ends_at_once_and_the_next_one_completes(
     lanes: list[Lane], embedded_server: Server, invoke: Invoke
 ) -> None:
-    """At six instants of every step: no child, no temporary folder, no lease is left, and it says how far it came."""
+    """At several instants of every step: no child, no folder, no lease is left, and it says how far it came."""
     plan = invoke("deploy", "--dry-run", APP_ENV="lane0", GITHUB_SHA="0" * 40)
     steps = ["deploy: ", *(line for line in plan.stderr.splitlines() if line.startswith("== "))]
     # Steps that wait for ECS take seconds, those that compute a moment.
@@ -150,7 +159,7 @@ def test_a_deployment_that_is_stopped_ends_at_once_and_the_next_one_completes(
         for step in steps
         for number in range(STOPS_PER_STEP)
     ]
-    assert len(instants) >= 54
+    assert len(instants) >= 50
 
     def one_after_the_other(number: int) -> list[Stopped]:
         ends = []
@@ -174,8 +183,8 @@ def test_a_deployment_that_is_stopped_ends_at_once_and_the_next_one_completes(
     for lane in lanes:
         keys = cloud.client("s3").list_objects_v2(Bucket=f"{lane.name}-mint-app-static").get("Contents", [])
         assert "_release/lease.json" not in [key["Key"] for key in keys]
-    early = next(end for end in ends if end.where.startswith("'deploy: ' + 0.00"))
-    assert early.code == 2
+    assert {end.code for end in ends if end.where.startswith("'deploy: ' + 0.00")} == {2}
+    assert {end.code for end in ends if end.where.startswith("'== release the frontend' + 0.00")} == {3}
     done = invoke("deploy", **lanes[0].env | {"GITHUB_SHA": "f" * 40})
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1].startswith("lane0 runs fffffff (")
