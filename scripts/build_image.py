@@ -3,6 +3,7 @@
 Was `docker image build` and `docker image push` inside build.yml; the build arguments are theirs.
 """
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,9 +142,10 @@ def plan(
 
 def check_sources(plan: ImageBuild) -> None:
     """Look that there is something to build. Raises Refused for a Dockerfile or context that is not there."""
-    if not Path(plan.context).is_dir():
+    # Not those of Path, which raise for a name that is too long.
+    if not os.path.isdir(plan.context):
         raise Refused(f"The build context {plan.context} is not a folder.")
-    if not Path(plan.file).is_file():
+    if not os.path.isfile(plan.file):
         raise Refused(f"The Dockerfile {plan.file} is not there.")
 
 

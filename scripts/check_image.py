@@ -252,7 +252,7 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
     try:
         content = msgspec.toml.decode(path.read_bytes(), type=WaiverFile)
     except (OSError, ValueError, RecursionError) as error:
-        raise Refused(f"The waivers cannot be read: {path}: {error}.") from error
+        raise Refused(f"The waivers cannot be read: {str(path)!r}: {text.one_line(str(error))}.") from error
     return tuple(Waiver(**msgspec.structs.asdict(table)) for table in content.waiver)
 
 

@@ -34,7 +34,8 @@ class Site:
 
 def read(folder: Path) -> Site:
     """Walk and hash a folder. Raises Refused for one that is missing, empty or holds what must not be released."""
-    if not folder.is_dir():
+    # Not Path.is_dir, which raises for a name that is too long.
+    if not os.path.isdir(folder):
         raise Refused(f"There is no build in {folder}: build first, or give --build-dir.")
     found = list(_walk(folder, ""))
     if not found:
