@@ -387,6 +387,8 @@ class Bucket:
     @cached_property
     def _session(self) -> Any:
         """Keeps connections: a handshake takes longer than a request."""
+        import socket
+
         from botocore.httpsession import URLLib3Session
 
         network = self._network
@@ -395,6 +397,8 @@ class Bucket:
             proxies={urlsplit(self._endpoint).scheme: network.proxy} if network.proxy else {},
             timeout=(CONNECT_TIMEOUT, TIMEOUT),
             max_pool_connections=OBSTORE_FROM + 1,
+            # Head and body are sent one after the other: without this the body waits 40 ms for an acknowledgement.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
 
     @cached_property
@@ -502,7 +506,7 @@ def _certificates() -> str:
 
 def _profile() -> Mapping[str, Any]:
     """The AWS profile that is in use, empty where there is none. Raises Refused for a file that cannot be read."""
-    path = Path(os.environ.get("AWS_CONFIG_FILE") or Path.home() / ".aws" / "config")
+    path = Path(os.path.expanduser(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"))
     if not path.is_file():
         return {}
     from botocore.configloader import load_config

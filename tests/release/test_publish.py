@@ -263,7 +263,6 @@ def test_too_many_deletes_are_refused(site: Site, release: Release, tmp_path: Pa
         (lambda folder: os.mkfifo(folder / "pipe"), "is neither a file nor a folder"),
         (lambda folder: next(folder.rglob("*.css")).unlink(), "names files that are not in"),
         (lambda folder: next(folder.rglob("*.svg")).unlink(), "names files that are not in"),
-        (lambda folder: next(folder.rglob("chunk3*")).unlink(), "names files that are not in"),
         (lambda folder: (folder / "a\nb").write_text(""), "holds a character that a browser cannot ask for"),
         (
             lambda folder: (folder / "_release").mkdir() or (folder / "_release" / "x").write_text(""),
@@ -280,7 +279,6 @@ def test_too_many_deletes_are_refused(site: Site, release: Release, tmp_path: Pa
         "a pipe",
         "a style that the page names is missing",
         "a picture that the style names is missing",
-        "a chunk that the script imports is missing",
         "a line end in a name",
         "our own prefix",
     ],
@@ -298,6 +296,17 @@ def test_an_unfit_build_is_refused_before_any_change(
 
     assert said in done.stderr.splitlines()[-1]
     assert len(site.cloud.requests("s3", "PutObject")) + len(site.cloud.requests("s3", "DeleteObjects")) == changes
+
+
+def test_a_chunk_that_only_a_script_references_is_warned_of(site: Site, release: Release, tmp_path: Path) -> None:
+    """Whether it is ever loaded, only the script knows."""
+    folder = sites.build(tmp_path / "build", "one")
+    next(folder.rglob("chunk3*")).unlink()
+
+    done = release(folder)
+
+    assert "warning: scripts of the build name files that are not in" in done.stderr
+    assert "assets/chunk3-" in done.stderr
 
 
 def test_the_bucket_of_another_environment_is_refused(site: Site, release: Release, tmp_path: Path) -> None:
