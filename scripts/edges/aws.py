@@ -5,13 +5,16 @@ The only importer of boto3, and only inside functions: it costs 0.3 s that most 
 
 import logging
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.edges import http
+from scripts.frame import console, settings, text
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
 
@@ -37,6 +40,33 @@ WRONG_REGION = {
     "IllegalLocationConstraintException",
 }
 WHERE_FROM = "Check AWS_ENDPOINT_URL, and endpoint_url in your AWS configuration."
+# The services that commands ask, and how variables and configuration files spell them:
+# https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+SERVICES = {name: name for name in ("lambda", "ecs", "ecr", "s3", "rds", "cloudfront", "sts")}
+SERVICES["logs"] = "cloudwatch_logs"
+# Hosts that belong to AWS itself: those of its services, and their interface endpoints in a VPC. Other names below
+# amazonaws.com are given to customers: load balancers, machines, buckets.
+OWN = re.compile(
+    r"https://((bucket\.)?vpce-[a-z0-9-]+\.)?(api\.)?(?P<service>[a-z0-9]+)(-fips)?(\.dualstack)?(\.[a-z]{2}(-[a-z]+)+-[0-9])?(\.vpce)?"
+    r"\.(amazonaws\.com(\.cn)?|api\.aws)(:443)?/?"
+)
+TRUE = {"true"}
+# Loggers whose debug messages hold tokens, signatures and whole answers.
+TALKATIVE = ("botocore", "boto3", "urllib3", "s3transfer")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the requests of a command go.
+
+    account: of the settings, empty where they do not say it. endpoints: service -> URL, of those that are not asked at
+    AWS itself. elsewhere: a sentence for each thing that is not as the settings say; empty where all is.
+    """
+
+    region: str
+    account: str
+    endpoints: Mapping[str, str]
+    elsewhere: tuple[str, ...]
 
 
 def client(
@@ -56,8 +86,7 @@ def client(
         raise Refused("there are no AWS credentials here")
     from botocore.config import Config
 
-    # botocore's own log holds tokens, and Invoke's --debug would show it.
-    logging.getLogger("botocore").setLevel(logging.INFO)
+    quiet()
     # A dry run reads what it can; it does not wait for a network that is not there.
     dry = environment.dry_run
     config = Config(
@@ -65,13 +94,16 @@ def client(
         read_timeout=read_timeout,
         tcp_keepalive=True,
         retries={"mode": "standard", "total_max_attempts": 1 if once or dry else 4},
+        # The endpoint is the one that was named, and no other.
+        ignore_configured_endpoint_urls=True,
         s3={"addressing_style": "path"} if environment.endpoint_url else None,
         # No proxy leads back to this machine.
         proxies={} if environment.endpoint_url else None,
     )
+    endpoint = endpoint_of(service, environment).url or None
     try:
         with errors(f"setting up {service}", environment):
-            made = _session(environment).client(service, endpoint_url=environment.endpoint_url or None, config=config)
+            made = _session(environment).client(service, endpoint_url=endpoint, config=config)
     except ValueError as error:
         raise Refused(f"AWS cannot be asked for {service} ({environment.name}): {error}. {WHERE_FROM}") from error
     try:
@@ -79,6 +111,140 @@ def client(
     except Refused as error:
         raise Refused(f"{error} {WHERE_FROM}") from error
     return made
+
+
+def quiet() -> None:
+    """Keep tokens out of the log that Invoke's --debug shows."""
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a service is asked. url: empty for AWS's own. origin: the variable or the setting that says so."""
+
+    url: str = ""
+    origin: str = ""
+
+
+def endpoint_of(service: str, environment: Environment) -> Endpoint:
+    """Where a service of an environment is asked: what botocore itself would find, without importing it if possible.
+
+    Raises Refused for a configuration file that cannot be read.
+    """
+    if environment.endpoint_url:
+        return Endpoint(environment.endpoint_url, "the settings")
+    name = SERVICES[service]
+    own = profile() if _file_names("endpoint_url") or _file_names("ignore_configured_endpoint_urls") else {}
+    ignored = os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") or own.get("ignore_configured_endpoint_urls", "")
+    if ignored.lower() in TRUE:
+        return Endpoint()
+    for variable in (f"AWS_ENDPOINT_URL_{name.upper()}", "AWS_ENDPOINT_URL"):
+        if os.environ.get(variable):
+            return Endpoint(os.environ[variable], variable)
+    of_service = own.get("services", {}).get(name)
+    found = of_service.get("endpoint_url", "") if isinstance(of_service, Mapping) else ""
+    found = found or own.get("endpoint_url", "")
+    return Endpoint(found, "your AWS configuration") if found else Endpoint()
+
+
+def _files() -> tuple[Path, Path]:
+    """The configuration and the credentials file of AWS, whether they are there or not."""
+    home = Path.home() / ".aws"
+    return (
+        Path(os.environ.get("AWS_CONFIG_FILE") or home / "config").expanduser(),
+        Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials").expanduser(),
+    )
+
+
+def _file_names(setting: str) -> bool:
+    """Whether a configuration file names a setting at all: most do not, and reading them properly costs 0.1 s."""
+    for path in _files():
+        try:
+            if setting in path.read_text(encoding="utf-8", errors="replace"):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def profile() -> Mapping[str, Any]:
+    """The AWS profile that is in use, its `services` section in place of that section's name; empty for no profile.
+
+    Raises Refused for a file that cannot be read, and for a section that is not there.
+    """
+    if not any(path.is_file() for path in _files()):
+        return {}
+    from botocore.configloader import load_config, raw_config_parse
+    from botocore.exceptions import BotoCoreError
+
+    configuration, credentials = _files()
+    name = os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE") or "default"
+    try:
+        whole = load_config(str(configuration)) if configuration.is_file() else {"profiles": {}}
+        secret = raw_config_parse(str(credentials)) if credentials.is_file() else {}
+    except BotoCoreError as error:
+        raise Refused(f"The AWS configuration cannot be read: {error}.") from error
+    found = {**whole["profiles"].get(name, {}), **secret.get(name, {})}
+    if "services" in found:
+        section = found["services"]
+        if section not in whole.get("services", {}):
+            raise Refused(f"The AWS configuration has no [services {section}], which the profile {name} names.")
+        found["services"] = whole["services"][section]
+    return found
+
+
+def destination(environment: Environment) -> Destination:
+    """Where the requests of a command would go, without asking anybody. Raises Refused as `endpoint_of` does."""
+    found = {service: endpoint_of(service, environment) for service in SERVICES}
+    foreign = {service: endpoint for service, endpoint in found.items() if not is_aws(service, endpoint.url)}
+    account = environment.account.known()
+    endpoints = {service: text.without_credentials(endpoint.url) for service, endpoint in foreign.items()}
+    elsewhere = () if environment.endpoint_url else (*_asked_elsewhere(foreign), *_overridden(environment))
+    return Destination(environment.region, account, endpoints, elsewhere)
+
+
+def is_aws(service: str, url: str) -> bool:
+    """Whether an endpoint is AWS's own, for this service. Empty: the one that botocore knows."""
+    found = OWN.fullmatch(url)
+    return not url or bool(found and found["service"] == service)
+
+
+def _asked_elsewhere(foreign: Mapping[str, Endpoint]) -> Iterator[str]:
+    """A sentence for each endpoint that is not AWS's own."""
+    for endpoint in dict.fromkeys(foreign.values()):
+        services = [service for service in SERVICES if foreign.get(service) == endpoint]
+        who = "AWS" if len(services) == len(SERVICES) else " and ".join(services)
+        where = text.one_line(endpoint.url, 200)
+        yield f"{who} is asked at {where} (from {endpoint.origin}), which is not an endpoint of AWS"
+
+
+def _overridden(environment: Environment) -> Iterator[str]:
+    """A sentence for each part of the address that a variable has changed."""
+    for setting in ("account", "region"):
+        was, now, variable = settings.overridden(environment.name, setting)
+        if was != now:
+            yield f"the {setting} is {now} (from {variable}), and not {was}, as the settings say"
+
+
+def with_caller(found: Destination, environment: Environment) -> Destination:
+    """The destination, after STS was asked whose credentials these are: another account is one thing more to agree to.
+
+    Only AWS's own STS can know. One that does not answer forbids nothing: that is said, once.
+    """
+    if not found.account or "sts" in found.endpoints:
+        return found
+    try:
+        asked = client("sts", environment, once=True, read_timeout=5)
+        with errors("asking whose credentials these are", environment):
+            account = str(asked.get_caller_identity().get("Account", ""))
+    except DeployError as error:
+        console.say(f"The account of these credentials is not known: {error}")
+        return found
+    if account in ("", found.account):
+        return found
+    sentence = f"the credentials are those of the account {account}, and {environment.name} is {found.account}"
+    return replace(found, elsewhere=(*found.elsewhere, text.one_line(sentence)))
 
 
 def _session(environment: Environment) -> Any:
@@ -113,16 +279,12 @@ def has_credentials(environment: Environment) -> bool:
     )
     if any(os.environ.get(variable) for variable in variables):
         return True
-    home = Path.home() / ".aws"
-    files = (
-        os.environ.get("AWS_SHARED_CREDENTIALS_FILE", home / "credentials"),
-        os.environ.get("AWS_CONFIG_FILE", home / "config"),
-    )
-    return any(Path(file).is_file() for file in files)
+    return any(path.is_file() for path in _files())
 
 
 def credentials(environment: Environment) -> tuple[str, str, str]:
     """Access key, secret and session token, from wherever the SDK finds them. Raises Refused for none."""
+    quiet()
     with errors("finding credentials", environment):
         found = _session(environment).get_credentials()
         if found is None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from scripts.frame import text
 from scripts.frame.text import in_actions, plain
 
+TRUE = {"true", "1", "yes", "on"}
+
 
 def say(line: str = "") -> None:
     """Narrate: one sentence on stderr."""
@@ -130,12 +132,17 @@ def escape_property(value: str) -> str:
     return escape(value).replace(":", "%3A").replace(",", "%2C")
 
 
+def in_ci() -> bool:
+    """Whether a CI system runs this process. `CI=false` and `CI=0` say that none does."""
+    return os.environ.get("CI", "").strip().lower() in TRUE
+
+
 def interactive() -> bool:
     """Whether a person at a terminal can be asked: never in CI."""
-    return sys.stdin.isatty() and not os.environ.get("CI")
+    return sys.stdin.isatty() and not in_ci()
 
 
 def confirm(question: str, answer: str) -> bool:
     """Ask a person to type `answer`; anything else, end of input included, is a no."""
-    print(question, end=" ", file=sys.stderr, flush=True)
+    print(plain(question), end=" ", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() == answer

@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scripts.frame import console, settings, stop, text
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Plan, Report, aligned
 from scripts.frame.settings import Environment
 from scripts.frame.stop import Stopped
+
+if TYPE_CHECKING:
+    from scripts.edges.aws import Destination
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Plan)
@@ -38,7 +41,8 @@ class Step:
 class Run:
     """One run of a command. steps: what it did so far. progress: of a row of steps, for the report of a stop.
 
-    changes: whether it changes anything in the environment, so that prod asks first.
+    changes: whether it changes anything in the environment, so that prod asks first. destination: where its requests to
+    AWS go; None for a command that has none.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Run:
     dry_run: bool = False
     json: bool = False
     changes: bool = True
+    destination: "Destination | None" = None
 
     def __post_init__(self) -> None:
         self.steps: list[Step] = []
@@ -165,6 +170,7 @@ class Run:
             "command": self.name,
             "environment": self.environment.name,
             "dry_run": self.dry_run,
+            "destination": plain(self.destination),
             "steps": [
                 {"name": s.name, "plan": plain(s.plan), "result": plain(s.result), "seconds": s.seconds}
                 for s in self.steps
@@ -189,7 +195,8 @@ def running(
     """Run a command: choose and check its environment, ask where it has to be asked, and report how it ended.
 
     changes: whether it changes anything, so that prod asks first. application: the command is about the application;
-    without --env any environment's settings will do. embedded: whether the embedded AWS is started where it is needed.
+    without --env any environment's settings will do. embedded: whether it asks AWS: the embedded one is started where
+    it is needed, and what goes anywhere else than the settings say is named.
     """
     run: Run | None = None
     try:
@@ -197,9 +204,11 @@ def running(
             stop.begin()
             run = _prepared(name, env, dry_run, json, changes, application)
             environment = run.environment
+            if embedded:
+                _say_where(run)
             if not dry_run:
-                if changes and environment.confirm and not yes:
-                    _confirm(environment)
+                if changes and environment.confirm:
+                    _confirm(run, yes)
                 if embedded and environment.endpoint_url:
                     _start_embedded_aws(environment.endpoint_url)
             yield run
@@ -245,7 +254,8 @@ def _report_failure(run: Run | None, name: str, error: DeployError, *, json: boo
         return
     console.error(str(error), title=name)
     if json:
-        document: dict[str, Any] = {"command": name, "environment": None, "dry_run": False, "steps": []}
+        document: dict[str, Any] = {"command": name, "environment": None, "dry_run": False, "destination": None}
+        document["steps"] = []
         console.document(_json(document | {"error": str(error), "exit_code": error.code}))
 
 
@@ -269,14 +279,46 @@ def _end_stopped(run: Run | None, signal: str) -> None:
     stop.leave(code)
 
 
-def _confirm(environment: Environment) -> None:
-    """A person types the environment's name; CI's own gate counts as that. Raises Refused."""
-    if os.environ.get("CI"):
+def _say_where(run: Run) -> None:
+    """Say in the first lines where requests to AWS go, as far as that is not what the settings say."""
+    from scripts.edges import aws
+
+    run.destination = aws.destination(run.environment)
+    for sentence in run.destination.elsewhere:
+        console.warn(sentence)
+
+
+def _confirm(run: Run, yes: bool) -> None:
+    """A person agrees to the environment and to where its requests go, by typing its name. Raises Refused.
+
+    CI's own gate has approved the environment as its settings say, and nothing else. yes: agreed to in advance.
+    """
+    name = run.environment.name
+    if not (yes or console.in_ci() or console.interactive()):
+        raise Refused(f"{name} needs a confirmation, and nobody can be asked here: give --yes.")
+    elsewhere = "; ".join(_elsewhere(run))
+    if yes or (console.in_ci() and not elsewhere):
         return
-    if not console.interactive():
-        raise Refused(f"{environment.name} needs a confirmation, and nobody can be asked here: give --yes.")
-    if not console.confirm(f"Type {environment.name} to go on:", environment.name):
-        raise Refused(f"Not confirmed: nothing was changed in {environment.name}.")
+    if console.in_ci():
+        raise Refused(
+            f"{elsewhere}. What CI has approved is {name} as its settings say: nothing was changed."
+            " Correct that, or give --yes."
+        )
+    if not console.confirm(f"{elsewhere}{elsewhere and '. '}Type {name} to go on:", name):
+        raise Refused(f"Not confirmed: nothing was changed in {name}.")
+
+
+def _elsewhere(run: Run) -> Sequence[str]:
+    """What is not as the settings say of where requests go, the account of the credentials included."""
+    if run.destination is None or run.environment.endpoint_url:
+        return ()
+    from scripts.edges import aws
+
+    known = run.destination.elsewhere
+    run.destination = aws.with_caller(run.destination, run.environment)
+    for sentence in run.destination.elsewhere[len(known) :]:
+        console.warn(sentence)
+    return run.destination.elsewhere
 
 
 def plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from scripts.frame import console
 from scripts.frame.errors import Refused
 
 R = TypeVar("R", bound=Struct)
@@ -81,6 +82,10 @@ class Setting:
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+    def known(self) -> str:
+        """The text, empty where a variable that it needs is not set."""
+        return "" if self._text.missing else str(self._text)
 
     def require(self) -> str:
         """The text; a variable that is not set is shown as `<NAME>` in a dry run. Raises Refused."""
@@ -260,7 +265,7 @@ def choose(flag: str | None) -> tuple[str, str]:
         name, origin = flag, "--env"
     elif "APP_ENV" in os.environ:
         name, origin = os.environ["APP_ENV"], "APP_ENV"
-    elif os.environ.get("CI"):
+    elif console.in_ci():
         raise Refused(f"No environment: give --env or set APP_ENV to one of {known}.")
     else:
         name, origin = "local", "the default"
@@ -323,6 +328,8 @@ class _Values:
     def __init__(self, name: str, *, lenient: bool, chosen: bool = False) -> None:
         self.name, self.lenient = name, lenient
         self.origins: dict[str, str] = {}
+        # What a variable has replaced.
+        self.replaced: dict[str, Any] = {}
         settings = _settings()
         own = settings["environments"][name]
         self.tables = self._merged(settings.get("defaults", {}), own, "")
@@ -353,7 +360,8 @@ class _Values:
         for variable in variables:
             found, name = self.variable(variable)
             if found:
-                (self.tables.setdefault(table, {}) if table else self.tables)[key] = found
+                into = self.tables.setdefault(table, {}) if table else self.tables
+                self.replaced[path], into[key] = into.get(key, ""), found
                 self.origins[path] = name
                 return
 
@@ -416,6 +424,13 @@ class _Values:
         made.path, made.environment, made.lenient = path, self.name, self.lenient
         made.shown, made.missing = shown, tuple(missing)
         return made
+
+
+def overridden(name: str, path: str) -> tuple[str, str, str]:
+    """What the settings say, what holds, and the environment variable that says so; the first two alike for none."""
+    values = _Values(name, lenient=True)
+    now = str(values.filled()[path])
+    return str(values._fill(values.replaced.get(path, now), path)), now, values.origins.get(path, "")
 
 
 def rows(name: str) -> list[tuple[str, str, str]]:
