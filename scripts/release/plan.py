@@ -61,7 +61,7 @@ class ReleasePlan:
         return bool(self.puts or self.deletes or self.invalidate or self.is_new)
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person; other people's keys that would go come first."""
+        """The plan in lines for a person; foreign keys that would be deleted come first."""
         foreign = [d for d in self.deletes if d.reason == "foreign"]
         lines = [f"delete {d.key}, which no release of ours has put there" for d in foreign]
         for put in self.puts:
@@ -200,7 +200,7 @@ def releases_after(site: Site, state: State, keep_releases: int, is_new: bool) -
 
 
 def _deletes(site: Site, state: State, kept: Mapping[Release, Mapping[str, Entry]], keep_releases: int) -> list[Delete]:
-    """What has no place in the bucket any more; foreign keys first. Nothing, where the manifest may not be read."""
+    """What has no place in the bucket any more; foreign keys first. Nothing, where reading the manifest is not allowed."""
     if state.unread:
         return []
     known = state.manifest.known() if state.manifest else {}
