@@ -353,7 +353,9 @@ def test_a_person_types_the_name_of_prod(typed: str, code: int, calls: int) -> N
 def test_prod_needs_no_person_with_yes(invoke: Invoke) -> None:
     """Whoever gives the flag has agreed, to another endpoint too."""
     with stand_in(answering(OK)) as aws:
-        done = invoke("deploy-service", "--env=prod", "--no-image", "--yes", AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS)
+        done = invoke(
+            "deploy-service", "--env=prod", "--no-image", "--yes", AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS
+        )
 
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[0] == "deploy-service: prod (from --env)"

@@ -150,11 +150,10 @@ def endpoint_of(service: str, environment: Environment) -> Endpoint:
 
 def _files() -> tuple[Path, Path]:
     """The configuration and the credentials file of AWS, whether they are there or not."""
-    home = Path.home() / ".aws"
-    return (
-        Path(os.environ.get("AWS_CONFIG_FILE") or home / "config").expanduser(),
-        Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials").expanduser(),
-    )
+    configuration = os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"
+    credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
+    # Unlike Path.home(), this does not fail where there is no home.
+    return Path(os.path.expanduser(configuration)), Path(os.path.expanduser(credentials))
 
 
 def _file_names(setting: str) -> bool:

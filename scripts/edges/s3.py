@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
+from scripts.edges import aws, http
 from scripts.frame import stop
 from scripts.frame.errors import FAILED, REFUSED, DeployError, Refused
 from scripts.frame.settings import Environment
@@ -491,7 +492,7 @@ def _certificates() -> str:
     from botocore.httpsession import get_cert_path
 
     chosen = (
-        os.environ.get("AWS_CA_BUNDLE") or _profile().get("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or ""
+        os.environ.get("AWS_CA_BUNDLE") or aws.profile().get("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or ""
     )
     if chosen:
         try:
@@ -502,23 +503,6 @@ def _certificates() -> str:
                 " Check AWS_CA_BUNDLE, ca_bundle in the AWS profile, and REQUESTS_CA_BUNDLE."
             ) from error
     return str(get_cert_path(chosen or True))
-
-
-def _profile() -> Mapping[str, Any]:
-    """The AWS profile that is in use, empty where there is none. Raises Refused for a file that cannot be read."""
-    path = Path(os.path.expanduser(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"))
-    if not path.is_file():
-        return {}
-    from botocore.configloader import load_config
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        profiles = load_config(str(path))["profiles"]
-    except BotoCoreError as error:
-        raise Refused(f"The AWS configuration cannot be read: {error}.") from error
-    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
-    found: Mapping[str, Any] = profiles.get(name, {})
-    return found
 
 
 def _etag(answer: Answer) -> str:
@@ -564,23 +548,20 @@ def requests_of(size: int) -> int:
 def open_bucket(environment: Environment, name: str) -> Bucket:
     """The bucket of an environment, with the credentials that are set here.
 
-    Standard variables count: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the keys, else whatever botocore finds
+    The endpoint is that of `aws.endpoint_of`, the keys are those of the variables, else whatever botocore finds
     (profiles, single sign-on, web identity). Raises Refused where there are none.
     """
+    aws.quiet()
     if environment.endpoint_url:
         # An embedded AWS is on this machine: no proxy leads there.
         keys = Keys("local", "local")
         return Bucket(name, environment.region, environment.endpoint_url, keys, environment.name, use_proxy=False)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    if endpoint:
-        from scripts.edges import http
-
-        http.checked(endpoint, "the endpoint of S3 (AWS_ENDPOINT_URL)")
+    endpoint = aws.endpoint_of("s3", environment)
+    if endpoint.url:
+        http.checked(endpoint.url, f"the endpoint of S3 ({endpoint.origin})")
     access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if access and secret and not os.environ.get("AWS_PROFILE"):
         keys = Keys(access, secret, os.environ.get("AWS_SESSION_TOKEN", ""))
     else:
-        from scripts.edges import aws
-
         keys = Keys(*aws.credentials(environment))
-    return Bucket(name, environment.region, endpoint, keys, environment.name)
+    return Bucket(name, environment.region, endpoint.url, keys, environment.name)

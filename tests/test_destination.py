@@ -1,0 +1,483 @@
+"""Where a command's requests really go: said in its first lines, and agreed to where the environment confirms."""
+
+import json
+import os
+import pty
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import BotoCoreError
+from invoke import Context
+
+from scripts.edges import aws, s3
+from scripts.frame import console, settings
+from scripts.frame.errors import Refused
+from tests.conftest import ROOT, Invoke
+from tests.stand_in import DENIED, Reply, answering, stand_in
+from tests.test_cli import ACCOUNT, KEYS, OK
+from tests.test_odd_text import TASKS
+
+CI = {"CI": "true"}
+RESTART = ["deploy-service", "--env=prod", "--no-image"]
+SERVICES = ("lambda", "s3", "logs")
+
+
+def first_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What is said before the command does anything."""
+    return done.stderr.splitlines()[:3]
+
+
+# What boto3 would ask
+
+
+CONFIGURATION = """
+[default]
+endpoint_url = https://default.example
+[profile mine]
+endpoint_url = https://profile.example
+services = ours
+[profile logs]
+services = ours
+[profile none]
+region = us-west-2
+[profile off]
+endpoint_url = https://profile.example
+ignore_configured_endpoint_urls = true
+[profile broken]
+services = nowhere
+[services ours]
+s3 =
+  endpoint_url = https://s3.example
+cloudwatch_logs =
+  endpoint_url = https://logs.example
+"""
+
+
+@pytest.mark.parametrize("file", ["", CONFIGURATION], ids=["no file", "a file"])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"AWS_ENDPOINT_URL": "https://all.example"},
+        {"AWS_ENDPOINT_URL_S3": "https://only.example"},
+        {"AWS_ENDPOINT_URL": "https://all.example", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": "https://only.example"},
+        {"AWS_ENDPOINT_URL": "https://all.example", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+        {"AWS_ENDPOINT_URL": "https://all.example", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "TRUE"},
+        {"AWS_ENDPOINT_URL": "https://all.example", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "1"},
+        {"AWS_ENDPOINT_URL": "https://all.example", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false"},
+        {"AWS_ENDPOINT_URL_LAMBDA": ""},
+        {"AWS_PROFILE": "mine"},
+        {"AWS_PROFILE": "logs"},
+        {"AWS_PROFILE": "none"},
+        {"AWS_PROFILE": "off"},
+        {"AWS_PROFILE": "broken"},
+        {"AWS_PROFILE": "off", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false"},
+        {"AWS_PROFILE": "none", "AWS_DEFAULT_PROFILE": "mine"},
+        {"AWS_PROFILE": "mine", "AWS_ENDPOINT_URL_LAMBDA": "https://only.example"},
+    ],
+    ids=str,
+)
+def test_the_endpoint_that_is_named_is_the_one_that_boto3_asks(
+    variables: dict[str, str], file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever variables, profile and services section say; no endpoint stands for AWS's own."""
+    folder = Path.home() / ".aws"
+    folder.mkdir()
+    names = ("mine", "logs", "none", "off", "broken")
+    (folder / "config").write_text(file or "".join(f"[profile {name}]\nregion = us-west-2\n" for name in names))
+    for name, value in {**KEYS, **variables}.items():
+        monkeypatch.setenv(name, value)
+    dev = settings.find("dev")
+    try:
+        clients = [boto3.Session(region_name="us-west-2").client(service) for service in SERVICES]
+        expected = [client.meta.endpoint_url for client in clients]
+    except BotoCoreError:
+        with pytest.raises(Refused, match=r"has no \[services nowhere\]"):
+            aws.destination(dev)
+        return
+
+    made = [aws.client(service, dev).meta.endpoint_url for service in SERVICES]
+    named = aws.destination(dev).endpoints
+
+    assert made == expected
+    assert [named.get(service, expected[n]) for n, service in enumerate(SERVICES)] == expected
+    assert [service in named for service in SERVICES] == ["example" in url for url in expected]
+
+
+def test_the_release_engine_asks_the_endpoint_of_the_configuration_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It speaks to S3 without a boto3 client."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    folder = Path.home() / ".aws"
+    folder.mkdir()
+    listing = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+    with stand_in(lambda *_: Reply(listing)) as server:
+        (folder / "config").write_text(f"[default]\nservices = x\n[services x]\ns3 =\n  endpoint_url = {server.url}\n")
+        assert s3.open_bucket(settings.find("dev"), "a-bucket").list() == {}
+
+    assert [request["path"] for request in server.requests] == ["/a-bucket"]
+
+
+def test_a_configuration_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its requests would go is not known then."""
+    folder = Path.home() / ".aws"
+    folder.mkdir()
+    (folder / "config").write_text("[default\nendpoint_url = x")
+
+    with pytest.raises(Refused, match="The AWS configuration cannot be read"):
+        aws.destination(settings.find("dev"))
+
+
+@pytest.mark.parametrize(
+    ("service", "url", "own"),
+    [
+        ("lambda", "", True),
+        ("lambda", "https://lambda.us-west-2.amazonaws.com", True),
+        ("lambda", "https://lambda.us-west-2.amazonaws.com:443/", True),
+        ("lambda", "https://lambda-fips.us-gov-west-1.amazonaws.com", True),
+        ("lambda", "https://lambda.us-west-2.api.aws", True),
+        ("lambda", "https://vpce-0a1b-2c3d.lambda.us-west-2.vpce.amazonaws.com", True),
+        ("s3", "https://bucket.vpce-0a1b-2c3d.s3.us-west-2.vpce.amazonaws.com", True),
+        ("s3", "https://s3.dualstack.us-west-2.amazonaws.com", True),
+        ("ecr", "https://api.ecr.us-west-2.amazonaws.com", True),
+        ("ecr", "https://vpce-0a1b.api.ecr.us-west-2.vpce.amazonaws.com", True),
+        ("sts", "https://sts.amazonaws.com", True),
+        ("lambda", "http://lambda.us-west-2.amazonaws.com", False),
+        ("lambda", "https://ecs.us-west-2.amazonaws.com", False),
+        ("lambda", "https://lambda.s3.amazonaws.com", False),
+        ("s3", "https://somebody.s3.us-west-2.amazonaws.com", False),
+        ("lambda", "https://lambda-1234.us-west-2.elb.amazonaws.com", False),
+        ("lambda", "https://x1.execute-api.us-west-2.amazonaws.com", False),
+        ("lambda", "https://ec2-203-0-113-7.us-west-2.compute.amazonaws.com", False),
+        ("lambda", "https://vpce-0a1b.vpce-svc-0a1b.us-west-2.vpce.amazonaws.com", False),
+        ("lambda", "https://lambda.us-west-2.amazonaws.com.evil.example", False),
+        ("lambda", "https://lambda.us-west-2.amazonaws.com@evil.example", False),
+        ("lambda", "https://lambda.us-west-2.amazonaws.com/\n", False),
+        ("lambda", "https://lambda.us-west-2.amazonaws.com:8443", False),
+        ("lambda", "http://127.0.0.1:4566", False),
+        ("lambda", "nonsense", False),
+        ("lambda", "http://[::1", False),
+    ],
+)
+def test_which_hosts_are_aws_itself(service: str, url: str, own: bool) -> None:
+    """Those of its services alone: customers get other names below amazonaws.com."""
+    assert aws.is_aws(service, url) is own
+
+
+# What is said, and what is refused
+
+
+@pytest.mark.parametrize("typed", ["prod\n", "\n"])
+def test_a_person_reads_where_requests_go_before_typing_the_name(typed: str) -> None:
+    """The question names it; without the name nothing is sent."""
+    leader, follower = pty.openpty()
+    with stand_in(answering(OK)) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "invoke", *RESTART],
+            cwd=ROOT,
+            stdin=follower,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **ACCOUNT, **KEYS, "AWS_ENDPOINT_URL_LAMBDA": server.url, "AWS_REGION": "eu-west-1"},
+        )
+        os.write(leader, typed.encode())
+        said = process.communicate(timeout=60)[1].decode()
+    os.close(leader)
+    os.close(follower)
+
+    question = next(line for line in said.splitlines() if "Type prod to go on:" in line)
+    assert f"lambda is asked at {server.url} (from AWS_ENDPOINT_URL_LAMBDA)" in question
+    assert "the region is eu-west-1 (from AWS_REGION), and not us-west-2, as the settings say" in question
+    assert len(server.requests) == (typed == "prod\n")
+
+
+CHANGING = {
+    "deploy": {"tag": "x", "no_build": True},
+    "build-image": {"tag": "x"},
+    "deploy-service": {"tag": "x"},
+    "run-task": {"service": "x"},
+    "migrate-database": {"tag": "x"},
+    "clean-database": {},
+    "backup-database": {},
+    "release-static": {"no_build": True, "bucket": "a-bucket"},
+    "release-storybook": {"bucket": "a-bucket"},
+    "release.rollback": {"bucket": "a-bucket"},
+}
+READING = {
+    "healthcheck": {"version": "x", "url": "http://127.0.0.1:9/", "timeout": "1"},
+    "check-image": {"tag": "x"},
+    "release.list": {"bucket": "a-bucket"},
+    "release.verify": {"bucket": "a-bucket"},
+    "release.diff": {"bucket": "a-bucket"},
+}
+ELSEWHERE = [
+    ({"AWS_ENDPOINT_URL": "{url}"}, "AWS is asked at {url} (from AWS_ENDPOINT_URL)"),
+    ({"AWS_ENDPOINT_URL_S3": "{url}"}, "s3 is asked at {url} (from AWS_ENDPOINT_URL_S3)"),
+    (
+        {"AWS_REGION": "eu-west-1", "https_proxy": "{url}"},
+        "the region is eu-west-1 (from AWS_REGION), and not us-west-2",
+    ),
+]
+
+
+@pytest.fixture(params=ELSEWHERE, ids=["endpoint", "endpoint of S3", "region"])
+def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[object]]]:
+    """What has to be said where requests would go elsewhere, and the requests that came there."""
+    variables, said = request.param
+    with stand_in(lambda *_: Reply(b"", 403)) as server:
+        for name, value in {**ACCOUNT, **KEYS, **variables}.items():
+            monkeypatch.setenv(name, value.format(url=server.url))
+        yield said.format(url=server.url), server.requests  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_ci_has_not_approved_another_place(
+    name: str,
+    elsewhere: tuple[str, list[object]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every command that changes something in prod is refused before it asks anybody anything."""
+    monkeypatch.setenv("CI", "true")
+    given = {flag.name.replace("-", "_"): flag.default for flag in TASKS[name].get_arguments()}
+    with pytest.raises(Refused, match="What CI has approved is prod as its settings say: nothing was changed"):
+        TASKS[name].body(Context(), **{**given, **CHANGING[name], "env": "prod", "json": True})
+
+    printed, said = capsys.readouterr()
+    sentence, requests = elsewhere
+    assert f"warning: {sentence}" in said.splitlines()[1]
+    assert any(one.startswith(sentence) for one in json.loads(printed)["destination"]["elsewhere"])
+    assert requests == []
+
+
+@pytest.mark.parametrize(("name", "flags"), [*((name, CHANGING[name]) for name in CHANGING), *READING.items()])
+def test_every_command_that_asks_aws_says_where_it_would_ask(
+    name: str, flags: dict[str, object], elsewhere: tuple[str, list[object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run too: in its second line and in the plan."""
+    given = {flag.name.replace("-", "_"): flag.default for flag in TASKS[name].get_arguments()}
+    try:
+        TASKS[name].body(Context(), **{**given, **flags, "env": "prod", "json": True, "dry_run": True})
+    except Refused:
+        assert name in ("clean-database", "release-storybook", "migrate-database")
+
+    printed, said = capsys.readouterr()
+    assert elsewhere[0] in said.splitlines()[1]
+    assert elsewhere[0] in str(json.loads(printed)["destination"])
+
+
+def test_an_endpoint_keeps_its_password(invoke: Invoke) -> None:
+    """The user part of the URL is shown nowhere, and no request is made with it."""
+    done = invoke(*RESTART, "--yes", "--json", AWS_ENDPOINT_URL="http://me:hunter2@127.0.0.1:9", **ACCOUNT, **KEYS)
+
+    assert done.returncode == 2
+    assert "AWS is asked at http://127.0.0.1:9 (from AWS_ENDPOINT_URL)" in first_lines(done)[1]
+    assert "hunter2" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"AWS_REGION": "us-west-2"}, []),
+        ({"AWS_ACCOUNT_ID": "111111111111"}, []),
+        (
+            {"AWS_ACCOUNT_ID": "222222222222"},
+            ["the account is 222222222222 (from AWS_ACCOUNT_ID), and not 111111111111, as the settings say"],
+        ),
+        (
+            {"AWS_DEFAULT_REGION_PROD": "eu-west-1"},
+            ["the region is eu-west-1 (from AWS_DEFAULT_REGION_PROD), and not us-west-2, as the settings say"],
+        ),
+    ],
+    ids=str,
+)
+def test_what_a_variable_changes_is_named_and_what_it_repeats_is_not(
+    variables: dict[str, str], said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Account and region, where the settings say others."""
+    file = tmp_path / "settings.toml"
+    file.write_text((ROOT / "environments.toml").read_text().replace('"${AWS_ACCOUNT_ID}"', '"111111111111"'))
+    monkeypatch.setenv("ENVIRONMENTS_FILE", str(file))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert list(aws.destination(settings.find("prod")).elsewhere) == said
+
+
+def test_an_account_that_only_a_variable_names_is_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`account = "${AWS_ACCOUNT_ID}"` is what the settings say."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+
+    assert aws.destination(settings.find("prod")).elsewhere == ()
+
+
+# AWS itself, behind a proxy that ends TLS
+
+
+@dataclass
+class Amazon:
+    """AWS as a proxy shows it. account: whose credentials STS says these are, empty for one that refuses to say it."""
+
+    env: dict[str, str]
+    account: str = ACCOUNT["AWS_ACCOUNT_ID"]
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, host: str) -> Reply:
+        """What a service says."""
+        if host.startswith("lambda."):
+            return OK
+        if not host.startswith("sts."):
+            return DENIED
+        if not self.account:
+            return Reply(b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>", 403)
+        result = f"<GetCallerIdentityResult><Account>{self.account}</Account></GetCallerIdentityResult>"
+        return Reply(f"<GetCallerIdentityResponse>{result}</GetCallerIdentityResponse>".encode())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for AWS's hosts that nobody has signed, in one file."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    names = "subjectAltName=DNS:*.us-west-2.amazonaws.com,DNS:sts.amazonaws.com"
+    words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=AWS -addext {names} -keyout - -out -"
+    path.write_bytes(subprocess.run(["openssl", *words.split()], capture_output=True, check=True).stdout)
+    return path
+
+
+@pytest.fixture
+def amazon(certificate: Path) -> Iterator[Amazon]:
+    """AWS's own hosts, all of them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        host = ""
+
+        def do_CONNECT(self) -> None:
+            self.host = self.path
+            self.send_response(200)
+            self.end_headers()
+            self.connection = context.wrap_socket(self.connection, server_side=True)
+            self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
+            self.close_connection = False
+
+        def finish(self) -> None:
+            super().finish()
+            self.connection.close()
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            here.asked.append(self.host.partition(".")[0])
+            reply = here.answer(self.host)
+            self.send_response(reply.status)
+            for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(reply.body)
+            self.wfile.flush()
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    proxy = f"http://127.0.0.1:{server.server_address[1]}"
+    here = Amazon({**ACCOUNT, **KEYS, "HTTPS_PROXY": proxy, "AWS_CA_BUNDLE": str(certificate)})
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield here
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("account", [ACCOUNT["AWS_ACCOUNT_ID"], ""], ids=["its own account", "STS does not say"])
+def test_the_approval_of_ci_counts_for_the_environment_as_it_is_set(
+    account: str, amazon: Amazon, invoke: Invoke
+) -> None:
+    """STS is asked once, before anything else; one that does not answer forbids nothing, and that is said."""
+    amazon.account = account
+
+    done = invoke(*RESTART, **amazon.env, **CI)
+
+    assert done.returncode == 0, done.stderr
+    assert amazon.asked[0] == "sts"
+    assert amazon.asked.count("sts") == amazon.asked.count("lambda") == 1
+    assert ("The account of these credentials is not known" in done.stderr) == (not account)
+    assert "warning" not in done.stderr
+
+
+def test_the_credentials_of_another_account_are_refused(amazon: Amazon, invoke: Invoke) -> None:
+    """In an environment that confirms, unless somebody has agreed in advance."""
+    amazon.account = "999999999999"
+    sentence = "the credentials are those of the account 999999999999, and prod is 123456789012"
+
+    refused = invoke(*RESTART, "--json", **amazon.env, **CI)
+    asked = list(amazon.asked)
+    agreed = invoke(*RESTART, "--yes", **amazon.env, **CI)
+
+    assert (refused.returncode, asked) == (2, ["sts"])
+    assert sentence in refused.stderr.splitlines()[1]
+    assert json.loads(refused.stdout)["destination"]["elsewhere"] == [sentence]
+    assert agreed.returncode == 0, agreed.stderr
+    assert f"warning: {sentence}" in agreed.stderr.splitlines()
+
+
+@pytest.mark.parametrize("words", [["--env=dev"], ["--env=prod", "--dry-run"]], ids=str)
+def test_whose_credentials_these_are_is_asked_only_where_a_person_confirms(
+    words: list[str], amazon: Amazon, invoke: Invoke
+) -> None:
+    """It costs a request and 0.2 s, and a dry run changes nothing."""
+    done = invoke("deploy-service", *words, "--no-image", **amazon.env)
+
+    assert done.returncode == 0, done.stderr
+    assert "sts" not in amazon.asked
+
+
+# CI
+
+
+@pytest.mark.parametrize(
+    ("value", "counts"),
+    [
+        ("true", True),
+        ("TRUE", True),
+        (" true ", True),
+        ("1", True),
+        ("yes", True),
+        ("on", True),
+        ("false", False),
+        ("False", False),
+        ("0", False),
+        ("no", False),
+        ("off", False),
+        ("", False),
+        (" ", False),
+        ("none", False),
+        (None, False),
+    ],
+)
+def test_only_true_values_mean_that_a_ci_runs(value: str | None, counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They alone stand for the confirmation, and against the default of local."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    if value is not None:
+        monkeypatch.setenv("CI", value)
+    given = {flag.name.replace("-", "_"): flag.default for flag in TASKS["deploy-service"].get_arguments()}
+    # A service without an image: refused once prod is confirmed, and nothing is asked.
+    flags = {**given, "service": "other", "env": "prod"}
+
+    assert console.in_ci() is counts
+    with pytest.raises(Refused, match="No image is set" if counts else "needs a confirmation, and nobody can be asked"):
+        TASKS["deploy-service"].body(Context(), **flags)
+    if counts:
+        with pytest.raises(Refused, match="No environment"):
+            settings.choose(None)
+    else:
+        assert settings.choose(None) == ("local", "the default")
