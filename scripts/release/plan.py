@@ -200,7 +200,7 @@ def releases_after(site: Site, state: State, keep_releases: int, is_new: bool) -
 
 
 def _deletes(site: Site, state: State, kept: Mapping[Release, Mapping[str, Entry]], keep_releases: int) -> list[Delete]:
-    """What has no place in the bucket any more; foreign keys first. Nothing, where reading the manifest is not allowed."""
+    """What has no place in the bucket any more; foreign keys first. Nothing, where the manifest could not be read."""
     if state.unread:
         return []
     known = state.manifest.known() if state.manifest else {}
