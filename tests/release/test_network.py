@@ -289,4 +289,4 @@ def test_an_endpoint_that_is_none_is_refused(invoke: Invoke, tmp_path: Path, end
 
     done = released(invoke, build(tmp_path / "build"), env, code=2)
 
-    assert "is not the endpoint of S3 (AWS_ENDPOINT_URL)" in done.stderr
+    assert "is not the endpoint of S3 (AWS_ENDPOINT_URL_S3)" in done.stderr
