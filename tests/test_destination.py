@@ -194,7 +194,7 @@ def test_a_person_reads_where_requests_go_before_typing_the_name(typed: str) -> 
     os.close(follower)
 
     question = next(line for line in said.splitlines() if "Type prod to go on:" in line)
-    assert f"lambda is asked at {server.url} (from AWS_ENDPOINT_URL_LAMBDA)" in question
+    assert f"requests to lambda go to {server.url} (from AWS_ENDPOINT_URL_LAMBDA)" in question
     assert "the region is eu-west-1 (from AWS_REGION), and not us-west-2, as the settings say" in question
     assert len(server.requests) == (typed == "prod\n")
 
@@ -219,8 +219,8 @@ READING = {
     "release.diff": {"bucket": "a-bucket"},
 }
 ELSEWHERE = [
-    ({"AWS_ENDPOINT_URL": "{url}"}, "AWS is asked at {url} (from AWS_ENDPOINT_URL)"),
-    ({"AWS_ENDPOINT_URL_S3": "{url}"}, "s3 is asked at {url} (from AWS_ENDPOINT_URL_S3)"),
+    ({"AWS_ENDPOINT_URL": "{url}"}, "requests to AWS go to {url} (from AWS_ENDPOINT_URL)"),
+    ({"AWS_ENDPOINT_URL_S3": "{url}"}, "requests to s3 go to {url} (from AWS_ENDPOINT_URL_S3)"),
     (
         {"AWS_REGION": "eu-west-1", "https_proxy": "{url}"},
         "the region is eu-west-1 (from AWS_REGION), and not us-west-2",
@@ -279,7 +279,7 @@ def test_an_endpoint_keeps_its_password(invoke: Invoke) -> None:
     done = invoke(*RESTART, "--yes", "--json", AWS_ENDPOINT_URL="http://me:hunter2@127.0.0.1:9", **ACCOUNT, **KEYS)
 
     assert done.returncode == 2
-    assert "AWS is asked at http://127.0.0.1:9 (from AWS_ENDPOINT_URL)" in first_lines(done)[1]
+    assert "requests to AWS go to http://127.0.0.1:9 (from AWS_ENDPOINT_URL)" in first_lines(done)[1]
     assert "hunter2" not in done.stderr + done.stdout
 
 

@@ -213,9 +213,9 @@ def _asked_elsewhere(foreign: Mapping[str, Endpoint]) -> Iterator[str]:
     """A sentence for each endpoint that is not AWS's own."""
     for endpoint in dict.fromkeys(foreign.values()):
         services = [service for service in SERVICES if foreign.get(service) == endpoint]
-        who = "AWS" if len(services) == len(SERVICES) else " and ".join(services)
+        whom = "AWS" if len(services) == len(SERVICES) else ", ".join(services)
         where = text.one_line(endpoint.url, 200)
-        yield f"{who} is asked at {where} (from {endpoint.origin}), which is not an endpoint of AWS"
+        yield f"requests to {whom} go to {where} (from {endpoint.origin}), which is not an endpoint of AWS"
 
 
 def _overridden(environment: Environment) -> Iterator[str]:
