@@ -2,10 +2,15 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,20 +50,69 @@ class Invoke(Protocol):
     def __call__(self, *words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]: ...
 
 
+class CommandLine:
+    """The process that the commands of a test are forked from (tests/command_line.py): none of them has to start."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = str(folder / "socket")
+        # The environment of a command comes with it; the process itself has none that could matter.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GITHUB_", "GIT_"))}
+        self._process = subprocess.Popen([sys.executable, "-m", "tests.command_line", self._path], cwd=ROOT, env=kept)
+        deadline = time.monotonic() + 60
+        while not Path(self._path).exists():
+            assert self._process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+    def run(self, words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str, str]:
+        """Run one command. Returns exit code (negative: the signal that ended it), stdout and stderr."""
+        request = {"words": words, "folder": str(folder), "environment": dict(environment)}
+        with socket.socket(socket.AF_UNIX) as connection, ThreadPoolExecutor(2) as pool:
+            connection.settimeout(120)
+            connection.connect(self._path)
+            pipes = [os.pipe(), os.pipe()]
+            line = json.dumps(request).encode() + b"\n"
+            sent = socket.send_fds(connection, [line], [ours for _, ours in pipes])
+            connection.sendall(line[sent:])
+            for _, ours in pipes:
+                os.close(ours)
+            texts = [pool.submit(_read, theirs) for theirs, _ in pipes]
+            with connection.makefile() as answer:
+                child = int(answer.readline())
+                try:
+                    code = int(answer.readline())
+                except TimeoutError:
+                    os.killpg(child, signal.SIGKILL)
+                    raise
+            return code, texts[0].result(), texts[1].result()
+
+
+def _read(descriptor: int) -> str:
+    with open(descriptor, encoding="utf-8", errors="replace") as pipe:
+        return pipe.read()
+
+
+@pytest.fixture(scope="session")
+def command_line() -> Iterator[CommandLine]:
+    """One for all tests of this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        line = CommandLine(Path(folder))
+        yield line
+        line.close()
+
+
 @pytest.fixture
-def invoke() -> Invoke:
+def invoke(command_line: CommandLine) -> Invoke:
     """`invoke("deploy-service", "--env=dev", APP_ENV="dev")`: exit code, stdout and stderr of a run."""
 
     def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "invoke", *words],
-            cwd=cwd,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        code, out, err = command_line.run(words, cwd, {**os.environ, **env})
+        return subprocess.CompletedProcess(["invoke", *words], code, out, err)
 
     return run
 

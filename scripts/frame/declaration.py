@@ -152,8 +152,10 @@ def _check_words(whole: Collection) -> None:
         asked.help.set_value(wanted, cast=False)
     if not (words or asked.list.value or asked.complete.value or asked.help.value):
         asked.list.set_value(True, cast=False)
+    # The parser copies its contexts, which takes longer than all else here: the ones that are asked for will do.
+    named = [context for context in contexts if context.name in words]
     try:
-        Parser(contexts=contexts, initial=program.initial_context).parse_argv(list(words))
+        Parser(contexts=named, initial=program.initial_context).parse_argv(list(words))
         if wanted is not None and wanted not in names:
             raise ParseError(f"No idea what {asked.help.value!r} is!")
     except ParseError as error:

@@ -1,0 +1,81 @@
+"""Runs the command line in processes that need not start: it imports everything once, and forks for each command.
+
+A request is a connection to the socket in argv[1]: one line of JSON with words, folder and environment, sent with the
+descriptors for stdout and stderr. The answer is the exit code, as subprocess gives it. Several run at the same time.
+"""
+
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+# The command line's own modules are not among them: what they do when they load is part of a command's run.
+LIBRARIES = ("asyncio", "boto3", "botocore.config", "botocore.auth", "botocore.httpsession", "http.client", "sh")
+LATER = {"declaration"}
+# What a command line may be sent at most, in bytes: the kernel's own bound is about the same.
+MOST = 2 << 20
+
+
+def main(path: str) -> None:
+    """Serve until the process is ended."""
+    root = Path(__file__).resolve().parent.parent
+    for file in sorted((root / "scripts").rglob("*.py")):
+        if file.stem not in LATER:
+            words = file.relative_to(root).with_suffix("").parts
+            importlib.import_module(".".join(words[:-1] if words[-1] == "__init__" else words))
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(64)
+        while True:
+            connection, _ = server.accept()
+            if not os.fork():
+                server.close()
+                serve(connection)
+            connection.close()
+
+
+def serve(connection: socket.socket) -> None:
+    """Run one command in a process of its own, and answer how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    request, descriptors, _, _ = socket.recv_fds(connection, MOST, 2)
+    while not request.endswith(b"\n"):
+        request += connection.recv(MOST)
+    child = os.fork()
+    if not child:
+        connection.close()
+        run(json.loads(request), descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    connection.sendall(f"{child}\n".encode())
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    connection.sendall(f"{code}\n".encode())
+    os._exit(0)
+
+
+def run(request: dict[str, object], descriptors: list[int]) -> None:
+    """Become the command: its folder, environment and standard streams, and then Invoke's own entry point."""
+    os.setpgid(0, 0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, descriptor in enumerate((nothing, *descriptors)):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    os.chdir(str(request["folder"]))
+    os.environ.clear()
+    os.environ.update(request["environment"])  # type: ignore[call-overload]
+    sys.argv = ["invoke", *request["words"]]  # type: ignore[misc]
+    from invoke.main import program
+
+    program.run()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
