@@ -96,7 +96,8 @@ def _build_migration_image(run: Run, now: Deployment) -> None:
 
 
 def _build_frontend(run: Run, now: Deployment) -> None:
-    release_static.build_frontend(run)
+    folder = release_static.folder(now.environment.frontend.folder, now.build_dir)
+    release_static.build_into(run, folder)
     if not run.dry_run:
         release_static.check(now.environment, build_dir=now.build_dir, no_build=True)
 

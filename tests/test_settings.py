@@ -266,6 +266,17 @@ def test_an_embedded_environment_never_reaches_a_real_host(monkeypatch: pytest.M
         settings.find("local")
 
 
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999", "nonsense", "//", "http://[v1.x]/", "\n"])
+def test_an_endpoint_that_is_no_url_is_refused_where_it_counts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one sentence for local, and not at all for an environment that has nothing to do with it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+
+    assert settings.find("dev").name == "dev"
+    if "127.0.0.1" not in url:
+        with pytest.raises(Refused, match="must be on this machine"):
+            settings.find("local")
+
+
 def test_an_endpoint_of_the_real_aws_is_no_matter_of_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A VPC endpoint in AWS_ENDPOINT_URL does not stop dev because of local."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://vpce-1.s3.us-west-2.vpce.amazonaws.com")

@@ -236,7 +236,7 @@ class Environment(Table, frozen=True, kw_only=True):
     @property
     def endpoint_host(self) -> str:
         """Host and port of the embedded AWS, such as 127.0.0.1:4566; empty elsewhere."""
-        return urlsplit(self.endpoint_url).netloc
+        return host_of(self.endpoint_url)[0]
 
     def frontend_variables(self) -> dict[str, str]:
         """What the frontend's build sees. Raises Refused for a variable that is not set."""
@@ -247,6 +247,15 @@ class Environment(Table, frozen=True, kw_only=True):
 OPTIONAL = ("database.name", "scan.function", "storybook.bucket")
 # Fields of Environment that no settings file holds.
 GIVEN = {"name", "origin", "application", "dry_run"}
+
+
+def host_of(url: str) -> tuple[str, str]:
+    """Host with port, and the host's name alone, of a URL; empty for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        return parts.netloc, parts.hostname or ""
+    except ValueError:
+        return "", ""
 
 
 def settings_file() -> Path:
@@ -304,7 +313,7 @@ def environment(name: str, origin: str = "", *, dry_run: bool = False) -> Enviro
     for key in GIVEN & filled.keys():
         raise Refused(f"{settings_file()}: environments.{name}.{key} is not a known setting.")
     made = _record(Environment, filled, f"environments.{name}")
-    if made.endpoint_url and urlsplit(made.endpoint_url).hostname not in LOOPBACK:
+    if made.endpoint_url and host_of(made.endpoint_url)[1] not in LOOPBACK:
         # An environment with an endpoint of its own is embedded: it must never reach a real host.
         raise Refused(f"{name} is embedded and its endpoint must be on this machine, not {made.endpoint_url}.")
     for text in _texts(made):
@@ -337,7 +346,7 @@ class _Values:
         for path, variables in VARIABLES.items():
             if not (embedded and path in OF_THE_REAL_AWS):
                 self._override(path, variables)
-        elsewhere = urlsplit(os.environ.get("AWS_ENDPOINT_URL", "")).hostname not in LOOPBACK
+        elsewhere = host_of(os.environ.get("AWS_ENDPOINT_URL", ""))[1] not in LOOPBACK
         # An endpoint elsewhere is the real AWS's: it says nothing of an embedded environment that nobody has chosen.
         if embedded and (chosen or not elsewhere):
             self._override("endpoint_url", ("AWS_ENDPOINT_URL",))
@@ -414,7 +423,7 @@ class _Values:
         for key in word.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if word == "endpoint_host":
-            value = urlsplit(str(self.tables.get("endpoint_url", ""))).netloc
+            value = host_of(str(self.tables.get("endpoint_url", "")))[0]
         if not isinstance(value, str):
             raise Refused(f"{settings_file()}: environments.{self.name}: {match[0]} is not a setting of it.")
         return self._text(value, word, depth + 1)
