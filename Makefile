@@ -32,6 +32,9 @@ coverage: setup ## Run the tests with the lines that they reach, also of the pro
 mutants: setup ## Change the code in small ways and show the changes that no test notices; WHERE: files or folders
 	$(BIN)/python -m tests.mutants $(WHERE)
 
+faults: setup ## Let every request of every command fail in every way, and write docs/faults.md
+	$(BIN)/python -m tests.faults.write docs/faults.md
+
 docs: setup ## Write docs/tasks/ from the tasks' own help
 	$(BIN)/python docs/generate.py
 
@@ -56,4 +59,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test coverage mutants docs bench-startup bench-release lock clean
+.PHONY: help setup deploy lint test coverage mutants faults docs bench-startup bench-release lock clean

@@ -89,7 +89,12 @@ def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App
         entry = describe(environ)
         if cloud.ready:
             cloud.requests.append(entry)
-        broken = _break(environ, start, entry, _failure(cloud, entry))
+        rule = _failure(cloud, entry)
+        if rule and rule.get("after"):
+            body_of(environ)
+            # It is done, and nobody hears of it.
+            b"".join(app(environ, lambda *_: None))
+        broken = _break(environ, start, entry, rule)
         if broken is not None:
             return broken
 
@@ -135,7 +140,7 @@ def _break(
     time.sleep(rule.get("delay", 0))
     if rule.get("drop"):
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        return []
+        raise ConnectionAbortedError("a failure that was asked for")
     if "status" in rule:
         entry["status"] = rule["status"]
         return _fail(start, entry, rule)
@@ -145,21 +150,28 @@ def _break(
 def _failure(cloud: Cloud, entry: dict[str, Any]) -> dict[str, Any] | None:
     """The first rule that fits a request, counted down by `times`.
 
-    A rule has any of service, operation, method and path (a regular expression) to say which requests, and
-    delay (seconds), drop (the connection), or status with code and message to say what happens to them.
+    A rule has any of service, operation, method and path (a regular expression) to say which requests, skip for how
+    many of them pass first, and delay (seconds), drop (the connection), or status with code and message, or with the
+    body of the answer, to say what happens to them. after: they are done all the same.
     """
     # A lock of its own: ECS holds the cloud's while a container's image is pulled from here.
     with RULES:
         for rule in cloud.failures:
             fits = all(rule[key] == entry[key] for key in ("service", "operation", "method") if key in rule)
-            if fits and re.search(rule.get("path", ""), entry["path"]) and rule.get("times", 1) > 0:
+            if not fits or not re.search(rule.get("path", ""), entry["path"]):
+                continue
+            if rule.get("skip", 0) > 0:
+                rule["skip"] -= 1
+            elif rule.get("times", 1) > 0:
                 rule["times"] = rule.get("times", 1) - 1
                 return rule
     return None
 
 
 def _fail(start: StartResponse, entry: dict[str, Any], rule: dict[str, Any]) -> list[bytes]:
-    """An error in the protocol of the service."""
+    """The body that the rule gives, else an error in the protocol of the service."""
+    if "body" in rule:
+        return answer(start, rule["status"], rule["body"].encode(), rule.get("type", "text/html"))
     code, message = rule.get("code", "InternalError"), rule.get("message", "a failure that was asked for")
     if entry["service"] in ("s3", "cloudfront", "rds", "sts"):
         error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"

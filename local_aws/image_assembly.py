@@ -18,7 +18,7 @@ from typing import Any
 
 from scripts.edges import http
 from scripts.edges.http import Unreachable
-from scripts.frame.errors import DeployError, Refused
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -98,7 +98,8 @@ def sha256(body: bytes) -> str:
 def assemble_and_push(uri: str, file: Path, context: Path, arguments: Mapping[str, str], password: str) -> str:
     """Assemble the image of a Dockerfile, push it by the registry's protocol, and return its digest.
 
-    Raises Refused for a Dockerfile that needs an engine, DeployError where the registry says no.
+    Raises Refused for a Dockerfile that needs an engine, DeployError where the registry says no, OutcomeUnknown where
+    it does not say whether it has taken the image.
     """
     assembly = read(file, context, arguments)
     tar = layer(assembly.files)
@@ -127,13 +128,17 @@ def assemble_and_push(uri: str, file: Path, context: Path, arguments: Mapping[st
 def _send(registry: str, method: str, path: str, body: bytes, kind: str, password: str) -> None:
     login = base64.b64encode(f"AWS:{password}".encode()).decode()
     headers = {"Content-Type": kind, "Authorization": f"Basic {login}"}
-    url = f"http://{registry}{path}"
+    url, asked = f"http://{registry}{path}", f"{method} {path.partition('?')[0]}"
     try:
         answer = http.request(method, url, timeout=TIMEOUT, headers=headers, body=body, most=MOST)
     except Unreachable as error:
-        raise DeployError(f"The registry {registry} cannot be reached: {error}") from error
+        raise _failure(method, error.sent)(f"The registry {registry} did not answer {asked}: {error}") from error
     if not answer.ok:
         said = answer.body.decode(errors="replace")
-        raise DeployError(
-            f"The registry {registry} refused {method} {path.partition('?')[0]}: HTTP {answer.status}: {said}"
-        )
+        failure = _failure(method, answer.status >= 500)
+        raise failure(f"The registry {registry} refused {asked}: HTTP {answer.status}: {said}")
+
+
+def _failure(method: str, doubtful: bool) -> type[DeployError]:
+    """Without its manifest, which is PUT last, an image is not there; with it, the layers are there too."""
+    return OutcomeUnknown if method == "PUT" and doubtful else DeployError

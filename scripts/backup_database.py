@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts.edges import aws
 from scripts.frame import console
-from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.errors import DeployError, Refused, unknown_after
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
@@ -138,13 +138,8 @@ def backup(environment: Environment, plan: Backup, *, clock: Clock = CLOCK) -> B
             DBSnapshotIdentifier=plan.snapshot,
             Tags=[{"Key": key, "Value": value} for key, value in plan.tags.items()],
         )
-    try:
+    with unknown_after(f"RDS is taking the snapshot {plan.snapshot}; look at it before you run this again"):
         status = _wait(environment, plan.snapshot, deadline, clock)
-    except TimedOut:
-        raise
-    except DeployError as error:
-        message = f"RDS is taking the snapshot {plan.snapshot} and does not say how far it is: {error}"
-        raise OutcomeUnknown(f"{message} Nothing was deleted; look at it before you run this again.") from error
     if status != "available":
         raise DeployError(f"The snapshot {plan.snapshot} is {status} instead of available. Nothing was deleted.")
     for name in plan.expired:

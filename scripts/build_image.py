@@ -15,7 +15,7 @@ from scripts.ecs import images
 from scripts.ecs.images import Image
 from scripts.edges import aws, shell
 from scripts.frame import console, files, version
-from scripts.frame.errors import DeployError, Refused
+from scripts.frame.errors import DeployError, Refused, unknown_after
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import ROOT, Environment
@@ -175,7 +175,8 @@ def build(environment: Environment, plan: ImageBuild) -> ImageBuilt:
         if not plan.push:
             return ImageBuilt(plan.uri, "", built=True)
         _push(environment, plan)
-    digest = images.find(environment, plan.repository, plan.tag)
+    with unknown_after(f"{plan.uri} was pushed, and whether ECR has it is not known"):
+        digest = images.find(environment, plan.repository, plan.tag)
     if not digest:
         raise DeployError(f"{plan.uri} was pushed, but ECR does not know it: look at {plan.registry}.")
     return ImageBuilt(plan.uri, digest, built=True)

@@ -196,7 +196,7 @@ def running_version(environment: Environment) -> str:
     """The version that the environment's healthcheck answers with. Raises DeployError for none."""
     url = environment.healthcheck
     try:
-        return version.answering(url, ANSWER_TIMEOUT)
+        return version.ask(url, ANSWER_TIMEOUT)
     except DeployError as error:
         message = f"The version that runs in {environment.name} is not known: {url}: {error}."
         raise error.with_message(message) from error
@@ -270,7 +270,7 @@ def check(
     """
     image = f"{plan.repository}:{plan.tag}"
     if plan.call:
-        return Checked(image, _count(manager.invoke(environment, plan.call), plan.call.function))
+        return Checked(image, _count(_asked(environment, plan.call), plan.call.function))
     found = _read(environment, plan.repository, plan.tag, plan.timeout, clock)
     known: Sequence[Finding] = ()
     if plan.running and plan.running != plan.tag:
@@ -285,6 +285,14 @@ def check(
             console.warn(f"The waiver of {waiver.finding} ended on {waiver.expires}: it counts again.")
     show(image, judged)
     return Checked(image, sum(one.counts for one in judged), judged)
+
+
+def _asked(environment: Environment, call: Invocation) -> Any:
+    """What the Lambda answers, which changes nothing: without its answer nothing is unknown. Raises DeployError."""
+    try:
+        return manager.invoke(environment, call, reads=True)
+    except OutcomeUnknown as error:
+        raise DeployError(str(error)) from error
 
 
 def _count(reply: Any, function: str) -> int:
@@ -330,10 +338,11 @@ def rank(severity: str) -> int:
 def _read(environment: Environment, repository: str, tag: str, seconds: float, clock: Clock) -> list[Finding]:
     """All findings of an image, once its scan is done. seconds: how long that is waited for."""
     image = f"{repository}:{tag}"
+    client = aws.client("ecr", environment)
     graced = clock.now() + min(GRACE, seconds)
 
     def look() -> tuple[str, list[Finding] | None]:
-        status, findings, why = _pages(environment, repository, tag)
+        status, findings, why = _pages(client, environment, repository, tag)
         if status in DONE:
             return "", findings
         late = clock.now() + INTERVAL > graced
@@ -348,9 +357,8 @@ def _read(environment: Environment, repository: str, tag: str, seconds: float, c
         raise OutcomeUnknown(message) from error
 
 
-def _pages(environment: Environment, repository: str, tag: str) -> tuple[str, list[Finding], str]:
+def _pages(client: Any, environment: Environment, repository: str, tag: str) -> tuple[str, list[Finding], str]:
     """The scan's status, all findings, and what ECR says about the status."""
-    client = aws.client("ecr", environment)
     status, why, findings = NOT_SCANNED, "", list[Finding]()
     with aws.errors(f"reading the findings of {repository}:{tag}", environment):
         pages = client.get_paginator("describe_image_scan_findings").paginate(
@@ -358,8 +366,8 @@ def _pages(environment: Environment, repository: str, tag: str) -> tuple[str, li
         )
         try:
             for page in pages:
-                scan = page.get("imageScanStatus", {})
-                status, why = scan.get("status", status), scan.get("description", "")
+                scan = page["imageScanStatus"]
+                status, why = scan["status"], scan.get("description", "")
                 found = page.get("imageScanFindings", {})
                 findings += [_basic(item) for item in found.get("findings", [])]
                 findings += [one for item in found.get("enhancedFindings", []) for one in _enhanced(item)]

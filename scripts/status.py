@@ -78,7 +78,7 @@ def ask(urls: Mapping[str, str]) -> list[Answering]:
 
     def one(name: str, url: str) -> None:
         try:
-            found[name] = Answering(name, version.answering(url, TIMEOUT), "")
+            found[name] = Answering(name, version.ask(url, TIMEOUT), "")
         except DeployError as error:
             found[name] = Answering(name, "", f"does not answer: {error}")
 

@@ -77,12 +77,11 @@ def find(environment: Environment, repository: str, tag: str) -> str:
     with aws.errors(f"looking for {repository}:{tag}", environment):
         try:
             found = client.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+            return str(found["imageDetails"][0]["imageDigest"])
         except client.exceptions.ImageNotFoundException:
             return ""
         except client.exceptions.RepositoryNotFoundException as error:
             raise DeployError(f"There is no repository {repository} in the registry of {environment.name}.") from error
-    details = found.get("imageDetails") or [{}]
-    return str(details[0].get("imageDigest", ""))
 
 
 def digest_of(environment: Environment, uri: str) -> str:

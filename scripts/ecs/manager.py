@@ -65,15 +65,17 @@ def checked_service(name: str) -> str:
     return name
 
 
-def invoke(environment: Environment, invocation: Invocation) -> Any:
+def invoke(environment: Environment, invocation: Invocation, *, reads: bool = False) -> Any:
     """Call the function once and return its reply, parsed from JSON.
 
-    The call is never repeated: each would be one more deployment. Raises OutcomeUnknown when the answer
-    is lost, late, or says that the function ran out of time; DeployError for any other failure.
+    The call is never repeated: each would be one more deployment. Raises OutcomeUnknown when the answer is lost, late,
+    not a reply at all, or says that the function ran out of time; DeployError for any other failure.
+
+    reads: the function starts nothing, so that it may be called again, and without its answer nothing is unknown.
     """
     doing = f"invoking {invocation.function} at {invocation.qualifier}"
-    client = aws.client("lambda", environment, once=True, read_timeout=environment.manager.timeout)
-    with aws.errors(doing, environment, starts_something=True):
+    client = aws.client("lambda", environment, once=not reads, read_timeout=environment.manager.timeout)
+    with aws.errors(doing, environment, starts_something=not reads):
         answer = client.invoke(
             FunctionName=invocation.function,
             Qualifier=invocation.qualifier,
@@ -98,19 +100,19 @@ def parse(body: bytes, function_error: str | None, function: str) -> Any:
             raise OutcomeUnknown(f"{function} ran out of time: {message}. What it started may still be happening.")
         raise DeployError(f"{function} failed: {details.get('errorType', function_error)}: {message}")
     if not body:
-        raise DeployError(f"{function} answered with nothing.")
+        raise OutcomeUnknown(f"{function} answered with nothing.")
     if not readable:
-        raise DeployError(f"{function} did not answer in JSON: {body[:200].decode(errors='replace')}")
+        raise OutcomeUnknown(f"{function} did not answer in JSON: {body[:200].decode(errors='replace')}")
     return reply
 
 
 def manager_response(reply: Any, manager: str) -> dict[str, Any]:
     """What the ECS manager did: `data.response` of a reply that reports success.
 
-    Raises DeployError for each of the contract's ways to fail.
+    Raises DeployError for each of the contract's ways to fail, OutcomeUnknown for what is not of the contract.
     """
-    if not isinstance(reply, dict):
-        raise DeployError(f"{manager} answered with {json.dumps(reply)[:200]}, which is no reply of an ECS manager.")
+    if not isinstance(reply, dict) or not reply:
+        raise OutcomeUnknown(f"{manager} answered with {json.dumps(reply)[:200]}, which is no reply of an ECS manager.")
     data = reply.get("data")
     response = data.get("response") if isinstance(data, dict) else None
     if reply.get("level") or not isinstance(response, dict):

@@ -294,7 +294,7 @@ def credentials(environment: Environment) -> tuple[str, str, str]:
 
 @contextmanager
 def errors(doing: str, environment: Environment, *, starts_something: bool = False) -> Iterator[None]:
-    """Translate what boto3 raises inside into a DeployError.
+    """Translate what boto3 raises inside into a DeployError, and what is raised where an answer lacks something.
 
     doing: what was tried, to begin the sentence with, such as "invoking dev-ecs-manager-docker".
     starts_something: a lost or late answer leaves the outcome unknown (exit code 3).
@@ -311,10 +311,11 @@ def errors(doing: str, environment: Environment, *, starts_something: bool = Fal
 def translate(
     error: Exception, doing: str, environment: Environment, starts_something: bool = False
 ) -> DeployError | None:
-    """The DeployError for an error of boto3, or None for anything else."""
+    """The DeployError for an error of boto3 or an answer that is not as it should be, or None for anything else."""
     if "botocore" not in sys.modules:
         return None
     from botocore import exceptions as botocore
+    from botocore.parsers import ResponseParserError
 
     where = f"{doing} ({environment.name}, {environment.region})"
     if isinstance(error, botocore.ClientError):
@@ -340,7 +341,15 @@ def translate(
         return OutcomeUnknown(lost) if starts_something else DeployError(lost)
     if isinstance(error, botocore.BotoCoreError):
         return DeployError(f"AWS failed in {where}: {error}")
+    if isinstance(error, (ResponseParserError, LookupError, TypeError, AttributeError)):
+        kind = OutcomeUnknown if starts_something else DeployError
+        return kind(f"AWS did not answer as it should in {where}: {_lack(error)}")
     return None
+
+
+def _lack(error: Exception) -> str:
+    """What is wrong with an answer, by the error that it led to."""
+    return f"{error.args[0]} is not in it." if isinstance(error, KeyError) else str(error).splitlines()[0]
 
 
 def code_of(error: "ClientError") -> str:
@@ -358,7 +367,6 @@ def _refusal(error: "ClientError", where: str, starts_something: bool) -> Deploy
         )
     if code in WRONG_REGION or status == 301:
         return Refused(f"Wrong region for {where}: {code}: {message} Check AWS_REGION and the settings.")
-    text = f"AWS refused {where}: {code}: {message}"
     if starts_something and status >= 500:
         return OutcomeUnknown(f"AWS failed in {where}: {code}: {message}")
-    return DeployError(text)
+    return DeployError(f"AWS refused {where}: {code}: {message}")

@@ -9,6 +9,9 @@
 Anything that is not a DeployError is a bug and keeps its traceback. A stop is not an error: see stop.py.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from invoke.exceptions import Exit
 
 from scripts.frame import text
@@ -53,3 +56,15 @@ class RolledBack(DeployError):
     """The new version was taken back: the previous one runs."""
 
     exit_code = ROLLED_BACK
+
+
+@contextmanager
+def unknown_after(begun: str) -> Iterator[None]:
+    """What fails inside leaves open how something ends that was begun before, whatever kind of error it is.
+
+    begun: what was begun and what it means, as the beginning of a sentence that the error's text ends.
+    """
+    try:
+        yield
+    except DeployError as error:
+        raise OutcomeUnknown(f"{begun}: {error}") from error

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 
 from scripts.edges import shell
 from scripts.frame.errors import DeployError, Refused
@@ -11,6 +12,8 @@ from scripts.frame.settings import ROOT
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 REPOSITORY = re.compile(r"[a-z0-9]+([._/-][a-z0-9]+)*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# Seconds before an endpoint that gave no version is asked again.
+PAUSE = 0.5
 
 
 def wanted(flag: str | None) -> str:
@@ -46,6 +49,19 @@ def repository(name: str) -> str:
     if not REPOSITORY.fullmatch(name):
         raise Refused(f"{name!r} is not an image's repository.")
     return name
+
+
+def ask(url: str, timeout: float) -> str:
+    """As `answering`, for whoever asks once only: a moment of trouble is outlived, in the same time."""
+    begun = time.monotonic()
+    try:
+        return answering(url, timeout)
+    except DeployError as error:
+        left = timeout - PAUSE - (time.monotonic() - begun)
+        if isinstance(error, Refused) or left <= 0:
+            raise
+        time.sleep(PAUSE)
+        return answering(url, left)
 
 
 def answering(url: str, timeout: float) -> str:

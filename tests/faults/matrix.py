@@ -1,0 +1,353 @@
+"""The fault matrix: every request of every command, broken in every way, and the exit codes that are right then.
+
+What is right follows from rules: was anything changed, is what was promised there, and can the command know it?
+"""
+
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local_aws.cloud import Cloud
+from local_aws.server import Server
+from tests.conftest import ROOT
+from tests.faults.recorder import SLACK, Laboratory, Outcome, Request
+from tests.release import sites
+
+GONE = 10**6
+NONSENSE = "<html><body>Please log in to the network.</body></html>"
+
+# What happens to a request and to all of its kind that come later, which repeats of it are too.
+FAULTS: dict[str, dict[str, Any]] = {
+    "denied": {"status": 403, "code": "AccessDenied", "message": "not for this role"},
+    "expired": {"status": 403, "code": "ExpiredToken", "message": "The security token has expired."},
+    "refused": {"status": 400, "code": "ValidationError", "message": "not like this"},
+    "5xx": {"status": 500},
+    "reset before": {"drop": True},
+    "reset after": {"after": True, "drop": True},
+    "nonsense": {"status": 200, "body": NONSENSE},
+    "empty": {"status": 200, "body": "{}", "type": "application/json"},
+}
+# Those after which nobody can know whether the request was carried out.
+DOUBTFUL = {"5xx", "reset before", "reset after", "nonsense", "empty"}
+# Those that pass: the next request of the kind is answered.
+PASSING = {"5xx once": {"status": 500, "times": 1}, "reset once": {"drop": True, "times": 1}}
+
+# What a request does besides reading. "begins": from here on, what was promised may come to be. "prepares": what is of
+# no effect by itself. "tidies": what comes after the promise is kept. "tells": what never changes the outcome.
+ROLES = (
+    (r"lambda Invoke the (manager|cleaner)", "begins"),
+    (r"ecs (UpdateService|RunTask)", "begins"),
+    (r"rds CreateDBSnapshot", "begins"),
+    (r"registry PUT the manifest", "begins"),
+    (r"s3 PutObject the page", "begins"),
+    (r"http .*GitHub", "begins"),
+    (r"ecs RegisterTaskDefinition", "prepares"),
+    (r"registry POST a layer", "prepares"),
+    (r"s3 PutObject (the lease|a file|a copy for rollbacks)", "prepares"),
+    (r"rds DeleteDBSnapshot", "tidies"),
+    (r"s3 PutObject the manifest", "tidies"),
+    (r"s3 (DeleteObjects|DeleteObject).*", "tidies"),
+    (r"cloudfront CreateInvalidation", "tidies"),
+    (r"http .*Slack", "tells"),
+    (r"logs .*", "tells"),
+)
+
+
+def role(request: Request) -> str:
+    """What a request does: "reads", or as ROLES has it."""
+    return next((name for pattern, name in ROLES if re.fullmatch(pattern, request.name)), "reads")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line to be tried. prepare: what is there before. env: variables.
+
+    waits: it looks until a time-out, and does not know then (exit code 3). shows: what it cannot read or tell is part
+    of what it says, and it ends with 0.
+    """
+
+    words: tuple[str, ...]
+    prepare: Callable[["Bench"], object] = lambda _: None
+    env: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    waits: bool = False
+    shows: bool = False
+
+
+@dataclass
+class Bench:
+    """A laboratory with a folder of its own."""
+
+    laboratory: Laboratory
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    ready: str = ""
+
+    @property
+    def cloud(self) -> Cloud:
+        return self.laboratory.server.cloud
+
+    def site(self, version: str) -> str:
+        """A built frontend, small enough that each file is put by itself."""
+        return str(sites.build(self.folder / version, version, chunks=1))
+
+    def push(self, *repositories: str) -> None:
+        """Give images the tag v1 too."""
+        ecr = self.cloud.client("ecr", "us-west-2")
+        for name in repositories:
+            found = ecr.batch_get_image(repositoryName=name, imageIds=[{"imageTag": "v0"}])["images"][0]
+            manifest = json.loads(found["imageManifest"]) | {"config": {"digest": "sha256:" + "1" * 64}}
+            ecr.put_image(repositoryName=name, imageTag="v1", imageManifest=json.dumps(manifest))
+
+    def do(self, *words: str) -> None:
+        """Run a command that has to succeed."""
+        done = self.laboratory.run(words)
+        assert done.code == 0, done.said
+
+    def snapshot(self) -> None:
+        """An old snapshot of our own."""
+        tags = [{"Key": "Environment", "Value": "local"}, {"Key": "Tool", "Value": "backup-database"}]
+        self.cloud.client("rds", "us-west-2").create_db_snapshot(
+            DBInstanceIdentifier="mintlocal", DBSnapshotIdentifier="old", Tags=tags
+        )
+        self.laboratory.slept += 3600
+
+
+@contextmanager
+def bench(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A bench around an embedded AWS that runs, in an environment that is nobody's. folder: for what is built."""
+    programs = folder / "bin"
+    programs.mkdir()
+    # Docker is left out: without an engine the images are assembled, which asks the registry for the same.
+    (programs / "git").symlink_to(str(shutil.which("git")))
+    laboratory = Laboratory(server)
+    values = {
+        "PATH": str(programs),
+        "HOME": str(folder),
+        "APP_ENV": "local",
+        "AWS_ENDPOINT_URL": server.cloud.url,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "SLACK_WEBHOOK_URL": f"{server.cloud.url}{SLACK}",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    laboratory.install(monkeypatch)
+    try:
+        yield Bench(laboratory, folder, monkeypatch)
+    finally:
+        laboratory.uninstall()
+
+
+ACTIONS = {
+    "GITHUB_REF": "refs/heads/main",
+    "GITHUB_RUN_ID": "1",
+    "GITHUB_JOB": "deploy",
+    "GITHUB_REPOSITORY": "owner/app",
+    "GITHUB_ACTOR": "octocat",
+}
+COMMANDS: dict[str, Command] = {
+    "status": Command(("status", "--env=local"), shows=True),
+    "check-image": Command(("check-image", "--tag=v0")),
+    "check-image --running": Command(("check-image", "--running")),
+    "check-image --via=lambda": Command(("check-image", "--tag=v0", "--via=lambda")),
+    "announce-failure": Command(("announce-failure",), env=ACTIONS, shows=True),
+    "backup-database": Command(
+        ("backup-database",), Bench.snapshot, settings={"keep_snapshots = 0": "keep_snapshots = 1"}
+    ),
+    "build-image": Command(("build-image", "--tag=v1")),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One request of a command, and what happens to it. begun: whether its step has begun something before it."""
+
+    command: str
+    request: Request
+    begun: bool
+    fault: str
+
+    @property
+    def passes(self) -> bool:
+        return self.fault in PASSING
+
+    @property
+    def row(self) -> str:
+        """The request as the document names it."""
+        step = f"{self.request.step}: " if self.request.step else ""
+        return f"{step}{self.request.name}{', after it has begun' if self.begun else ''}"
+
+    def __str__(self) -> str:
+        return f"{self.command} | {self.row} | {self.fault}"
+
+
+def cells(name: str, clean: Outcome) -> Iterator[Cell]:
+    """What is to be tried with a command: each request in every way.
+
+    Of a kind, the first in a step before something was begun, and the first after that.
+    """
+    met = set[str]()
+    for request in clean.requests:
+        begun = begins_before(request, clean)
+        for fault in [*FAULTS, *(PASSING if role(request) == "reads" else ())]:
+            cell = Cell(name, request, begun, fault)
+            if str(cell) not in met:
+                met.add(str(cell))
+                yield cell
+
+
+def sampled(cell: Cell, every: int) -> bool:
+    """Whether a cell is of the sample of every n-th, always the same one."""
+    return zlib.crc32(str(cell).encode()) % every == 0
+
+
+def begin(bench: Bench, name: str) -> None:
+    """Have everything as it is before a command, unless nothing was changed since."""
+    bench.laboratory.mend()
+    if bench.ready == name:
+        return
+    command = COMMANDS[name]
+    for key, value in command.env.items():
+        bench.monkeypatch.setenv(key, value)
+    text = (ROOT / "environments.toml").read_text()
+    for old, new in command.settings.items():
+        assert old in text
+        text = text.replace(old, new)
+    file = bench.folder / "environments.toml"
+    file.write_text(text)
+    bench.monkeypatch.setenv("ENVIRONMENTS_FILE", str(file))
+    bench.laboratory.reset()
+    command.prepare(bench)
+    bench.ready = name
+
+
+def run(bench: Bench, name: str) -> Outcome:
+    """Run a command in what `begin` has made."""
+    bench.ready = ""
+    done = bench.laboratory.run(COMMANDS[name].words)
+    if not done.wrote:
+        bench.ready = name
+    return done
+
+
+def record(bench: Bench, name: str) -> Outcome:
+    """A command's run without faults."""
+    begin(bench, name)
+    return run(bench, name)
+
+
+def tried(bench: Bench, cell: Cell) -> Outcome | None:
+    """A command's run with a fault; None where the request did not come."""
+    begin(bench, cell.command)
+    rule = {"times": GONE, **cell.request.rule, **(FAULTS | PASSING)[cell.fault]}
+    times = rule["times"]
+    bench.laboratory.break_next(rule)
+    done = run(bench, cell.command)
+    return done if rule["times"] < times else None
+
+
+def right(cell: Cell, clean: Outcome, broken: Outcome) -> set[int]:
+    """The exit codes that are true of a run in which a request was broken."""
+    command, does = COMMANDS[cell.command], role(cell.request)
+    kept = promised(clean.changed) == promised(broken.changed)
+    codes = set[int]()
+    if kept and (clean.changed or report(clean) == report(broken) or does == "tells"):
+        codes.add(0)
+    if cell.passes:
+        return codes
+    if command.shows:
+        return {0}
+    # What was not answered, and is not there when it is looked for, has failed.
+    looked = any(role(one) == "reads" for one in broken.requests[after(cell.request, broken) :])
+    unknown = (does == "begins" and cell.fault in DOUBTFUL) or (does in ("reads", "begins") and cell.begun)
+    if unknown or command.waits:
+        codes.add(3)
+    if not unknown or (looked and not broken.wrote and not cell.begun):
+        codes |= {1} if broken.wrote else {1, 2}
+    if does == "tidies" and cell.fault in DOUBTFUL:
+        codes.add(3)
+    return codes
+
+
+def after(request: Request, broken: Outcome) -> int:
+    """The place behind the last request of a kind."""
+    return max((number for number, one in enumerate(broken.requests, 1) if one.name == request.name), default=0)
+
+
+def begins_before(request: Request, clean: Outcome) -> bool:
+    """Whether the step of a request has begun something before it."""
+    before = clean.requests[: clean.requests.index(request)]
+    return any(role(one) == "begins" and one.step == request.step for one in before)
+
+
+def promised(changed: list[str]) -> list[str]:
+    """What of the changes a command is run for: not what only prepares them, or guards them meanwhile."""
+    return [one for one in changed if not re.match(r"revision |object \S+/_release/|no object \S+/_release/", one)]
+
+
+def report(done: Outcome) -> str:
+    """The last line and what was printed, without times."""
+    return re.sub(r"\(\d+ s\)|\b\d+ s\b", "", f"{done.said.splitlines()[-1:]}{done.printed}")
+
+
+UNREADABLE = re.compile(r"Traceback|NoneType| object at 0x|<class|\[Errno")
+
+
+def fault_of(cell: Cell, clean: Outcome, broken: Outcome) -> str:
+    """What is wrong with how a run ended, empty for nothing."""
+    codes = right(cell, clean, broken)
+    last = next(iter(reversed(broken.said.strip().splitlines())), "")
+    if broken.code not in codes:
+        return f"{broken.code} instead of {sorted(codes)}; changed: {broken.changed}: {last}"
+    if UNREADABLE.search(broken.said):
+        return f"unreadable: {broken.said}"
+    if len(last.split()) < 4:
+        return f"no sentence at the end: {last!r}"
+    return ""
+
+
+HEAD = """# Faults
+
+What each command ends with when one of its requests fails: `python -m tests.faults.write` has tried it, on the embedded
+AWS, and `make test` tries a part of it again.
+
+0 done · 1 failed · 2 refused, and nothing was changed · 3 unknown, it may still be happening · 4 rolled back
+
+The columns say what happens to a request and to all later ones of its kind: it is denied (403), the credentials have
+expired, it is refused (400), AWS fails (500), the connection is reset before AWS has heard it, or after AWS has done
+it, the answer is a web page, or an empty object. The last two pass: only the first request of the kind fails.
+A request *begins* what the command is for, *prepares* it, *tidies* up after it, *tells* of it, or *reads*.
+"""
+
+
+def document(results: Mapping[Cell, int | None]) -> str:
+    """docs/faults.md: a table for each command."""
+    faults = [*FAULTS, *PASSING]
+    text = HEAD
+    for command in dict.fromkeys(cell.command for cell in results):
+        own = {(cell.row, cell.fault): code for cell, code in results.items() if cell.command == command}
+        does = {cell.row: role(cell.request) for cell in results if cell.command == command}
+        text += f"\n## {command}\n\n| request | does | {' | '.join(faults)} |\n|---|---|{'---|' * len(faults)}\n"
+        for row, what in does.items():
+            codes = [own.get((row, fault)) for fault in faults]
+            text += f"| {row} | {what} | {' | '.join('' if code is None else str(code) for code in codes)} |\n"
+    return text
+
+
+def documented(text: str) -> dict[str, str]:
+    """A document's codes by the cells' names."""
+    found, command = dict[str, str](), ""
+    for line in text.splitlines():
+        command = line.removeprefix("## ") if line.startswith("## ") else command
+        if line.startswith("| ") and not line.startswith("| request"):
+            row, _, *codes = (part.strip() for part in line.strip("|").split("|"))
+            found |= {f"{command} | {row} | {name}": c for name, c in zip([*FAULTS, *PASSING], codes, strict=True)}
+    return found

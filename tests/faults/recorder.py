@@ -1,0 +1,280 @@
+"""Runs commands in this process on the embedded AWS, and says which requests they made and what they changed.
+
+Time is not spent: whoever sleeps finds that all clocks have gone on meanwhile, those of AWS too. What a Lambda
+function does is done in this process. So a run takes the time of its requests alone.
+"""
+
+import functools
+import importlib
+import io
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import botocore.loaders
+import pytest
+from invoke.main import program
+
+from ecs_manager import commands as manager_commands
+from local_aws import control, health, worker
+from local_aws.cloud import ACCOUNT, KEYS, App, Cloud, StartResponse, answer
+from local_aws.lambdas import Function
+from local_aws.server import Server
+from scripts.frame import console, stop, waiting
+
+REGION = "us-west-2"
+SLACK, GITHUB = "/stand-in/slack", "/stand-in/github"
+REAL_SLEEP = time.sleep
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request of a command. number: among those of its kind, from 1. step: of the command, from 0."""
+
+    service: str
+    operation: str
+    kind: str
+    number: int
+    step: int
+
+    @property
+    def name(self) -> str:
+        """How tables name its kind."""
+        return f"{self.service} {self.operation} {self.kind}".strip()
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Which requests of a later run it stands for, as local_aws/control.py takes it."""
+        path = next((pattern for pattern, kind in KINDS.get(self.service, ()) if kind == self.kind), "")
+        return {"service": self.service, "operation": self.operation, "path": path, "skip": self.number - 1}
+
+
+@dataclass(frozen=True)
+class State:
+    """What is in the embedded AWS that a command could have changed: a text for each thing -> what it is now."""
+
+    things: Mapping[str, str]
+
+    def since(self, before: "State") -> list[str]:
+        """What was changed since an earlier state, without what two runs of one command never share."""
+        changed = [
+            (name.partition("#")[0], value) for name, value in self.things.items() if before.things.get(name) != value
+        ]
+        gone = [(f"no {name.partition('#')[0]}", "") for name in before.things if name not in self.things]
+        return sorted(f"{name} {value}".strip() for name, value in [*changed, *gone])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. said: on stderr. printed: on stdout."""
+
+    code: int
+    said: str
+    printed: str
+    before: State
+    after: State
+    requests: tuple[Request, ...]
+    seconds: float = 0.0
+
+    @property
+    def changed(self) -> list[str]:
+        return self.after.since(self.before)
+
+    @property
+    def wrote(self) -> bool:
+        """Whether anything at all is different."""
+        return self.before != self.after
+
+
+@dataclass
+class Laboratory:
+    """An embedded AWS in which one command runs after the other."""
+
+    server: Server
+    steps: list[int] = field(default_factory=list)
+    slept: float = 0.0
+    posted: list[str] = field(default_factory=list)
+    _undo: list[Callable[[], object]] = field(default_factory=list)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take the place of time, of Lambda's processes, and of what makes a hundred runs slow."""
+        real_time, real_monotonic = time.time, time.monotonic
+
+        def sleep(seconds: float) -> None:
+            self.slept += seconds
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        monkeypatch.setattr(time, "time", lambda: real_time() + self.slept)
+        monkeypatch.setattr(time, "monotonic", lambda: real_monotonic() + self.slept)
+        monkeypatch.setattr(control, "time", SimpleNamespace(sleep=REAL_SLEEP, time=time.time))
+        for name in ("now", "sleep"):
+            value = getattr(waiting.CLOCK, name)
+            object.__setattr__(waiting.CLOCK, name, {"now": time.monotonic, "sleep": sleep}[name])
+            self._undo.append(functools.partial(object.__setattr__, waiting.CLOCK, name, value))
+        for name, command in list(manager_commands.COMMANDS.items()):
+            monkeypatch.setitem(manager_commands.COMMANDS, name, _with(command, sleep))
+        monkeypatch.setattr(Function, "call", _call)
+        monkeypatch.setattr(boto3, "client", self._clients(boto3.client))
+        clients = functools.cache(self.server.cloud.client)
+        monkeypatch.setattr(Cloud, "client", lambda _, *given: clients(*given))
+        loader = botocore.loaders.JSONFileLoader()
+        for name in ("load_file", "exists"):
+            kept = functools.cache(getattr(loader, name))
+            monkeypatch.setattr(botocore.loaders.JSONFileLoader, name, lambda _, path, kept=kept: kept(path))
+        monkeypatch.setattr(console, "group", self._grouped(console.group))
+        monkeypatch.setattr(health, "wrap", self._with_stand_ins(health.wrap))
+
+    def reset(self) -> None:
+        """Seed the cloud anew."""
+        self.posted.clear()
+        self.server.reset()
+
+    def mend(self) -> None:
+        """Forget every fault."""
+        self.server.cloud.failures.clear()
+
+    def break_next(self, rule: dict[str, Any]) -> None:
+        """Break requests, as local_aws/control.py says. The rule is counted down."""
+        self.server.cloud.failures[:] = [rule]
+
+    def uninstall(self) -> None:
+        """Give the real clock back."""
+        for undo in self._undo:
+            undo()
+
+    def _clients(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """boto3.client for functions of Lambda: with their region, endpoint and keys, and kept."""
+
+        @functools.cache
+        def kept(service: str) -> Any:
+            return real(service, region_name=REGION, endpoint_url=self.server.cloud.url, **KEYS)
+
+        return lambda service, **given: real(service, **given) if given else kept(service)
+
+    def _grouped(self, real: Callable[[str], Any]) -> Callable[[str], Any]:
+        """console.group, which also notes where a step's requests begin."""
+
+        def group(title: str) -> Any:
+            if title.startswith("== "):
+                self.steps.append(len(self.server.cloud.requests))
+            return real(title)
+
+        return group
+
+    def _with_stand_ins(self, real: Callable[..., App]) -> Callable[..., App]:
+        """The cloud with Slack and GitHub beside the healthcheck: they take what is posted."""
+
+        def wrap(*parts: Any) -> App:
+            app = real(*parts)
+
+            def stand_in(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+                path = environ["PATH_INFO"]
+                if not path.startswith("/stand-in/"):
+                    return app(environ, start)
+                self.posted.append(path)
+                if path == SLACK:
+                    return answer(start, 200, b"ok", "text/plain")
+                return answer(start, 201, json.dumps({"html_url": f"{self.server.cloud.url}/pull/1"}).encode())
+
+            return stand_in
+
+        return wrap
+
+    def state(self) -> State:
+        """What there is now."""
+        from moto.ecr.models import ecr_backends
+        from moto.rds.models import rds_backends
+        from moto.s3.models import s3_backends
+
+        ecs, things = self.server.ecs, dict[str, str]()
+        for (_, family), revisions in ecs.definitions.items():
+            things.update({f"revision {family}:{number}": "" for number in range(1, len(revisions) + 1)})
+        for service in ecs.services.values():
+            primary = service.deployments[0]
+            image = primary.definition["containerDefinitions"][0]["image"].rpartition("/")[2]
+            things[f"rollout of {service.name}#{primary.id}"] = image
+        things.update({f"task of {task.definition['family']}#{task.arn}": "" for task in ecs.tasks.values()})
+        for name, bucket in s3_backends[ACCOUNT]["aws"].buckets.items():
+            things.update(dict(_object(name, key, stored.etag) for key, stored in bucket.keys.items()))
+        things.update({f"snapshot#{name}": "" for name in rds_backends[ACCOUNT][REGION].database_snapshots})
+        for name, repository in ecr_backends[ACCOUNT][REGION].repositories.items():
+            things.update({f"image {name}:{tag}": "" for image in repository.images for tag in image.image_tags})
+        things.update({f"message to {path}#{number}": "" for number, path in enumerate(self.posted)})
+        return State(things)
+
+    def run(self, words: tuple[str, ...]) -> Outcome:
+        """Run a command line, as `invoke` would."""
+        cloud = self.server.cloud
+        cloud.requests.clear()
+        self.steps.clear()
+        before = self.state()
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        handlers = {number: signal.getsignal(number) for number in stop.SIGNALS}
+        hook = sys.unraisablehook
+        started = time.perf_counter()
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                program.run(["invoke", *words])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            sys.unraisablehook = hook
+        seconds = time.perf_counter() - started
+        return Outcome(code, err.getvalue(), out.getvalue(), before, self.state(), self._requests(), seconds)
+
+    def _requests(self) -> tuple[Request, ...]:
+        seen: dict[tuple[str, str, str], int] = {}
+        found = []
+        for index, entry in enumerate(list(self.server.cloud.requests)):
+            patterns = KINDS.get(entry["service"], ())
+            named = next((name for pattern, name in patterns if re.search(pattern, entry["path"])), "")
+            kind = entry["service"], entry["operation"], named
+            seen[kind] = seen.get(kind, 0) + 1
+            step = sum(begin <= index for begin in self.steps)
+            found.append(Request(*kind, seen[kind], step))
+        return tuple(found)
+
+
+# Where the operation alone does not say what a request is about: a pattern of its path, and how tables name it.
+KINDS: dict[str, tuple[tuple[str, str], ...]] = {
+    "s3": (
+        ("/_release/lease.json$", "the lease"),
+        ("/_release/manifest.json$", "the manifest"),
+        ("/_release/", "a copy for rollbacks"),
+        ("^/[^/]+/index.html$", "the page"),
+        ("^/[^/]+/(?!index.html$|_release/).", "a file"),
+    ),
+    "lambda": (("ecs-manager", "the manager"), ("db-clean", "the cleaner"), ("scan", "the scan")),
+    "registry": (("/manifests/", "the manifest"), ("/blobs/", "a layer")),
+    "http": (("healthcheck$", "the healthcheck"), (SLACK, "Slack"), (GITHUB, "GitHub")),
+}
+
+
+def _object(bucket: str, key: str, etag: str) -> tuple[str, str]:
+    """An object as a thing: two runs of one command never share what the records of a release hold."""
+    record = key.startswith("_release/") and key.endswith(".json")
+    return (f"object {bucket}/{key}#{etag}", "") if record else (f"object {bucket}/{key}", etag)
+
+
+def _with(command: Callable[..., Any], sleep: Callable[[float], None]) -> Callable[..., Any]:
+    """A command of the manager that sleeps as the laboratory does."""
+    return lambda call, body: command(replace(call, sleep=sleep), body)
+
+
+def _call(function: Function, event: Any, url: str) -> dict[str, Any]:
+    """Run a function's handler in this process, with JSON between as Lambda has."""
+    module, _, name = function.handler.partition(":")
+    handler = getattr(importlib.import_module(module), name)
+    call = {"event": json.loads(json.dumps(event)), "id": os.urandom(8).hex(), "timeout": function.timeout}
+    return dict(json.loads(json.dumps(worker._run(handler, call))))
