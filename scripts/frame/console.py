@@ -5,14 +5,17 @@ only where a terminal is attached.
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from scripts.frame import text
 from scripts.frame.text import in_actions, plain
 
 TRUE = {"true", "1", "yes", "on"}
+SERVER = re.compile(r"https?://[\w.:-]+", re.ASCII)
 
 
 def say(line: str = "") -> None:
@@ -31,8 +34,8 @@ def document(json: str) -> None:
 
 
 def relay(chunk: str) -> None:
-    """Pass on, to stderr, what another program prints."""
-    print(plain(chunk), end="", file=sys.stderr, flush=True)
+    """Pass on, to stderr, a line that another program prints. Its last one may have no end: ours would go on in it."""
+    print(plain(chunk), end="" if chunk.endswith("\n") else "\n", file=sys.stderr, flush=True)
 
 
 def _command(line: str) -> None:
@@ -53,8 +56,13 @@ def progress_done() -> None:
 
 
 def github(path: str) -> str:
-    """The URL of a page on GitHub, or on the server of its own that runs the workflow ($GITHUB_SERVER_URL)."""
-    return f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{path}"
+    """The URL of a page on GitHub, or on the server of its own that runs the workflow ($GITHUB_SERVER_URL).
+
+    path: with query, where it has one; what belongs in no URL is percent-encoded.
+    """
+    server = os.environ.get("GITHUB_SERVER_URL", "")
+    server = server if SERVER.fullmatch(server) else "https://github.com"
+    return f"{server}/{quote(path, safe='/?=%', errors='replace')}"
 
 
 @contextmanager

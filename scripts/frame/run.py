@@ -322,11 +322,13 @@ def _elsewhere(run: Run) -> Sequence[str]:
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON can hold it."""
+    """A record as JSON can hold it, without the user part of URLs."""
+    if isinstance(value, str):
+        return text.without_credentials(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {key: plain(item) for key, item in asdict(value).items()}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in value]
     return value

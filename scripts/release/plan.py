@@ -262,10 +262,13 @@ def next_manifest(
     application: str,
     environment: str,
 ) -> Manifest:
-    """The manifest after a release. etags: of what was put, as S3 gave them back."""
-    known = state.manifest.known() if state.manifest else {}
+    """The manifest after a release. etags: of what was put, as S3 gave them back.
+
+    An object whose ETag is not known is put again by the next release.
+    """
+    known = {key: entry.etag for key, entry in state.manifest.known().items()} if state.manifest else {}
     files = {
-        key: Entry(file.sha256, file.size, etags.get(key) or known[key].etag, content.headers(key, cache_control))
+        key: Entry(file.sha256, file.size, etags.get(key) or known.get(key, ""), content.headers(key, cache_control))
         for key, file in site.files.items()
     }
     releases = {decided.release: files, **releases_after(site, state, keep_releases, decided.is_new)}
