@@ -151,6 +151,7 @@ def test_an_error_status_is_an_answer() -> None:
         answer = http.request("GET", server.url, timeout=5)
 
     assert (answer.status, answer.headers["retry-after"], answer.body) == (503, "5", b"no")
+    assert [status for status in (199, 200, 299, 300, 503) if http.Answer(status, {}, b"").ok] == [200, 299]
 
 
 def test_ipv6_is_asked() -> None:

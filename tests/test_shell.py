@@ -110,6 +110,15 @@ def test_a_time_out_ends_all_that_the_program_has_started(tmp_path: Path) -> Non
     assert ends_within(pid_in(tmp_path / "pid"))
 
 
+def test_a_program_gets_a_moment_to_clean_up(tmp_path: Path) -> None:
+    """SIGTERM comes before SIGKILL."""
+    script = f"trap 'sleep 0.1; touch {tmp_path / 'clean'}; exit' TERM; while true; do sleep 0.01; done"
+    with pytest.raises(DeployError, match="took longer than"):
+        shell.capture(["bash", "-c", script], timeout=0.5)
+
+    assert (tmp_path / "clean").exists()
+
+
 def test_a_program_that_fails_takes_along_what_it_has_started(tmp_path: Path) -> None:
     """What it leaves running would go on unseen."""
     with pytest.raises(DeployError, match="exit code 7"):
