@@ -83,7 +83,6 @@ def _run(
         "_tty_out": False,
         "_cwd": str(cwd) if cwd else None,
         "_env": {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None},
-        "_timeout": timeout,
         # A session of its own: what it starts can be ended with it, and a Ctrl-C reaches us alone.
         "_new_session": True,
         # File names and commit messages may be in any encoding.
@@ -102,7 +101,8 @@ def _run(
 
     try:
         with stop.owned(start, _end) as running:
-            return running.wait()
+            # Not sh's own option, which kills at once.
+            return running.wait(timeout)
     except sh.TimeoutException as error:
         raise DeployError(f"`{words(arguments)}` took longer than {timeout} s.") from error
     except sh.ErrorReturnCode as error:
