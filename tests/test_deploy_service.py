@@ -78,7 +78,8 @@ def test_what_cannot_be_deployed_is_refused_in_one_sentence(
 
     assert (done.returncode, aws.requests) == (2, [])
     assert said in done.stderr
-    assert [line for line in done.stderr.splitlines() if line.startswith("::")][1:] == []
+    taken = [line for line in done.stderr.splitlines() if line.startswith("::")]
+    assert [line.removeprefix("::").split(":")[0].split()[0] for line in taken] == ["warning", "error"], taken
     assert "Traceback" not in done.stderr
 
 

@@ -273,7 +273,7 @@ def test_an_endpoint_that_is_no_url_is_refused_where_it_counts(url: str, monkeyp
 
     assert settings.find("dev").name == "dev"
     if "127.0.0.1" not in url:
-        with pytest.raises(Refused, match="must be on this machine|site is malformed"):
+        with pytest.raises(Refused, match=r"must be on this machine|site is malformed"):
             settings.find("local")
 
 

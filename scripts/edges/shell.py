@@ -101,10 +101,10 @@ def _run(
 
     try:
         with stop.owned(start, _end) as running:
-            # Not sh's own option, which kills at once.
-            return running.wait(timeout)
-    except sh.TimeoutException as error:
-        raise DeployError(f"`{words(arguments)}` took longer than {timeout} s.") from error
+            # Not sh's own time-outs: the one kills at once, the other does not wait for all that was printed.
+            if timeout is not None and not _ends(running, timeout):
+                raise DeployError(f"`{words(arguments)}` took longer than {timeout} s.")
+            return running.wait()
     except sh.ErrorReturnCode as error:
         said = (error.stderr or error.stdout or b"").decode(errors="replace").strip()
         raise DeployError(
@@ -112,6 +112,16 @@ def _run(
         ) from error
     except sh.ForkException as error:
         raise DeployError(f"`{words(arguments)}` could not be started: {error}") from error
+
+
+def _ends(running: "sh.RunningCommand", timeout: float) -> bool:
+    """Whether a program ends within some seconds."""
+    deadline = time.monotonic() + timeout
+    while running.is_alive():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _end(running: "sh.RunningCommand") -> None:
