@@ -94,12 +94,13 @@ def test_the_steps_are_handed_what_those_before_them_have_learned(
 
 
 def test_by_its_digest_alone_another_deployment_is_not_taken_for_ours(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """What rolls out by a digest that nobody named says nothing: the endpoint decides."""
+    """It fails and is rolled back, which says nothing of a version that nobody has deployed: exit code 3 and not 4."""
     assert invoke("deploy-service", f"--digest={DIGEST}", **cloud.env).returncode == 0
 
-    done = invoke("healthcheck", "--version=v0", "--timeout=30", **cloud.env)
+    done = invoke("healthcheck", f"--version={'1' * 40}", "--timeout=12", **cloud.env)
 
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
+    assert "rolled back" not in done.stderr.splitlines()[-1].partition("ECS")[0]
 
 
 def test_somebody_elses_deployment_meanwhile_is_noticed_at_the_end(
