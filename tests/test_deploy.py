@@ -94,13 +94,13 @@ def test_the_steps_are_handed_what_those_before_them_have_learned(
 
 
 def test_by_its_digest_alone_another_deployment_is_not_taken_for_ours(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """It fails and is rolled back, which says nothing of a version that nobody has deployed: exit code 3 and not 4."""
+    """It was rolled back, which says nothing of the version that runs: the endpoint decides."""
     assert invoke("deploy-service", f"--digest={DIGEST}", **cloud.env).returncode == 0
+    cloud.advance(120)
 
-    done = invoke("healthcheck", f"--version={'1' * 40}", "--timeout=12", **cloud.env)
+    done = invoke("healthcheck", "--version=v0", "--timeout=30", **cloud.env)
 
-    assert done.returncode == 3, done.stderr
-    assert "rolled back" not in done.stderr.splitlines()[-1].partition("ECS")[0]
+    assert done.returncode == 0, done.stderr
 
 
 def test_somebody_elses_deployment_meanwhile_is_noticed_at_the_end(
