@@ -9,7 +9,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ecs_manager import parameters, task_definition
-from ecs_manager.errors import BadRequest, ManagerError
+from ecs_manager.errors import OUTCOME_UNKNOWN, BadRequest, ManagerError, begins
 
 POLL_SECONDS = 1.0
 # What is left of the function's own time for the answer, once it stops waiting for a task.
@@ -58,16 +58,16 @@ def _roll_out(
         name = service["serviceName"]
         try:
             arn = _register(call, new) if new else current
-            answer = ecs.update_service(cluster=cluster, service=name, taskDefinition=arn, forceNewDeployment=True)
+            with begins(f"a deployment of {name}"):
+                answer = ecs.update_service(cluster=cluster, service=name, taskDefinition=arn, forceNewDeployment=True)
+                deployments[name] = _primary(answer["service"])
         except Exception as error:
             if not updated:
                 raise
             done = ", ".join(updated)
-            raise ManagerError(
-                "PartlyUpdated", f"{service['serviceName']}: {error} Already rolling out: {done}."
-            ) from error
+            title = OUTCOME_UNKNOWN if isinstance(error, ManagerError) else "PartlyUpdated"
+            raise ManagerError(title, f"{service['serviceName']}: {error} Already rolling out: {done}.") from error
         updated.append(service["serviceArn"])
-        deployments[name] = _primary(answer["service"])
     return {
         "ResponseMetadata": {"HTTPStatusCode": 200},
         "UpdatedServiceArns": updated,
@@ -99,18 +99,20 @@ def runtask(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
     cluster, name = _text(body, "cluster_id"), _text(body, "service_id")
     (service,) = _services(call.ecs, cluster, [name])
     definition = call.ecs.describe_task_definition(taskDefinition=service["taskDefinition"])["taskDefinition"]
-    started = call.ecs.run_task(
-        cluster=cluster,
-        taskDefinition=definition["taskDefinitionArn"],
-        count=1,
-        startedBy="ecs-manager",
-        clientToken=call.id,
-        **_placement(service),
-        **_overrides(body, definition),
-    )
-    if not started["tasks"]:
+    how = {**_placement(service), **_overrides(body, definition)}
+    with begins(f"a task of {name}"):
+        started = call.ecs.run_task(
+            cluster=cluster,
+            taskDefinition=definition["taskDefinitionArn"],
+            count=1,
+            startedBy="ecs-manager",
+            clientToken=call.id,
+            **how,
+        )
+        arns = [str(task["taskArn"]) for task in started["tasks"]]
+    if not arns:
         raise ManagerError("TaskNotStarted", f"ECS did not start the task of {name}: {_failures(started)}.")
-    task = _wait(call, cluster, started["tasks"][0]["taskArn"])
+    task = _wait(call, cluster, arns[0])
     judged = task_definition.essential(definition)
     if body.get("entrypoint"):
         # The container that was given a command counts, essential or not, and first.
@@ -174,9 +176,9 @@ def _wait(call: Invocation, cluster: str, arn: str) -> dict[str, Any]:
     while True:
         try:
             answer = call.ecs.describe_tasks(cluster=cluster, tasks=[arn])
-        except (BotoCoreError, ClientError) as error:
-            answer = {"tasks": [], "failures": [{"reason": str(error)}]}
-        task: dict[str, Any] = next(iter(answer["tasks"]), {})
+            task: dict[str, Any] = next(iter(answer["tasks"]), {})
+        except (BotoCoreError, ClientError, LookupError) as error:
+            answer, task = {"failures": [{"reason": str(error)}]}, {}
         if task.get("lastStatus") == "STOPPED":
             return task
         unknown = 0 if task else unknown + 1

@@ -1,5 +1,13 @@
 """What the manager reports as a failure, as a title and a message."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
+
+# The title where something may have begun and nobody has seen it.
+OUTCOME_UNKNOWN = "OutcomeUnknown"
+
 
 class ManagerError(Exception):
     """Something expected went wrong. Goes into the reply; holds nothing secret."""
@@ -12,3 +20,22 @@ class ManagerError(Exception):
 
 class BadRequest(Exception):
     """The event is not one that the manager understands."""
+
+
+@contextmanager
+def begins(what: str) -> Iterator[None]:
+    """Have AWS begin something. what: the beginning of a sentence, such as "a task of app".
+
+    Raises ManagerError OUTCOME_UNKNOWN where AWS failed or its answer was lost or is not one. What AWS refuses, and
+    what never reached it, is raised as it is.
+    """
+    try:
+        yield
+    except (EndpointConnectionError, ConnectTimeoutError):
+        raise
+    except ClientError as error:
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500:
+            raise
+        raise ManagerError(OUTCOME_UNKNOWN, f"{what} may have begun: {error}") from error
+    except (BotoCoreError, LookupError, TypeError) as error:
+        raise ManagerError(OUTCOME_UNKNOWN, f"{what} may have begun: AWS's answer was lost: {error}") from error

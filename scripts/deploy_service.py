@@ -122,10 +122,9 @@ def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:
     call = plan.invocation
     console.say(f"invoking {call.function} at {call.qualifier}: {plan.describe()[0]}")
     try:
-        reply = manager.invoke(environment, call)
+        response = manager.manager_response(manager.invoke(environment, call), call.function)
     except OutcomeUnknown as error:
         raise OutcomeUnknown(f"{error} {_what_ecs_shows(environment, plan, before)}") from error
-    response = manager.manager_response(reply, call.function)
     registered = str(response.get("NewTaskdefArn", ""))
     started = _started(environment, plan.service, before, registered)
     return Deployed(

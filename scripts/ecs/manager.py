@@ -19,9 +19,9 @@ FUNCTION = re.compile(r"[A-Za-z0-9:_-]{1,170}")
 QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
 SERVICE = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
-# What the manager calls a task whose end it has not seen.
 DEPLOYMENT = re.compile(r"ecs-svc/[0-9]{1,40}")
-STILL_RUNNING = {"TaskStillRunning", "TaskLost"}
+# What the manager calls a task whose end it has not seen, and what it has asked for and may have begun.
+UNKNOWN = {"TaskStillRunning", "TaskLost", "OutcomeUnknown"}
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def manager_response(reply: Any, manager: str) -> dict[str, Any]:
         raise DeployError(f"{manager} did not understand the request: {detail}")
     if "title" in response:
         title = str(response["title"])
-        kind = OutcomeUnknown if title in STILL_RUNNING else DeployError
+        kind = OutcomeUnknown if title in UNKNOWN else DeployError
         raise kind(f"{manager} failed: {title}: {response.get('message', 'no message')}")
     metadata = response.get("ResponseMetadata")
     status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None

@@ -86,6 +86,15 @@ class S3Error(DeployError):
         self.s3_code = s3_code
 
 
+class Unanswered(DeployError):
+    """S3 did not answer, or not as S3 does: it may have done what it was asked for."""
+
+
+def is_doubtful(error: DeployError) -> bool:
+    """Whether S3 may have done what failed with an error."""
+    return isinstance(error, Unanswered) or (isinstance(error, S3Error) and error.status >= 500)
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer of S3. headers: names in lower case."""
@@ -166,7 +175,11 @@ class Bucket:
 
         Raises S3Error with status 412 where the condition does not hold.
         """
-        return _etag(self._send("PUT", key, headers=headers, body=body, doing=f"writing {key}"))
+        doing = f"writing {key}"
+        etag = _etag(self._send("PUT", key, headers=headers, body=body, doing=doing))
+        if not etag:
+            raise Unanswered(f"S3 did not answer as S3 does to {doing} {self.name} ({self._where}): without an ETag.")
+        return etag
 
     def delete(self, keys: Sequence[str], etags: Mapping[str, str]) -> dict[str, str]:
         """Delete objects, 1,000 in a request. Returns the keys that could not be deleted, with the reason.
@@ -245,7 +258,8 @@ class Bucket:
                     chunk_size=PART,
                     max_concurrency=LARGE_IN_FLIGHT,
                 )
-                done(upload, str((await put)["e_tag"] or "").strip('"'))
+                # An answer without an ETag is an error there.
+                done(upload, str((await put)["e_tag"]).strip('"'))
 
         small = iter([upload for upload in uploads if upload.size <= SMALL])
         large = iter([upload for upload in uploads if upload.size > SMALL])
@@ -451,7 +465,7 @@ class Bucket:
         return self._unreachable(doing, text.splitlines()[0][:300], TRIES)
 
     def _unreachable(self, doing: str, problem: str, tries: int) -> DeployError:
-        return DeployError(f"S3 cannot be reached for {doing} {self.name} ({self._where}), {tries} tries: {problem}")
+        return Unanswered(f"S3 cannot be reached for {doing} {self.name} ({self._where}), {tries} tries: {problem}")
 
     def _untrusted(self, doing: str) -> DeployError:
         return DeployError(

@@ -121,7 +121,7 @@ class Run:
                         console.say(self.last_line)
             except DeployError as error:
                 message = f"{name} failed: {error}\nDone: {done}. Failed: {name}. Not done: {left}."
-                if isinstance(error, Refused) and any(step.result for step in self.steps):
+                if error.code == Refused.exit_code and any(step.result for step in self.steps):
                     # The step was refused and changed nothing, but those before it have.
                     raise DeployError(message) from error
                 raise error.with_message(message) from error

@@ -4,10 +4,11 @@ Any failure before it leaves the old page whole and nothing deleted. What was al
 next run, or found unchanged, and the release is completed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from scripts.edges.s3 import Bucket, S3Error, Upload
+from scripts.edges.s3 import Bucket, S3Error, Upload, is_doubtful
 from scripts.frame import console, stop
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Report
@@ -70,7 +71,8 @@ def publish(
             if not (state.unread or bucket.is_still(manifest.KEY, state.etag, manifest.MOST)):
                 raise Refused(f"{MEANWHILE.format(bucket.name)} Nothing was changed: run it again.")
             _put_stages(bucket, site, decided, etags, mine)
-            invalidation = _finish(bucket, site, state, decided, environment, etags, mine)
+            with _committed(bucket.name):
+                invalidation = _finish(bucket, site, state, decided, environment, etags, mine)
     return Released(
         environment=environment.name,
         bucket=decided.bucket,
@@ -111,9 +113,38 @@ def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[st
 
         mine.renew()
         try:
-            bucket.put_all(uploads, done)
+            with _putting(bucket.name, stage, etags):
+                bucket.put_all(uploads, done)
         finally:
             console.progress_done()
+
+
+@contextmanager
+def _putting(name: str, stage: str, etags: Mapping[str, str]) -> Iterator[None]:
+    """Put the files of a stage. Raises OutcomeUnknown where the commit point may be passed.
+
+    etags: of what was put before; what is refused after that has failed.
+    """
+    try:
+        yield
+    except DeployError as error:
+        if stage == COMMIT and is_doubtful(error):
+            unknown = f"Whether the page in {name} is the new one is not known: {error} Run it again."
+            raise OutcomeUnknown(unknown) from error
+        if error.code == Refused.exit_code and etags:
+            raise DeployError(str(error)) from error
+        raise
+
+
+@contextmanager
+def _committed(name: str) -> Iterator[None]:
+    """What fails from here on leaves the new page live: the error says so, and is no refusal."""
+    try:
+        yield
+    except DeployError as error:
+        unknown = is_doubtful(error) or isinstance(error, OutcomeUnknown)
+        kind = OutcomeUnknown if unknown else DeployError
+        raise kind(f"The new page in {name} is live, but the release is not complete: {error}") from error
 
 
 def _blob(site: Site, key: str) -> Upload:

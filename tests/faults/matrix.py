@@ -17,8 +17,9 @@ import pytest
 
 from local_aws.cloud import Cloud
 from local_aws.server import Server
+from scripts.edges import git
 from tests.conftest import ROOT
-from tests.faults.recorder import SLACK, Laboratory, Outcome, Request
+from tests.faults.recorder import GITHUB, SLACK, Laboratory, Outcome, Request
 from tests.release import sites
 
 GONE = 10**6
@@ -70,15 +71,15 @@ def role(request: Request) -> str:
 class Command:
     """A command line to be tried. prepare: what is there before. env: variables.
 
-    waits: it looks until a time-out, and does not know then (exit code 3). shows: what it cannot read or tell is part
-    of what it says, and it ends with 0.
+    waits: a pattern of the requests that it makes until a time-out, and does not know then (exit code 3).
+    shows: what it cannot read or tell is part of what it says, and it ends with 0.
     """
 
     words: tuple[str, ...]
     prepare: Callable[["Bench"], object] = lambda _: None
     env: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
-    waits: bool = False
+    waits: str = "nothing"
     shows: bool = False
 
 
@@ -111,6 +112,38 @@ class Bench:
         """Run a command that has to succeed."""
         done = self.laboratory.run(words)
         assert done.code == 0, done.said
+
+    def images(self) -> None:
+        """A version that can be deployed, and a frontend."""
+        self.push("mint-backend", "mint-db-migrate")
+        self.site("two")
+
+    def release(self) -> None:
+        """A release that is there already, and the build of the next one."""
+        self.do("release-static", "--no-build", f"--build-dir={self.site('one')}")
+        self.site("two")
+        self.laboratory.slept += 3600
+
+    def releases(self) -> None:
+        """Two releases."""
+        self.release()
+        self.do("release-static", "--no-build", f"--build-dir={self.site('two')}")
+
+    def repository(self) -> None:
+        """A checkout with a commit that can be reverted, and its remote."""
+        remote, checkout = self.folder / "remote.git", self.folder / "checkout"
+        for folder in (remote, checkout):
+            shutil.rmtree(folder, ignore_errors=True)
+        git.run(self.folder, "init", "--quiet", "--bare", "--initial-branch=main", str(remote))
+        git.run(self.folder, "clone", "--quiet", str(remote), str(checkout))
+        git.run(checkout, "switch", "--quiet", "-c", "main")
+        for text in ("one", "two"):
+            (checkout / "page.txt").write_text(text)
+            git.run(checkout, "add", "page.txt")
+            git.run(checkout, "commit", "--quiet", "-m", f"Change the page to {text}")
+        git.run(checkout, "push", "--quiet", "origin", "main")
+        self.laboratory.repositories = {"remote": remote, "checkout": checkout / ".git"}
+        self.monkeypatch.chdir(checkout)
 
     def snapshot(self) -> None:
         """An old snapshot of our own."""
@@ -146,6 +179,8 @@ def bench(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         laboratory.uninstall()
 
 
+# The dates make the name of the reverted commit the same each time.
+WHO = {"NAME": "Test", "EMAIL": "test@example.org", "DATE": "2026-01-01T00:00:00Z"}
 ACTIONS = {
     "GITHUB_REF": "refs/heads/main",
     "GITHUB_RUN_ID": "1",
@@ -153,6 +188,16 @@ ACTIONS = {
     "GITHUB_REPOSITORY": "owner/app",
     "GITHUB_ACTOR": "octocat",
 }
+GITHUB_ACCESS = {
+    "GITHUB_TOKEN": "github_pat_x",
+    "GITHUB_API_URL": f"{{url}}{GITHUB}",
+    "GITHUB_REPOSITORY": "owner/app",
+    **{f"GIT_{who}_{key}": value for who in ("AUTHOR", "COMMITTER") for key, value in WHO.items()},
+}
+# Every healthcheck is that of the embedded AWS.
+SITES = {f'"https://{name}mint.cms.gov"': '"{url}"' for name in ("dev.", "impl.", "")}
+# Few releases are kept, so that the next one has something to delete.
+ONE = {"keep_releases = 2": "keep_releases = 0", "max_delete_percent = 50": "max_delete_percent = 100"}
 COMMANDS: dict[str, Command] = {
     "status": Command(("status", "--env=local"), shows=True),
     "check-image": Command(("check-image", "--tag=v0")),
@@ -163,6 +208,21 @@ COMMANDS: dict[str, Command] = {
         ("backup-database",), Bench.snapshot, settings={"keep_snapshots = 0": "keep_snapshots = 1"}
     ),
     "build-image": Command(("build-image", "--tag=v1")),
+    "healthcheck": Command(("healthcheck", "--version=v0", "--timeout=30"), waits=".*"),
+    "deploy-service": Command(("deploy-service", "--tag=v1"), Bench.images),
+    "run-task": Command(("run-task",)),
+    "clean-database": Command(("clean-database",)),
+    "migrate-database": Command(("migrate-database", "--tag=v1"), Bench.images),
+    "deploy": Command(("deploy", "--tag=v1", "--no-build", "--build-dir={folder}/two"), Bench.images, waits="http .*"),
+    "release-static": Command(
+        ("release-static", "--no-build", "--build-dir={folder}/two"), Bench.release, settings=ONE
+    ),
+    "release-storybook": Command(("release-storybook", "--build-dir={folder}/two"), Bench.images),
+    "release.list": Command(("release.list",), Bench.release),
+    "release.diff": Command(("release.diff",), Bench.releases),
+    "release.verify": Command(("release.verify",), Bench.release),
+    "release.rollback": Command(("release.rollback",), Bench.releases),
+    "revert": Command((f"--search-root={ROOT}", "revert"), Bench.repository, GITHUB_ACCESS, SITES),
 }
 
 
@@ -215,16 +275,19 @@ def begin(bench: Bench, name: str) -> None:
     if bench.ready == name:
         return
     command = COMMANDS[name]
+    for key in {key for other in COMMANDS.values() for key in other.env}:
+        bench.monkeypatch.delenv(key, raising=False)
     for key, value in command.env.items():
-        bench.monkeypatch.setenv(key, value)
+        bench.monkeypatch.setenv(key, value.format(url=bench.cloud.url))
     text = (ROOT / "environments.toml").read_text()
     for old, new in command.settings.items():
         assert old in text
-        text = text.replace(old, new)
+        text = text.replace(old, new.replace("{url}", bench.cloud.url))
     file = bench.folder / "environments.toml"
     file.write_text(text)
     bench.monkeypatch.setenv("ENVIRONMENTS_FILE", str(file))
     bench.laboratory.reset()
+    bench.monkeypatch.chdir(ROOT)
     command.prepare(bench)
     bench.ready = name
 
@@ -232,7 +295,7 @@ def begin(bench: Bench, name: str) -> None:
 def run(bench: Bench, name: str) -> Outcome:
     """Run a command in what `begin` has made."""
     bench.ready = ""
-    done = bench.laboratory.run(COMMANDS[name].words)
+    done = bench.laboratory.run(tuple(word.format(folder=bench.folder) for word in COMMANDS[name].words))
     if not done.wrote:
         bench.ready = name
     return done
@@ -257,7 +320,7 @@ def tried(bench: Bench, cell: Cell) -> Outcome | None:
 def right(cell: Cell, clean: Outcome, broken: Outcome) -> set[int]:
     """The exit codes that are true of a run in which a request was broken."""
     command, does = COMMANDS[cell.command], role(cell.request)
-    kept = promised(clean.changed) == promised(broken.changed)
+    kept = promised(clean.changed, broken.said) == promised(broken.changed, broken.said)
     codes = set[int]()
     if kept and (clean.changed or report(clean) == report(broken) or does == "tells"):
         codes.add(0)
@@ -268,9 +331,11 @@ def right(cell: Cell, clean: Outcome, broken: Outcome) -> set[int]:
     # What was not answered, and is not there when it is looked for, has failed.
     looked = any(role(one) == "reads" for one in broken.requests[after(cell.request, broken) :])
     unknown = (does == "begins" and cell.fault in DOUBTFUL) or (does in ("reads", "begins") and cell.begun)
-    if unknown or command.waits:
+    if unknown or re.fullmatch(command.waits, cell.request.name):
         codes.add(3)
-    if not unknown or (looked and not broken.wrote and not cell.begun):
+    # A later step fails in the same way, and has begun nothing.
+    again = any(one.name == cell.request.name and one.step > cell.request.step for one in clean.requests)
+    if not unknown or again or (looked and not broken.wrote and not cell.begun):
         codes |= {1} if broken.wrote else {1, 2}
     if does == "tidies" and cell.fault in DOUBTFUL:
         codes.add(3)
@@ -283,19 +348,23 @@ def after(request: Request, broken: Outcome) -> int:
 
 
 def begins_before(request: Request, clean: Outcome) -> bool:
-    """Whether the step of a request has begun something before it."""
+    """Whether the step of a request has begun something before it. What a Lambda function does are its own requests."""
     before = clean.requests[: clean.requests.index(request)]
-    return any(role(one) == "begins" and one.step == request.step for one in before)
+    return any(role(one) == "begins" and one.service != "lambda" and one.step == request.step for one in before)
 
 
-def promised(changed: list[str]) -> list[str]:
-    """What of the changes a command is run for: not what only prepares them, or guards them meanwhile."""
-    return [one for one in changed if not re.match(r"revision |object \S+/_release/|no object \S+/_release/", one)]
+def promised(changed: list[str], said: str) -> list[str]:
+    """What of the changes a command is run for: not what only prepares them, or guards them meanwhile.
+
+    said: what it told; a release that may not read its manifest says that it deletes nothing.
+    """
+    aside = "revision |(no )?object [^ ]+/_release/" + ("|no object " if "deletes nothing" in said else "")
+    return [one for one in changed if not re.match(aside, one)]
 
 
 def report(done: Outcome) -> str:
-    """The last line and what was printed, without times."""
-    return re.sub(r"\(\d+ s\)|\b\d+ s\b", "", f"{done.said.splitlines()[-1:]}{done.printed}")
+    """The last line and what was printed, without times and without what it says that it has not seen."""
+    return re.sub(r"\(\d+ s\)|, says its endpoint alone.*?seen", "", f"{done.said.splitlines()[-1:]}{done.printed}")
 
 
 UNREADABLE = re.compile(r"Traceback|NoneType| object at 0x|<class|\[Errno")

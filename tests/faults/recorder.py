@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ from local_aws import control, health, worker
 from local_aws.cloud import ACCOUNT, KEYS, App, Cloud, StartResponse, answer
 from local_aws.lambdas import Function
 from local_aws.server import Server
+from scripts.edges import aws
 from scripts.frame import console, stop, waiting
 
 REGION = "us-west-2"
@@ -103,7 +105,9 @@ class Laboratory:
     steps: list[int] = field(default_factory=list)
     slept: float = 0.0
     posted: list[str] = field(default_factory=list)
+    repositories: dict[str, Path] = field(default_factory=dict)
     _undo: list[Callable[[], object]] = field(default_factory=list)
+    _kept: Any = None
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Take the place of time, of Lambda's processes, and of what makes a hundred runs slow."""
@@ -123,7 +127,10 @@ class Laboratory:
         for name, command in list(manager_commands.COMMANDS.items()):
             monkeypatch.setitem(manager_commands.COMMANDS, name, _with(command, sleep))
         monkeypatch.setattr(Function, "call", _call)
-        monkeypatch.setattr(boto3, "client", self._clients(boto3.client))
+        monkeypatch.setattr(aws, "_session", _kept_by_region(aws._session))
+        self._kept = functools.cache(functools.partial(_client_of_lambda, boto3.client, self.server.cloud.url))
+        real = boto3.client
+        monkeypatch.setattr(boto3, "client", lambda name, **given: real(name, **given) if given else self._kept(name))
         clients = functools.cache(self.server.cloud.client)
         monkeypatch.setattr(Cloud, "client", lambda _, *given: clients(*given))
         loader = botocore.loaders.JSONFileLoader()
@@ -136,6 +143,7 @@ class Laboratory:
     def reset(self) -> None:
         """Seed the cloud anew."""
         self.posted.clear()
+        self.repositories.clear()
         self.server.reset()
 
     def mend(self) -> None:
@@ -150,15 +158,6 @@ class Laboratory:
         """Give the real clock back."""
         for undo in self._undo:
             undo()
-
-    def _clients(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """boto3.client for functions of Lambda: with their region, endpoint and keys, and kept."""
-
-        @functools.cache
-        def kept(service: str) -> Any:
-            return real(service, region_name=REGION, endpoint_url=self.server.cloud.url, **KEYS)
-
-        return lambda service, **given: real(service, **given) if given else kept(service)
 
     def _grouped(self, real: Callable[[str], Any]) -> Callable[[str], Any]:
         """console.group, which also notes where a step's requests begin."""
@@ -208,6 +207,10 @@ class Laboratory:
         things.update({f"snapshot#{name}": "" for name in rds_backends[ACCOUNT][REGION].database_snapshots})
         for name, repository in ecr_backends[ACCOUNT][REGION].repositories.items():
             things.update({f"image {name}:{tag}": "" for image in repository.images for tag in image.image_tags})
+        for name, folder in self.repositories.items():
+            heads = folder / "refs" / "heads"
+            found = [path for path in heads.rglob("*") if path.is_file()]
+            things.update({f"branch {path.relative_to(heads)} of {name}#{path.read_text()}": "" for path in found})
         things.update({f"message to {path}#{number}": "" for number, path in enumerate(self.posted)})
         return State(things)
 
@@ -216,6 +219,8 @@ class Laboratory:
         cloud = self.server.cloud
         cloud.requests.clear()
         self.steps.clear()
+        # Each client may repeat only so many requests.
+        self._kept.cache_clear()
         before = self.state()
         out, err, code = io.StringIO(), io.StringIO(), 0
         handlers = {number: signal.getsignal(number) for number in stop.SIGNALS}
@@ -265,6 +270,23 @@ def _object(bucket: str, key: str, etag: str) -> tuple[str, str]:
     """An object as a thing: two runs of one command never share what the records of a release hold."""
     record = key.startswith("_release/") and key.endswith(".json")
     return (f"object {bucket}/{key}#{etag}", "") if record else (f"object {bucket}/{key}", etag)
+
+
+def _client_of_lambda(make: Callable[..., Any], url: str, service: str) -> Any:
+    """A client as boto3.client makes it in a function of Lambda: with its region, endpoint and keys."""
+    return make(service, region_name=REGION, endpoint_url=url, **KEYS)
+
+
+def _kept_by_region(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """boto3's sessions, one for a region: what takes time in them is reading botocore's data."""
+    kept: dict[str, Any] = {}
+
+    def session(environment: Any) -> Any:
+        if environment.region not in kept:
+            kept[environment.region] = make(environment)
+        return kept[environment.region]
+
+    return session
 
 
 def _with(command: Callable[..., Any], sleep: Callable[[float], None]) -> Callable[..., Any]:

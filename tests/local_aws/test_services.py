@@ -186,6 +186,20 @@ def test_a_wrong_password_is_refused(cloud: EmbeddedCloud) -> None:
     assert registry(cloud, "GET", "/v2/", token=wrong) == (401, ["UNAUTHORIZED"])
 
 
+def test_a_request_can_be_broken_after_it_was_done_and_after_others(cloud: EmbeddedCloud) -> None:
+    """Its answer is lost, or is another one; the first of its kind are left alone."""
+    s3, bucket = cloud.client("s3"), "local-mint-app-static"
+    cloud.fail(service="s3", operation="PutObject", skip=1, after=True, drop=True)
+
+    for key in ("one", "two", "three"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    cloud.fail(service="s3", operation="GetObject", status=200, body="something else")
+
+    assert [r["path"].rpartition("/")[2] for r in cloud.requests("s3", "PutObject")] == ["one", "two", "two", "three"]
+    assert s3.get_object(Bucket=bucket, Key="one")["Body"].read() == b"something else"
+    assert s3.get_object(Bucket=bucket, Key="two")["Body"].read() == b"x"
+
+
 def test_requests_can_be_broken(cloud: EmbeddedCloud) -> None:
     """As often as the rule says."""
     s3 = cloud.client("s3")

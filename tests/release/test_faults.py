@@ -109,6 +109,8 @@ LASTING = {
     "403 for the page": (Fault("PUT", ENTRY, status=403, body=DENIED), "AccessDenied"),
     "403 for the lease": (Fault("PUT", LEASE, status=403, body=DENIED), "AccessDenied"),
     "the page stalls": (Fault("PUT", ENTRY, "stall"), "timed out"),
+    "something else answers for a hashed file": (Fault("PUT", HASHED, status=200, body=b"<html/>"), "ETag"),
+    "something else answers for the page": (Fault("PUT", ENTRY, status=200, body=b"<html/>"), "ETag"),
     "the listing is cut off": (Fault("GET", LIST, "cut"), "cannot be reached for listing"),
     "the listing stalls": (Fault("GET", LIST, "stall"), "cannot be reached for listing"),
     "the listing is no XML": (Fault("GET", LIST, status=200, body=b"<ListBucketResult>"), "is malformed"),
