@@ -201,7 +201,9 @@ def token(environment: Environment) -> str:
     with aws.errors("getting a token for the registry", environment):
         data = client.get_authorization_token()["authorizationData"][0]
     secret = base64.b64decode(data["authorizationToken"]).decode().partition(":")[2]
-    console.mask(secret)
+    # docker keeps and sends the token as it came, with the user in it.
+    for form in (data["authorizationToken"], secret):
+        console.mask(form)
     return secret
 
 

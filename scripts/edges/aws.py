@@ -31,6 +31,8 @@ CREDENTIALS = {
     "InvalidAccessKeyId",
     "InvalidToken",
     "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "IncompleteSignature",
     "TokenRefreshRequired",
 }
 WRONG_REGION = {
@@ -289,6 +291,8 @@ def credentials(environment: Environment) -> tuple[str, str, str]:
         if found is None:
             raise Refused(f"No AWS credentials for {environment.name}: set AWS_PROFILE or log in, then run it again.")
         frozen = found.get_frozen_credentials()
+        for secret in (frozen.secret_key, frozen.token):
+            text.hide(secret or "")
         return str(frozen.access_key), str(frozen.secret_key), str(frozen.token or "")
 
 
@@ -362,6 +366,8 @@ def _refusal(error: "ClientError", where: str, starts_something: bool) -> Deploy
     message = error.response.get("Error", {}).get("Message", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in CREDENTIALS:
+        # Behind the first line AWS shows what should have been signed, the session's token included.
+        message = message.partition("\n")[0]
         return Refused(
             f"AWS does not accept the credentials for {where}: {code}: {message} Log in again and run it again."
         )

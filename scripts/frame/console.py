@@ -103,7 +103,8 @@ def annotate(level: str, message: str, **where: str) -> None:
 
 
 def mask(secret: str) -> None:
-    """Have Actions replace a secret by *** in everything that is printed after this line."""
+    """Show a secret nowhere from now on, and have Actions replace it by *** in what other programs print."""
+    text.hide(secret)
     if in_actions() and secret:
         for line in secret.splitlines():
             _command(f"::add-mask::{escape(line)}")

@@ -4,9 +4,12 @@ What AWS, GitHub, containers, git and people give us may hold line breaks, termi
 GitHub Actions takes for commands. All of it is shown, none of it acts.
 """
 
+import base64
 import html
 import os
 import re
+from functools import lru_cache
+from urllib.parse import quote
 
 # C0 but for tab and newline, DEL, C1, the line breaks of Unicode, what turns the direction of writing round, what is
 # not seen at all (but for the joiners that words and emoji are made with), and halves of surrogates.
@@ -22,6 +25,10 @@ WORKFLOW_COMMAND = re.compile(r"::|##(?=\[)")
 MARKDOWN = re.compile(r"^(?:[-+=]|\d+(?=[.)]))|[\\`*_{}\[\]()<>#!|~@&$:]|(?<=www)\.", re.IGNORECASE)
 # The user part of a URL, which may hold a password or a token: https://user:token@host/.
 USER_OF_URL = re.compile(r"(?<=://)[^\s/?#]*@")
+# Variables whose values are shown nowhere, whoever quotes them: AWS itself does, where a signature is wrong.
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GITHUB_TOKEN", "SLACK_WEBHOOK_URL")
+# A shorter text is no secret, and would be cut out of words.
+SHORTEST = 16
 
 
 def in_actions() -> bool:
@@ -35,9 +42,32 @@ def plain(text: str) -> str:
     return WORKFLOW_COMMAND.sub(lambda match: " ".join(match[0]), text) if in_actions() else text
 
 
+def hide(secret: str) -> None:
+    """Show a text nowhere from now on, neither percent-encoded nor in base64. One that is short is no secret."""
+    _hidden.add(secret)
+
+
+_hidden: set[str] = set()
+
+
 def without_credentials(text: str) -> str:
-    """Text without the user part of the URLs in it."""
+    """Text without the user part of the URLs in it, and with *** in place of every secret that is known."""
+    known = _hidden.union(os.environ.get(name, "").strip() for name in SECRETS)
+    for form in _forms(frozenset(known)):
+        text = text.replace(form, "***")
     return USER_OF_URL.sub("", text)
+
+
+@lru_cache
+def _forms(secrets: frozenset[str]) -> list[str]:
+    """What must not be shown, longest first: secrets as they are, as protocols encode them, and a webhook's path."""
+    paths = {re.sub("^https?://[^/]*", "", secret) for secret in secrets}
+    found = set()
+    for secret in secrets | paths:
+        if len(secret) >= SHORTEST:
+            encoded = base64.b64encode(secret.encode(errors="replace")).decode().rstrip("=")
+            found |= {secret, quote(secret, safe="", errors="replace"), quote(secret, errors="replace"), encoded}
+    return sorted(found, key=lambda form: (-len(form), form))
 
 
 def document(json: str) -> str:
