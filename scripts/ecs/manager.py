@@ -18,8 +18,8 @@ from scripts.frame.settings import Environment
 FUNCTION = re.compile(r"[A-Za-z0-9:_-]{1,170}")
 QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
 SERVICE = re.compile(r"[A-Za-z0-9_-]{1,255}")
-
 DEPLOYMENT = re.compile(r"ecs-svc/[0-9]{1,40}")
+
 # What the manager calls a task whose end it has not seen, and what it has asked for and may have begun.
 UNKNOWN = {"TaskStillRunning", "TaskLost", "OutcomeUnknown"}
 
