@@ -1,5 +1,6 @@
 """What all parts of the embedded AWS share: its address, its clock, its record of requests."""
 
+import functools
 import secrets
 import threading
 import time
@@ -39,7 +40,8 @@ class Clock:
 class Cloud:
     """One embedded AWS. containers: whether ECS runs real ones, with the Docker engine of this machine.
 
-    token: what a request to a control path has to show.
+    token: what a request to a control path has to show. written: whether a request may have changed something since
+    it was seeded.
     """
 
     port: int
@@ -50,6 +52,7 @@ class Cloud:
     failures: list[dict[str, Any]] = field(default_factory=list)
     findings: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     ready: bool = False
+    written: bool = False
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     @property
@@ -64,16 +67,16 @@ class Cloud:
 
     def client(self, service: str, region: str) -> Any:
         """A boto3 client of this cloud, to seed it with."""
-        import boto3
-        from botocore.config import Config
+        return _client(service, region, self.url)
 
-        return boto3.client(
-            service,
-            region_name=region,
-            endpoint_url=self.url,
-            config=Config(s3={"addressing_style": "path"}),
-            **KEYS,
-        )
+
+@functools.cache
+def _client(service: str, region: str, url: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(s3={"addressing_style": "path"})
+    return boto3.client(service, region_name=region, endpoint_url=url, config=config, **KEYS)
 
 
 def body_of(environ: dict[str, Any]) -> bytes:

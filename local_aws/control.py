@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 from local_aws.cloud import App, Cloud, StartResponse, answer, body_of
 
 SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/aws4_request")
+READS = re.compile("BatchCheck|BatchGet|Describe|Get|GET|Head|HEAD|List")
 RULES = threading.Lock()
 S3_OPERATIONS = {
     "PUT": "PutObject",
@@ -89,6 +90,7 @@ def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App
         entry = describe(environ)
         if cloud.ready:
             cloud.requests.append(entry)
+            cloud.written = cloud.written or not READS.match(entry["operation"])
         rule = _failure(cloud, entry)
         if rule and rule.get("after"):
             body_of(environ)

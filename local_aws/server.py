@@ -97,12 +97,16 @@ class Server:
             self.ecs.engine.close()
         BackendDict.reset()
         reset_model_data()
-        for log in (self.cloud.requests, self.cloud.failures):
-            log.clear()
-        self.cloud.findings.clear()
+        self.forget()
         self._build()
         seed.seed(self.cloud, self.ecs, self.functions)
+        self.cloud.written = False
         self.cloud.ready = True
+
+    def forget(self) -> None:
+        """Forget the requests, the failures and the findings."""
+        for log in (self.cloud.requests, self.cloud.failures, self.cloud.findings):
+            log.clear()
 
     def stop(self) -> None:
         """Stop serving, and end every process that was started."""

@@ -18,7 +18,9 @@ from typing import Any, Protocol
 import pytest
 
 from local_aws.server import Server
+from tests.command_line import keep_data
 
+keep_data()
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -179,5 +181,8 @@ def cloud(embedded_server: Server, clean_environment: None, monkeypatch: pytest.
     """The embedded AWS, seeded anew."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", embedded_server.cloud.url)
     embedded_server.cloud.clock.stop(stopped=False)
-    embedded_server.reset()
+    if embedded_server.cloud.written:
+        embedded_server.reset()
+    else:
+        embedded_server.forget()
     return EmbeddedCloud(embedded_server)

@@ -462,6 +462,22 @@ def test_a_signal_after_the_end_of_a_command_leaves_its_outcome() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_while_python_ends_leaves_the_outcome(name: str) -> None:
+    """The process takes a moment to end, in which the signals are not Python's any more."""
+    code = f"""
+        class Last:
+            def __del__(self, kill=os.kill, me=os.getpid()):
+                kill(me, {getattr(signal, name).value})
+        signal.last = Last()
+        with command():
+            stop.changing()
+        """
+    done = program(code)
+
+    assert (done.returncode, done.stderr.count("stopped")) == (0, 0)
+
+
 def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:
     """As `nohup` and background jobs want it."""
     code = """

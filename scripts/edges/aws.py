@@ -3,6 +3,7 @@
 The only importer of boto3, and only inside functions: it costs 0.3 s that most commands can do without.
 """
 
+import functools
 import logging
 import os
 import re
@@ -249,18 +250,26 @@ def with_caller(found: Destination, environment: Environment) -> Destination:
 
 
 def _session(environment: Environment) -> Any:
-    """A boto3 session. An embedded AWS gets fixed keys and no profile, so that nothing of anybody's ever reaches it."""
+    """A boto3 session: one for all clients of a command, each of which would otherwise read botocore's data anew."""
+    # A session is made of these.
+    variables = frozenset((name, value) for name, value in os.environ.items() if name.startswith(("AWS_", "HOME")))
+    return _session_of(environment.endpoint_url, environment.region, variables)
+
+
+@functools.lru_cache(maxsize=4)
+def _session_of(endpoint_url: str, region: str, _: frozenset[tuple[str, str]]) -> Any:
+    """A session. An embedded AWS gets fixed keys and no profile, so that nothing of anybody's ever reaches it."""
     import boto3
 
-    if not environment.endpoint_url:
-        return boto3.Session(region_name=environment.region)
+    if not endpoint_url:
+        return boto3.Session(region_name=region)
     from botocore.session import Session
 
     alone = Session(session_vars={"profile": (None, None, None, None)})
     for file in ("config_file", "credentials_file"):
         alone.set_config_variable(file, os.devnull)
     keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    return boto3.Session(botocore_session=alone, region_name=environment.region, **keys)
+    return boto3.Session(botocore_session=alone, region_name=region, **keys)
 
 
 def has_credentials(environment: Environment) -> bool:

@@ -6,6 +6,7 @@ interrupt. An exception that is lost (raised inside a finalizer, say) is raised 
 the next step; and a process that has not ended LIMIT seconds after the signal is ended without further ado.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -63,6 +64,7 @@ def listen() -> None:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _handle)
         sys.unraisablehook = _lost
+        atexit.register(_ignore)
 
 
 def begin() -> None:
@@ -165,6 +167,13 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if _state.phase == "running" and not (_state.raised or _state.deferred or _is_between(frame)):
         _state.raised = True
         raise Stopped(_state.signal)
+
+
+def _ignore() -> None:
+    """All is said and done: Python is about to give the signals back to the system, which would end us with them."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _handle:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _is_between(frame: FrameType | None) -> bool:

@@ -21,16 +21,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
-import botocore.loaders
 import pytest
 from invoke.main import program
 
 from ecs_manager import commands as manager_commands
 from local_aws import control, health, worker
-from local_aws.cloud import ACCOUNT, KEYS, App, Cloud, StartResponse, answer
+from local_aws.cloud import ACCOUNT, KEYS, App, StartResponse, answer
 from local_aws.lambdas import Function
 from local_aws.server import Server
-from scripts.edges import aws
 from scripts.frame import console, stop, waiting
 
 REGION = "us-west-2"
@@ -127,16 +125,9 @@ class Laboratory:
         for name, command in list(manager_commands.COMMANDS.items()):
             monkeypatch.setitem(manager_commands.COMMANDS, name, _with(command, sleep))
         monkeypatch.setattr(Function, "call", _call)
-        monkeypatch.setattr(aws, "_session", _kept_by_region(aws._session))
         self._kept = functools.cache(functools.partial(_client_of_lambda, boto3.client, self.server.cloud.url))
         real = boto3.client
         monkeypatch.setattr(boto3, "client", lambda name, **given: real(name, **given) if given else self._kept(name))
-        clients = functools.cache(self.server.cloud.client)
-        monkeypatch.setattr(Cloud, "client", lambda _, *given: clients(*given))
-        loader = botocore.loaders.JSONFileLoader()
-        for name in ("load_file", "exists"):
-            kept = functools.cache(getattr(loader, name))
-            monkeypatch.setattr(botocore.loaders.JSONFileLoader, name, lambda _, path, kept=kept: kept(path))
         monkeypatch.setattr(console, "group", self._grouped(console.group))
         monkeypatch.setattr(health, "wrap", self._with_stand_ins(health.wrap))
 
@@ -275,18 +266,6 @@ def _object(bucket: str, key: str, etag: str) -> tuple[str, str]:
 def _client_of_lambda(make: Callable[..., Any], url: str, service: str) -> Any:
     """A client as boto3.client makes it in a function of Lambda: with its region, endpoint and keys."""
     return make(service, region_name=REGION, endpoint_url=url, **KEYS)
-
-
-def _kept_by_region(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """boto3's sessions, one for a region: what takes time in them is reading botocore's data."""
-    kept: dict[str, Any] = {}
-
-    def session(environment: Any) -> Any:
-        if environment.region not in kept:
-            kept[environment.region] = make(environment)
-        return kept[environment.region]
-
-    return session
 
 
 def _with(command: Callable[..., Any], sleep: Callable[[float], None]) -> Callable[..., Any]:
