@@ -1,7 +1,8 @@
 """Runs the command line in processes that need not start: it imports everything once, and forks for each command.
 
 A request is a connection to the socket in argv[1]: one line of JSON with words, folder and environment, sent with the
-descriptors for stdout and stderr. The answer is the exit code, as subprocess gives it. Several run at the same time.
+descriptors for stdout and stderr. The answer is the command's pid, and after another line, which may be empty, its exit
+code, as subprocess gives it: until then the pid stays its own. Several run at the same time.
 """
 
 import atexit
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -79,6 +81,7 @@ def serve(connection: socket.socket) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
     connection.sendall(f"{child}\n".encode())
+    connection.recv(1)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     connection.sendall(f"{code}\n".encode())
     os._exit(0)
@@ -96,6 +99,7 @@ def run(request: dict[str, object], descriptors: list[int]) -> None:
     os.chdir(str(request["folder"]))
     os.environ.clear()
     os.environ.update(request["environment"])  # type: ignore[call-overload]
+    tempfile.tempdir = None
     sys.argv = ["invoke", *request["words"]]  # type: ignore[misc]
     from invoke.main import program
 

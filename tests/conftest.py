@@ -1,5 +1,6 @@
 """What every test runs in: no credentials, no home, no CI of the machine that it runs on."""
 
+import hashlib
 import json
 import os
 import signal
@@ -71,32 +72,54 @@ class CommandLine:
         self._process.kill()
         self._process.wait()
 
+    def start(self, words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> "Running":
+        """Start one command."""
+        return Running(self._path, {"words": words, "folder": str(folder), "environment": dict(environment)})
+
     def run(self, words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str, str]:
         """Run one command. Returns exit code (negative: the signal that ended it), stdout and stderr."""
-        request = {"words": words, "folder": str(folder), "environment": dict(environment)}
-        with socket.socket(socket.AF_UNIX) as connection, ThreadPoolExecutor(2) as pool:
-            connection.settimeout(120)
-            connection.connect(self._path)
-            pipes = [os.pipe(), os.pipe()]
-            line = json.dumps(request).encode() + b"\n"
-            sent = socket.send_fds(connection, [line], [ours for _, ours in pipes])
-            connection.sendall(line[sent:])
-            for _, ours in pipes:
-                os.close(ours)
-            texts = [pool.submit(_read, theirs) for theirs, _ in pipes]
-            with connection.makefile() as answer:
-                child = int(answer.readline())
-                try:
-                    code = int(answer.readline())
-                except TimeoutError:
-                    os.killpg(child, signal.SIGKILL)
-                    raise
-            return code, texts[0].result(), texts[1].result()
+        running = self.start(words, folder, environment)
+        with ThreadPoolExecutor(2) as pool:
+            out, err = pool.submit(running.stdout.read), pool.submit(running.stderr.read)
+            code = running.wait()
+            texts = out.result(), err.result()
+        running.close()
+        return code, *texts
 
 
-def _read(descriptor: int) -> str:
-    with open(descriptor, encoding="utf-8", errors="replace") as pipe:
-        return pipe.read()
+class Running:
+    """A command that runs. pid: stays its own until `wait`. stdout, stderr: it waits for their reader."""
+
+    def __init__(self, path: str, request: Mapping[str, object]) -> None:
+        pipes = [os.pipe(), os.pipe()]
+        self.stdout, self.stderr = (os.fdopen(ours, encoding="utf-8", errors="replace") for ours, _ in pipes)
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.settimeout(120)
+        self._connection.connect(path)
+        line = json.dumps(request).encode() + b"\n"
+        sent = socket.send_fds(self._connection, [line], [theirs for _, theirs in pipes])
+        self._connection.sendall(line[sent:])
+        for _, theirs in pipes:
+            os.close(theirs)
+        self._answer = self._connection.makefile()
+        self.pid = int(self._answer.readline())
+
+    def wait(self) -> int:
+        """How it ended: its exit code, or the signal's number below 0."""
+        try:
+            self._connection.sendall(b"\n")
+            return int(self._answer.readline())
+        except TimeoutError:
+            os.killpg(self.pid, signal.SIGKILL)
+            raise
+        finally:
+            self._answer.close()
+            self._connection.close()
+
+    def close(self) -> None:
+        """Read nothing more of it."""
+        self.stdout.close()
+        self.stderr.close()
 
 
 @pytest.fixture(scope="session")
@@ -145,6 +168,18 @@ class EmbeddedCloud:
             for request in self.server.cloud.requests
             if service in ("", request["service"]) and operation in ("", request["operation"])
         ]
+
+    def push(self, tag: str, *repositories: str) -> list[str]:
+        """Give each repository an image with a tag. Returns their digests."""
+        ecr = self.client("ecr")
+        digests = []
+        for name in repositories:
+            found = ecr.batch_get_image(repositoryName=name, imageIds=[{"imageTag": "v0"}])["images"][0]
+            other = hashlib.sha256(f"{name} {tag}".encode()).hexdigest()
+            manifest = json.loads(found["imageManifest"]) | {"config": {"digest": f"sha256:{other}"}}
+            put = ecr.put_image(repositoryName=name, imageTag=tag, imageManifest=json.dumps(manifest))
+            digests.append(str(put["image"]["imageId"]["imageDigest"]))
+        return digests
 
     def stop_clock(self) -> None:
         """Let its time stand still until the next test, but for `advance`."""

@@ -12,15 +12,15 @@ import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from local_aws.server import Server
-from tests.conftest import ROOT, EmbeddedCloud, Invoke
+from tests.conftest import ROOT, CommandLine, EmbeddedCloud, Invoke
 
-INVOKE = [sys.executable, "-m", "invoke"]
 # Seconds that a stopped command may take, from the signal to its end.
 AT_ONCE = 2.0
 LANES = 4
@@ -91,7 +91,7 @@ def children(marker: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def stopped(lane: Lane, number: int, step: str, after: float, sent: signal.Signals) -> Stopped:
+def stopped(line: CommandLine, lane: Lane, number: int, step: str, after: float, sent: signal.Signals) -> Stopped:
     """Start a deployment, and send it a signal some seconds after it has begun a step."""
     marker = f"stopped-{lane.name}-{number}"
     words, version = ["deploy"], f"{number:040x}"
@@ -101,29 +101,20 @@ def stopped(lane: Lane, number: int, step: str, after: float, sent: signal.Signa
         build.mkdir(exist_ok=True)
         (build / "index.html").write_text(f"<!doctype html><title>{number}</title>")
         words, version = ["deploy", "--no-build", f"--build-dir={build}"], "v0"
-    process = subprocess.Popen(
-        [*INVOKE, *words],
-        cwd=ROOT,
-        env={**lane.env, "GITHUB_SHA": version, "MARKER": marker},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    said = []
-    assert process.stderr is not None
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith(step):
-            break
-    time.sleep(after)
-    os.kill(process.pid, sent)
-    began = time.monotonic()
-    process.wait(60)
-    seconds = time.monotonic() - began
-    said.append(process.stderr.read())
-    process.stderr.close()
+    with closing(line.start(words, ROOT, {**lane.env, "GITHUB_SHA": version, "MARKER": marker})) as running:
+        said = []
+        for text in running.stderr:
+            said.append(text)
+            if text.startswith(step):
+                break
+        time.sleep(after)
+        os.kill(running.pid, sent)
+        began = time.monotonic()
+        code = running.wait()
+        seconds = time.monotonic() - began
+        said.append(running.stderr.read())
     left = children(marker) + tuple(str(path) for path in lane.temporary.iterdir())
-    return Stopped(f"{step!r} + {after:.2f} s, {sent.name}", process.returncode, seconds, "".join(said), left)
+    return Stopped(f"{step!r} + {after:.2f} s, {sent.name}", code, seconds, "".join(said), left)
 
 
 def wrong_with(end: Stopped) -> str:
@@ -147,7 +138,7 @@ def wrong_with(end: Stopped) -> str:
 
 
 def test_a_deployment_that_is_stopped_ends_at_once_and_the_next_one_completes(
-    lanes: list[Lane], embedded_server: Server, invoke: Invoke
+    lanes: list[Lane], embedded_server: Server, command_line: CommandLine, invoke: Invoke
 ) -> None:
     """At several instants of every step: no child, no folder, no lease is left, and it says how far it came."""
     plan = invoke("deploy", "--dry-run", APP_ENV="lane0", GITHUB_SHA="0" * 40)
@@ -166,7 +157,7 @@ def test_a_deployment_that_is_stopped_ends_at_once_and_the_next_one_completes(
         for at in range(number, len(instants), LANES):
             # Both signals at each step: the lanes take turns.
             sent = signal.SIGINT if (at + at // LANES) % 2 else signal.SIGTERM
-            ends.append(stopped(lanes[number], at + 1, *instants[at], sent))
+            ends.append(stopped(command_line, lanes[number], at + 1, *instants[at], sent))
         return ends
 
     clock = embedded_server.cloud.clock

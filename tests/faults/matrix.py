@@ -3,7 +3,6 @@
 What is right follows from rules: was anything changed, is what was promised there, and can the command know it?
 """
 
-import json
 import re
 import shutil
 import zlib
@@ -18,7 +17,7 @@ import pytest
 from local_aws.cloud import Cloud
 from local_aws.server import Server
 from scripts.edges import git
-from tests.conftest import ROOT
+from tests.conftest import ROOT, EmbeddedCloud
 from tests.faults.recorder import GITHUB, SLACK, Laboratory, Outcome, Request
 from tests.release import sites
 
@@ -100,14 +99,6 @@ class Bench:
         """A built frontend, small enough that each file is put by itself."""
         return str(sites.build(self.folder / version, version, chunks=1))
 
-    def push(self, *repositories: str) -> None:
-        """Give images the tag v1 too."""
-        ecr = self.cloud.client("ecr", "us-west-2")
-        for name in repositories:
-            found = ecr.batch_get_image(repositoryName=name, imageIds=[{"imageTag": "v0"}])["images"][0]
-            manifest = json.loads(found["imageManifest"]) | {"config": {"digest": "sha256:" + "1" * 64}}
-            ecr.put_image(repositoryName=name, imageTag="v1", imageManifest=json.dumps(manifest))
-
     def do(self, *words: str) -> None:
         """Run a command that has to succeed."""
         done = self.laboratory.run(words)
@@ -115,7 +106,7 @@ class Bench:
 
     def images(self) -> None:
         """A version that can be deployed, and a frontend."""
-        self.push("mint-backend", "mint-db-migrate")
+        EmbeddedCloud(self.laboratory.server).push("v1", "mint-backend", "mint-db-migrate")
         self.site("two")
 
     def release(self) -> None:
