@@ -117,7 +117,7 @@ def backup_database() -> None:
     """Take a snapshot of the database and wait until it is available."""
 
 
-@command(lambda: scripts.release_static.build_frontend, changes=False)
+@command(lambda: scripts.release_static.build_frontend, changes=False, embedded=False)
 def build_frontend() -> None:
     """Build the frontend with the environment's variables, for a release later."""
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -81,23 +81,33 @@ class Function:
             )
         return self.worker
 
-    def stop(self) -> None:
-        """End the process, whatever it does; a call that comes late does not start another."""
+    def stop(self) -> subprocess.Popen[str] | None:
+        """Stop it, whatever it does; a call that comes late does not start another. Returns a process that was idle."""
         self.stopped = True
+        if self.lock.acquire(blocking=False):
+            idle, self.worker = self.worker, None
+            self.lock.release()
+            return idle
         self._end()
+        return None
 
     def _end(self) -> None:
         worker, self.worker = self.worker, None
-        if worker is not None:
-            worker.kill()
-            worker.communicate()
+        _end(worker)
+
+
+def _end(worker: subprocess.Popen[str] | None) -> None:
+    if worker is not None:
+        worker.kill()
+        worker.communicate()
 
 
 class Lambda:
-    """All functions of one cloud."""
+    """All functions of one cloud. idle: warm processes that its functions may take, by handler and region."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: Cloud, idle: Mapping[tuple[str, str], subprocess.Popen[str]]) -> None:
         self._cloud = cloud
+        self._idle = dict(idle)
         self.functions: dict[str, Function] = {}
 
     def add(self, function: Function) -> None:
@@ -105,13 +115,24 @@ class Lambda:
         known = self.functions.pop(function.name, None)
         if known:
             function.qualifiers |= known.qualifiers
-            known.stop()
+            _end(known.stop())
+        function.worker = self._idle.pop((function.handler, function.region), None)
         self.functions[function.name] = function
+
+    def retire(self) -> dict[tuple[str, str], subprocess.Popen[str]]:
+        """Stop all functions. Returns warm processes for those that come after them: a start takes half a second."""
+        idle = dict(self._idle)
+        for function in self.functions.values():
+            worker = function.stop()
+            kept = idle.setdefault((function.handler, function.region), worker) if worker else worker
+            if kept is not worker:
+                _end(worker)
+        return idle
 
     def stop(self) -> None:
         """End all processes."""
-        for function in self.functions.values():
-            function.stop()
+        for worker in self.retire().values():
+            _end(worker)
 
     def wrap(self, app: App) -> App:
         """Answer Invoke, and pass everything else on."""

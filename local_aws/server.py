@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from local_aws import control, gate, health, patches, s3, seed
@@ -47,17 +49,17 @@ class Server:
         self.cloud.port = self._http.server_port
         self._thread: threading.Thread | None = None
         patches.install(self.cloud)
-        self._build()
+        self._build({})
 
-    def _build(self) -> None:
-        """Fresh services around moto."""
+    def _build(self, idle: Mapping[tuple[str, str], subprocess.Popen[str]]) -> None:
+        """Fresh services around moto. idle: processes of functions, by handler and region."""
         engine = None
         if self.cloud.containers:
             from local_aws.containers import Engine
 
             engine = Engine(self.cloud)
         self.ecs = Ecs(self.cloud, engine)
-        self.functions = Lambda(self.cloud)
+        self.functions = Lambda(self.cloud, idle)
         registry = Registry(self.cloud)
         app = self.ecs.wrap(registry.wrap(self.functions.wrap(s3.wrap(self._app))))
         app = health.wrap(app, self.ecs, seed.healthchecks())
@@ -92,13 +94,13 @@ class Server:
         from moto.core.model_instances import reset_model_data
 
         self.cloud.ready = False
-        self.functions.stop()
+        idle = self.functions.retire()
         if self.ecs.engine:
             self.ecs.engine.close()
         BackendDict.reset()
         reset_model_data()
         self.forget()
-        self._build()
+        self._build(idle)
         seed.seed(self.cloud, self.ecs, self.functions)
         self.cloud.written = False
         self.cloud.ready = True

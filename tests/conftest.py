@@ -10,8 +10,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +25,29 @@ from tests.command_line import keep_data
 
 keep_data()
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark every process that the tests start."""
+    if not hasattr(config, "workerinput"):
+        os.environ["RUN_OF_TESTS"] = str(uuid.uuid4())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that outlives the tests is a failure."""
+    if hasattr(session.config, "workerinput"):
+        return
+    marker, left = f"RUN_OF_TESTS={os.environ['RUN_OF_TESTS']}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            environment = (process / "environ").read_bytes().split(b"\0")
+            if marker in environment and int(process.name) != os.getpid():
+                test = next((word for word in environment if word.startswith(b"PYTEST_CURRENT_TEST=")), b"")
+                left.append(f"{(process / 'cmdline').read_bytes()!r} {test.decode()}")
+    if left:
+        print(*("", "left over:", *left), sep="\n", file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)

@@ -48,27 +48,42 @@ def write(folder: Path, name: str, text: str, message: str) -> None:
     git(folder, "commit", "--quiet", "-m", message)
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A repository whose main has: a first commit, a merged branch with a migration, a squashed change."""
-    remote, folder = tmp_path / "remote.git", tmp_path / "checkout"
-    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(remote))
-    git(tmp_path, "clone", "--quiet", str(remote), str(folder))
-    git(folder, "switch", "--quiet", "-c", "main")
-    write(folder, "page.txt", "one\n", "Begin")
-    git(folder, "switch", "--quiet", "-c", "feature")
-    write(folder, "migrations/V1__plan.sql", "CREATE TABLE plan;\n", "Add a table")
-    write(folder, "feature.txt", "feature\n", "Add the feature")
-    git(folder, "switch", "--quiet", "main")
-    git(folder, "merge", "--quiet", "--no-ff", "feature", "-m", "Merge pull request #12 from owner/feature")
-    merge = git(folder, "rev-parse", "HEAD")
-    write(folder, "page.txt", "two\n", "Change the page (#13)")
-    squash = git(folder, "rev-parse", "HEAD")
-    git(folder, "push", "--quiet", "origin", "main")
+    parent = tmp_path_factory.mktemp("template")
+    remote, folder = parent / "remote.git", parent / "checkout"
+    with pytest.MonkeyPatch.context() as patch:
+        for who in ("AUTHOR", "COMMITTER"):
+            patch.setenv(f"GIT_{who}_NAME", "Test")
+            patch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
+        git(parent, "init", "--quiet", "--bare", "--initial-branch=main", str(remote))
+        git(parent, "clone", "--quiet", str(remote), str(folder))
+        git(folder, "switch", "--quiet", "-c", "main")
+        write(folder, "page.txt", "one\n", "Begin")
+        git(folder, "switch", "--quiet", "-c", "feature")
+        write(folder, "migrations/V1__plan.sql", "CREATE TABLE plan;\n", "Add a table")
+        write(folder, "feature.txt", "feature\n", "Add the feature")
+        git(folder, "switch", "--quiet", "main")
+        git(folder, "merge", "--quiet", "--no-ff", "feature", "-m", "Merge pull request #12 from owner/feature")
+        merge = git(folder, "rev-parse", "HEAD")
+        write(folder, "page.txt", "two\n", "Change the page (#13)")
+        squash = git(folder, "rev-parse", "HEAD")
+        git(folder, "push", "--quiet", "origin", "main")
     # Somebody's unfinished work.
     (folder / "page.txt").write_text("unfinished\n")
     (folder / "new.txt").write_text("new\n")
     return Checkout(folder, remote, merge, squash)
+
+
+@pytest.fixture
+def checkout(template: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of it."""
+    remote = Path(shutil.copytree(template.remote, tmp_path / "remote.git"))
+    folder = Path(shutil.copytree(template.folder, tmp_path / "checkout"))
+    configuration = folder / ".git" / "config"
+    configuration.write_text(configuration.read_text().replace(str(template.remote), str(remote)))
+    return Checkout(folder, remote, template.merge, template.squash)
 
 
 @pytest.fixture
