@@ -3,26 +3,26 @@
 Takes the folder to write to, docs by default.
 """
 
+import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from invoke.main import program
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def invoke(*words: str) -> str:
-    """What Invoke prints, at a width that does not depend on the terminal."""
-    env = {**os.environ, "COLUMNS": "100"}
-    done = subprocess.run(
-        [sys.executable, "-m", "invoke", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=True
-    )
-    return done.stdout
+    """What Invoke prints."""
+    with redirect_stdout(io.StringIO()) as printed:
+        program.run(["invoke", f"--search-root={ROOT}", *words], exit=False)
+    return printed.getvalue()
 
 
 def names(collection: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -111,4 +111,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # No page depends on the terminal.
+    os.environ["COLUMNS"] = "100"
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs")

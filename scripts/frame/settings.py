@@ -323,8 +323,8 @@ def environment(name: str, origin: str = "", *, dry_run: bool = False) -> Enviro
 
 def _texts(record: Struct) -> Iterator[Filled]:
     """The texts of a record and its tables that every command may read without asking for them."""
-    for field in msgspec.structs.fields(record):
-        value = getattr(record, field.name)
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
         if isinstance(value, Struct):
             yield from _texts(value)
         elif isinstance(value, Filled):

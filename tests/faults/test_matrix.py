@@ -11,7 +11,7 @@ from tests.faults import matrix
 from tests.faults.matrix import Bench
 
 # One cell in so many is tried here; `make faults` tries them all.
-EVERY = 16
+EVERY = 40
 
 
 @pytest.fixture
