@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from local_aws.cloud import ACCOUNT
 from local_aws.server import Server
 from tests.command_line import keep_data
 
@@ -56,7 +57,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith(("AWS_", "GITHUB_", "GIT_", "INVOKE_", "STATIC_", "STORYBOOK_", "OKTA_", "LD_")):
             monkeypatch.delenv(name)
-    for name in ("APP_ENV", "CI", "ENVIRONMENTS_FILE", "SLACK_WEBHOOK_URL", "RUNNER_TEMP"):
+    for name in ("APP_ENV", "CI", "ENVIRONMENTS_FILE", "SLACK_WEBHOOK_URL", "RUNNER_TEMP", "REQUESTS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     # The example's frontend is built by several tests at the same time.
     monkeypatch.setenv("BUILD_PATH", str(tmp_path / "frontend"))
@@ -193,6 +194,19 @@ class EmbeddedCloud:
             for request in self.server.cloud.requests
             if service in ("", request["service"]) and operation in ("", request["operation"])
         ]
+
+    def objects(self, bucket: str) -> dict[str, tuple[dict[str, str], bytes]]:
+        """What a bucket holds: headers, with names in lower case, and body of each key.
+
+        As the embedded S3 keeps it: asking for each object took most of the time of a test.
+        """
+        from moto.s3.models import s3_backends
+
+        found = s3_backends[ACCOUNT]["aws"].buckets[bucket].keys
+        return {
+            key: ({name.lower(): value for name, value in kept.metadata.items()}, bytes(kept.value))
+            for key, kept in found.items()
+        }
 
     def push(self, tag: str, *repositories: str) -> list[str]:
         """Give each repository an image with a tag. Returns their digests."""

@@ -106,10 +106,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Network:
-    """How the endpoint is reached. proxy: URL, empty for none. certificates: PEM file of the CAs that are trusted."""
+    """How the endpoint is reached. proxy: URL, empty for none. certificates: PEM file of the CAs that are trusted, None
+    without TLS.
+    """
 
     proxy: str
-    certificates: str
+    certificates: str | None
 
 
 class Bucket:
@@ -321,6 +323,8 @@ class Bucket:
         proxy = {"proxy_url": network.proxy}
         if not network.proxy:
             proxy = {"proxy_url": self._endpoint, "proxy_excludes": urlsplit(self._endpoint).hostname or ""}
+        if network.certificates is None:
+            return {**proxy}
         return {**proxy, "root_certificate": Path(network.certificates).read_bytes()}
 
     # One request
@@ -407,7 +411,7 @@ class Bucket:
 
         network = self._network
         return URLLib3Session(
-            verify=network.certificates,
+            verify=network.certificates or True,
             proxies={urlsplit(self._endpoint).scheme: network.proxy} if network.proxy else {},
             timeout=(CONNECT_TIMEOUT, TIMEOUT),
             max_pool_connections=OBSTORE_FROM + 1,
@@ -417,7 +421,9 @@ class Bucket:
 
     @cached_property
     def _network(self) -> Network:
-        return Network(_proxy(self._endpoint) if self._use_proxy else "", _certificates())
+        # Reading certificates takes 0.06 s; without TLS nobody asks for them.
+        certificates = _certificates() if self._endpoint.startswith("https:") else None
+        return Network(_proxy(self._endpoint) if self._use_proxy else "", certificates)
 
     # Errors
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.release import browser, sites
@@ -30,17 +29,12 @@ class Site:
 
     def all_keys(self) -> set[str]:
         """Everything in the bucket but the release's own files."""
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-        found = {item["Key"] for page in pages for item in page.get("Contents", [])}
-        return {key for key in found if not key.startswith(OURS)}
+        return {key for key in self.cloud.objects(BUCKET) if not key.startswith(OURS)}
 
     def get(self, key: str) -> tuple[str, bytes] | None:
         """Type and body of an object."""
-        try:
-            found = self.s3.get_object(Bucket=BUCKET, Key=key)
-        except ClientError:
-            return None
-        return found["ContentType"], found["Body"].read()
+        found = self.cloud.objects(BUCKET).get(key)
+        return (found[0]["content-type"], found[1]) if found else None
 
     def put(self, key: str, body: bytes = b"theirs") -> None:
         """Somebody else puts something."""
@@ -54,7 +48,8 @@ class Site:
     def holds(self, folder: Path) -> bool:
         """Whether every file of a folder is there with its content."""
         files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        return all((self.get(key) or ("", b""))[1] == body for key, body in files.items())
+        stored = self.cloud.objects(BUCKET)
+        return all(key in stored and stored[key][1] == body for key, body in files.items())
 
 
 @pytest.fixture
