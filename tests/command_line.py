@@ -11,12 +11,15 @@ import gc
 import importlib
 import json
 import os
+import selectors
 import signal
 import socket
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 # The command line's own modules are not among them: what they do when they load is part of a command's run.
 LIBRARIES = (
@@ -46,16 +49,10 @@ def main(path: str) -> None:
     # No fork looks through, or copies, what is here already.
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as server:
+    with socket.socket(socket.AF_UNIX) as server, selectors.DefaultSelector() as selector:
         server.bind(path)
         server.listen(64)
-        while True:
-            connection, _ = server.accept()
-            if not os.fork():
-                server.close()
-                serve(connection)
-            connection.close()
+        serve(server, selector)
 
 
 def keep_data() -> None:
@@ -68,23 +65,52 @@ def keep_data() -> None:
         setattr(botocore.loaders.JSONFileLoader, name, lambda _, path, kept=kept: kept(path))
 
 
-def serve(connection: socket.socket) -> None:
-    """Run one command in a process of its own, and answer how it ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def serve(server: socket.socket, selector: selectors.BaseSelector) -> None:
+    """Start what is asked for, and answer how it ended."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake)
+    selector.register(server, selectors.EVENT_READ)
+    selector.register(woken, selectors.EVENT_READ)
+    asked = dict[int, socket.socket]()
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is server:
+                connection, _ = server.accept()
+                selector.register(connection, selectors.EVENT_READ, start(connection, selector))
+            elif key.fileobj == woken:
+                os.read(woken, 4096)
+            else:
+                connection = cast(socket.socket, key.fileobj)
+                connection.recv(1)
+                selector.unregister(connection)
+                asked[key.data] = connection
+        for child, connection in list(asked.items()):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                with connection, suppress(OSError):
+                    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+                del asked[child]
+
+
+def start(connection: socket.socket, selector: selectors.BaseSelector) -> int:
+    """Run one command in a process of its own, and answer its pid."""
     request, descriptors, _, _ = socket.recv_fds(connection, MOST, 2)
     while not request.endswith(b"\n"):
         request += connection.recv(MOST)
     child = os.fork()
     if not child:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         connection.close()
+        for key in list(selector.get_map().values()):
+            os.close(key.fd)
         run(json.loads(request), descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
     connection.sendall(f"{child}\n".encode())
-    connection.recv(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    connection.sendall(f"{code}\n".encode())
-    os._exit(0)
+    return child
 
 
 def run(request: dict[str, object], descriptors: list[int]) -> None:

@@ -180,6 +180,9 @@ def _term(term: str, context: Mapping[str, Any]) -> Any:
 
 # Jobs, as a runner runs them
 
+# What every job installs is here already: that it is, is looked at once.
+INSTALLED = set[str]()
+
 
 @dataclass
 class Runner:
@@ -231,6 +234,10 @@ class Runner:
 
     def _bash(self, line: str, env: Mapping[str, Any]) -> tuple[bool, dict[str, str]]:
         """Run a line as GitHub does, and return whether it went well and the outputs that it set."""
+        if line.startswith("pip install "):
+            if line in INSTALLED:
+                return True, {}
+            INSTALLED.add(line)
         files = {name: self.workspace.parent / name for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
         for path in files.values():
             path.write_text("")
