@@ -26,9 +26,6 @@ lint: setup
 test: lint ## Lint, types, unit and end-to-end tests
 	$(BIN)/pytest --numprocesses=4 --dist=worksteal
 
-coverage: setup ## Run the tests with the lines that they reach, also of the processes that they start
-	$(BIN)/pytest --numprocesses=4 --dist=worksteal --cov --cov-report=term-missing:skip-covered
-
 mutants: setup ## Change the code in small ways and show the changes that no test notices; WHERE: files or folders
 	$(BIN)/python -m tests.mutants $(WHERE)
 
@@ -62,4 +59,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test coverage mutants soak faults docs bench-startup bench-release lock clean
+.PHONY: help setup deploy lint test mutants soak faults docs bench-startup bench-release lock clean

@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+from tests import lines
+
 # The command line's own modules are not among them: what they do when they load is part of a command's run.
 LIBRARIES = (
     *("asyncio", "boto3", "botocore.config", "botocore.auth", "botocore.httpsession", "http.client", "sh"),
@@ -35,6 +37,7 @@ MOST = 2 << 20
 def main(path: str) -> None:
     """Serve until the process is ended."""
     root = Path(__file__).resolve().parent.parent
+    lines.install()
     for file in sorted((root / "scripts").rglob("*.py")):
         if file.stem not in LATER:
             words = file.relative_to(root).with_suffix("").parts
@@ -42,6 +45,7 @@ def main(path: str) -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
     keep_data()
+    lines.prepare()
     import boto3
 
     for name in SERVICES:

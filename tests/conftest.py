@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,18 +19,18 @@ from typing import Any, Protocol
 
 import pytest
 
-from local_aws.cloud import ACCOUNT
-from local_aws.server import Server
-from tests.command_line import keep_data
+from tests import lines
+
+# Before anything that it marks is imported.
+lines.install()
+
+from local_aws.cloud import ACCOUNT  # noqa: E402
+from local_aws.server import Server  # noqa: E402
+from tests.command_line import keep_data  # noqa: E402
 
 keep_data()
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Mark every process that the tests start."""
-    if not hasattr(config, "workerinput"):
-        os.environ["RUN_OF_TESTS"] = str(uuid.uuid4())
+UNREACHED = ROOT / ".local" / "unreached.txt"
 
 
 @pytest.hookimpl(trylast=True)
@@ -39,7 +38,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A process that outlives the tests is a failure."""
     if hasattr(session.config, "workerinput"):
         return
-    marker, left = f"RUN_OF_TESTS={os.environ['RUN_OF_TESTS']}".encode(), []
+    marker, left = f"{lines.VARIABLE}={os.environ[lines.VARIABLE]}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             environment = (process / "environ").read_bytes().split(b"\0")
@@ -49,6 +48,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if left:
         print(*("", "left over:", *left), sep="\n", file=sys.stderr)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """After a whole run, how many lines of the project it reached."""
+    if not config.option.file_or_dir and not config.option.collectonly:
+        found = lines.reached()
+        yes, no = (sum(len(part[index]) for part in found.values()) for index in (0, 1))
+        UNREACHED.parent.mkdir(exist_ok=True)
+        told = (f"{name}: {', '.join(map(str, missed))}\n" for name, (_, missed) in found.items() if missed)
+        UNREACHED.write_text("".join(told))
+        where = UNREACHED.relative_to(ROOT)
+        terminalreporter.write_line(f"{yes / (yes + no):.1%} of {yes + no:,} lines reached, the others are in {where}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The file of the marks goes with the run."""
+    if not hasattr(config, "workerinput"):
+        Path(os.environ[lines.VARIABLE]).unlink()
 
 
 @pytest.fixture(autouse=True)
