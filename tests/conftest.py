@@ -225,6 +225,19 @@ class EmbeddedCloud:
             for key, kept in found.items()
         }
 
+    def distribution(self) -> str:
+        """A new CloudFront distribution."""
+        origin = {"Id": "o", "DomainName": "bucket.s3.amazonaws.com", "S3OriginConfig": {"OriginAccessIdentity": ""}}
+        config = {
+            "CallerReference": "1",
+            "Comment": "",
+            "Enabled": True,
+            "Origins": {"Quantity": 1, "Items": [origin]},
+            "DefaultCacheBehavior": {"TargetOriginId": "o", "ViewerProtocolPolicy": "allow-all"},
+        }
+        made = self.client("cloudfront").create_distribution(DistributionConfig=config)
+        return str(made["Distribution"]["Id"])
+
     def push(self, tag: str, *repositories: str) -> list[str]:
         """Give each repository an image with a tag. Returns their digests."""
         ecr = self.client("ecr")
@@ -277,3 +290,12 @@ def cloud(embedded_server: Server, clean_environment: None, monkeypatch: pytest.
     else:
         embedded_server.forget()
     return EmbeddedCloud(embedded_server)
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    """A frontend that was built before."""
+    folder = tmp_path / "build"
+    folder.mkdir()
+    (folder / "index.html").write_text("<!doctype html><title>MINT</title>")
+    return folder

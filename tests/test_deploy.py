@@ -20,15 +20,6 @@ def digest_of(cloud: EmbeddedCloud, repository: str) -> str:
     return str(found["imageDetails"][0]["imageDigest"])
 
 
-@pytest.fixture
-def build(tmp_path: Path) -> Path:
-    """A frontend that was built before."""
-    folder = tmp_path / "build"
-    folder.mkdir()
-    (folder / "index.html").write_text("<!doctype html><title>MINT</title>")
-    return folder
-
-
 @pytest.mark.parametrize("flag", ["--digest", "--migration-digest"])
 @pytest.mark.parametrize("value", ["", "sha256:", "sha256:1", f"{DIGEST}\n", f"app@{DIGEST}", "<"])
 @pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["run", "dry run"])

@@ -86,6 +86,14 @@ def checkout(template: Checkout, tmp_path: Path) -> Checkout:
     return Checkout(folder, remote, template.merge, template.squash)
 
 
+def somebody_pushes(checkout: Checkout, name: str, text: str, message: str) -> None:
+    """Main moves on, and nobody has fetched it here."""
+    other = checkout.folder.with_name("other")
+    git(other.parent, "clone", "--quiet", str(checkout.remote), str(other))
+    write(other, name, text, message)
+    git(other, "push", "--quiet", "origin", "main")
+
+
 @pytest.fixture
 def api() -> Iterator[StandIn]:
     """GitHub's API, which opens every pull request."""
@@ -174,12 +182,9 @@ def test_the_commit_that_an_environment_runs_is_reverted(checkout: Checkout, api
     assert "Running it now: impl." in posted["body"]
 
 
-def test_new_commits_of_the_remote_are_seen(checkout: Checkout, api: StandIn, invoke: Invoke, tmp_path: Path) -> None:
+def test_new_commits_of_the_remote_are_seen(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
     """It fetches first: the newest may not be here yet."""
-    other = tmp_path / "other"
-    git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
-    write(other, "late.txt", "late\n", "Come late")
-    git(other, "push", "--quiet", "origin", "main")
+    somebody_pushes(checkout, "late.txt", "late\n", "Come late")
 
     done = revert(invoke, checkout, **token(api))
 
@@ -303,12 +308,9 @@ def test_what_is_reverted_already_is_refused_until_it_is_back(
     assert revert(invoke, checkout, f"--commit={checkout.squash}").returncode == 0
 
 
-def test_a_change_that_was_undone_by_hand_is_refused(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
+def test_a_change_that_was_undone_by_hand_is_refused(checkout: Checkout, invoke: Invoke) -> None:
     """Its revert would change nothing."""
-    other = tmp_path / "other"
-    git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
-    write(other, "page.txt", "one\n", "Undo it by hand")
-    git(other, "push", "--quiet", "origin", "main")
+    somebody_pushes(checkout, "page.txt", "one\n", "Undo it by hand")
     before = checkout.state()
 
     done = revert(invoke, checkout, f"--commit={checkout.squash}")
@@ -318,12 +320,9 @@ def test_a_change_that_was_undone_by_hand_is_refused(checkout: Checkout, invoke:
     assert checkout.state() == before
 
 
-def test_conflicts_name_the_files_and_the_way_by_hand(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
+def test_conflicts_name_the_files_and_the_way_by_hand(checkout: Checkout, invoke: Invoke) -> None:
     """Nothing half-done stays."""
-    other = tmp_path / "other"
-    git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
-    write(other, "page.txt", "three\n", "Change it again")
-    git(other, "push", "--quiet", "origin", "main")
+    somebody_pushes(checkout, "page.txt", "three\n", "Change it again")
     before = checkout.state()
 
     done = revert(invoke, checkout, f"--commit={checkout.squash}")

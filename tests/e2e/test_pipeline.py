@@ -197,15 +197,6 @@ def test_a_deployment_stops_where_it_fails(
     assert cloud.requests("s3", "PutObject") == []
 
 
-@pytest.fixture
-def build(tmp_path: Path) -> Path:
-    """A frontend that was built before."""
-    folder = tmp_path / "build"
-    folder.mkdir()
-    (folder / "index.html").write_text("<!doctype html><title>MINT</title>")
-    return folder
-
-
 @pytest.mark.parametrize("by", ["tag", "digest"])
 def test_an_image_that_cannot_be_pulled_ends_with_exit_code_4(
     by: str, cloud: EmbeddedCloud, invoke: Invoke, build: Path

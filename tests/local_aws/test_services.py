@@ -66,15 +66,7 @@ def test_a_delete_may_ask_for_an_etag_too(cloud: EmbeddedCloud) -> None:
 def test_an_invalidation_is_done_after_a_while_and_once_per_reference(cloud: EmbeddedCloud) -> None:
     """InProgress, then Completed, so that AWS's own waiter ends."""
     client = cloud.client("cloudfront")
-    origin = {"Id": "o", "DomainName": "bucket.s3.amazonaws.com", "S3OriginConfig": {"OriginAccessIdentity": ""}}
-    config = {
-        "CallerReference": "1",
-        "Comment": "",
-        "Enabled": True,
-        "Origins": {"Quantity": 1, "Items": [origin]},
-        "DefaultCacheBehavior": {"TargetOriginId": "o", "ViewerProtocolPolicy": "allow-all"},
-    }
-    distribution = client.create_distribution(DistributionConfig=config)["Distribution"]["Id"]
+    distribution = cloud.distribution()
     cloud.stop_clock()
     batch = {"Paths": {"Quantity": 1, "Items": ["/*"]}, "CallerReference": "once"}
 

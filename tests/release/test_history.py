@@ -185,23 +185,9 @@ def test_the_site_as_it_is_served_is_verified(site: Site, invoke: Invoke, three:
     assert refused.returncode == 2
 
 
-def distribution(cloud: EmbeddedCloud) -> str:
-    """A CloudFront distribution."""
-    origin = {"Id": "o", "DomainName": "bucket.s3.amazonaws.com", "S3OriginConfig": {"OriginAccessIdentity": ""}}
-    config = {
-        "CallerReference": "1",
-        "Comment": "",
-        "Enabled": True,
-        "Origins": {"Quantity": 1, "Items": [origin]},
-        "DefaultCacheBehavior": {"TargetOriginId": "o", "ViewerProtocolPolicy": "allow-all"},
-    }
-    made = cloud.client("cloudfront").create_distribution(DistributionConfig=config)
-    return str(made["Distribution"]["Id"])
-
-
 def test_the_cdn_is_told_of_changed_unhashed_paths_alone(site: Site, release: Release, tmp_path: Path) -> None:
     """Hashed files never; a page and its folder; /* when there are too many."""
-    env = changed_settings(tmp_path, distribution=distribution(site.cloud))
+    env = changed_settings(tmp_path, distribution=site.cloud.distribution())
     release(sites.build(tmp_path / "one", "one"), **env)
     folder = sites.build(tmp_path / "two", "two")
     release(folder, "--wait", **env)
@@ -219,7 +205,7 @@ def test_the_cdn_is_told_of_changed_unhashed_paths_alone(site: Site, release: Re
 
 def test_a_failed_invalidation_is_told_by_the_next_run(site: Site, release: Release, tmp_path: Path) -> None:
     """Exit code 1 after a published release, and retried even when nothing changed."""
-    env = changed_settings(tmp_path, distribution=distribution(site.cloud))
+    env = changed_settings(tmp_path, distribution=site.cloud.distribution())
     release(sites.build(tmp_path / "one", "one"), **env)
     folder = sites.build(tmp_path / "two", "two")
     site.cloud.fail(service="cloudfront", method="POST", status=403, code="AccessDenied", times=1)
@@ -241,7 +227,7 @@ def test_a_failed_invalidation_is_told_by_the_next_run(site: Site, release: Rele
 
 def test_an_invalidation_whose_answer_was_lost_is_asked_for_once(site: Site, release: Release, tmp_path: Path) -> None:
     """Exit code 3, because CloudFront may have been told; the next run tells it."""
-    env = changed_settings(tmp_path, distribution=distribution(site.cloud))
+    env = changed_settings(tmp_path, distribution=site.cloud.distribution())
     release(sites.build(tmp_path / "one", "one"), **env)
     folder = sites.build(tmp_path / "two", "two")
     site.cloud.fail(service="cloudfront", method="POST", drop=True, times=9)
@@ -259,7 +245,7 @@ def test_an_invalidation_whose_answer_was_lost_is_asked_for_once(site: Site, rel
 
 def test_an_invalidation_is_waited_for_without_the_lease(site: Site, release: Release, tmp_path: Path) -> None:
     """It takes minutes, and the release is over before."""
-    env = changed_settings(tmp_path, distribution=distribution(site.cloud))
+    env = changed_settings(tmp_path, distribution=site.cloud.distribution())
     release(sites.build(tmp_path / "one", "one"), **env)
     site.cloud.server.cloud.requests.clear()
 
