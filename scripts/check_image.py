@@ -178,7 +178,7 @@ def check_image(
         function_name=function_name,
         qualifier=qualifier,
     )
-    checked = run.act(decided, partial(check, env))
+    checked = run.act(decided, partial(check, env), changes=False)
     if checked and announce and checked.total:
         run.act(Announcement("", message(env, checked)), announce_failure.announce, "announce the findings")
     elif checked and not announce:

@@ -122,7 +122,7 @@ def follow(run: Run, target: Target, *, timeout: float = TIMEOUT, url: str | Non
         digest=target.digest,
         since=target.since,
     )
-    return run.act(decided, lambda plan: wait(plan, watcher(env)), "wait for the version")
+    return run.act(decided, lambda plan: wait(plan, watcher(env)), "wait for the version", changes=False)
 
 
 def still(environment: Environment, target: Target, healthy: Healthy) -> Healthy:

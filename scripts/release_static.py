@@ -102,7 +102,7 @@ def build_into(run: Run, path: Path) -> FrontendBuilt | None:
     """Build the frontend, which ends up in a folder."""
     decided = plan_build(run.environment, path)
     run.read("what builds the frontend", lambda: check_programs(decided))
-    return run.act(decided, build, "build the frontend")
+    return run.act(decided, build, "build the frontend", changes=False)
 
 
 def _release(run: Run, bucket: str, path: Path, force_lock: bool, wait: bool = False) -> Released | None:

@@ -299,7 +299,6 @@ def act(plan: Revert) -> Reverted:
     does not take; OutcomeUnknown where the pull request may exist: then the branch stays.
     """
     folder = Path(plan.folder)
-    stop.changing()
     with stop.owned(lambda: _branch(folder, plan), Branch.take_back) as branch:
         with _worktree(folder, plan) as work:
             _revert(work, plan)

@@ -214,7 +214,7 @@ def program(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 NOTHING = "stopped by SIGTERM: nothing was changed.\n"
-CLEANED = "stopped by SIGTERM; cleanup ran. What was started may still be happening: check it, or run it again.\n"
+CLEANED = "stopped by SIGTERM; cleanup ran. What was started may still be happening: check it, then run the command again.\n"
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -242,6 +242,20 @@ def test_the_tasks_can_be_imported_without_a_change_of_the_signals() -> None:
 def test_the_exit_code_says_whether_anything_was_changed(before: str, code: int, said: str) -> None:
     """2 before the first change, 3 from there on; never a traceback."""
     done = program(f"with command(): {before or 'pass'}; kill(); time.sleep(10)")
+
+    assert (done.returncode, done.stderr.partition("\n")[2]) == (code, said)
+
+
+@pytest.mark.parametrize(("options", "code", "said"), [("", 3, CLEANED), ("changes=False", 2, NOTHING)])
+def test_what_a_command_acts_on_counts_as_changed_unless_it_says_otherwise(options: str, code: int, said: str) -> None:
+    """Whether prod asks first for the command has nothing to do with it."""
+    code_of = f"""
+        def act(plan):
+            kill(); time.sleep(10)
+        with command(changes=False) as run:
+            run.act(None, act, {options})
+        """
+    done = program(code_of)
 
     assert (done.returncode, done.stderr.partition("\n")[2]) == (code, said)
 

@@ -1,4 +1,4 @@
-"""The frame that every command runs in: which environment, may it go on, what is printed, what is returned.
+"""Runs a command: chooses its environment, asks for a confirmation, prints plans and results, reports the end.
 
 A command reads what it needs, decides in a pure function that returns a plan, and hands the plan to `Run.act` with
 the function that acts on it. A dry run prints the plan and stops there, so it cannot differ from the run.
@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Report)
 
 @dataclass
 class Step:
-    """One step of a command as it is reported: its plan and, once it has run, its result."""
+    """One step of a command in the report: its plan and, once it has run, its result. seconds: how long it took."""
 
     name: str
     plan: Plan | None = None
@@ -39,10 +39,10 @@ class Step:
 
 @dataclass
 class Run:
-    """One run of a command. steps: what it did so far. progress: of a row of steps, for the report of a stop.
+    """One run of a command. steps: what it did so far. progress: which steps are done, for the message after a stop.
 
     changes: whether it changes anything in the environment, so that prod asks first. destination: where its requests to
-    AWS go; None for a command that has none.
+    AWS go; None for a command that sends none.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Run:
         self._started = time.monotonic()
 
     def read(self, what: str, look: Callable[[], T]) -> T | None:
-        """Read from the world. A dry run that cannot notes it in one line and goes on with None."""
+        """Read something outside. If that fails in a dry run, the failure is noted and None returned."""
         try:
             return look()
         except DeployError as error:
@@ -70,7 +70,7 @@ class Run:
             return None
 
     def look(self, what: str, look: Callable[[], R]) -> R | None:
-        """Read from the world and show it: all that a command does that changes nothing, in a dry run too."""
+        """Read something outside and show it, in a dry run too. For commands that change nothing."""
         started = time.monotonic()
         found = self.read(what, look)
         if found is not None:
@@ -80,15 +80,18 @@ class Run:
                     console.result(line)
         return found
 
-    def act(self, plan: P, act: Callable[[P], R], name: str = "") -> R | None:
-        """Print a plan, then act on it; in a dry run only print it."""
+    def act(self, plan: P, act: Callable[[P], R], name: str = "", *, changes: bool = True) -> R | None:
+        """Print a plan, then act on it; in a dry run only print it.
+
+        changes: acting on it changes something, so that a stop from here on leaves the outcome unknown.
+        """
         step = Step(name or self.name, plan)
         self.steps.append(step)
         if self.dry_run:
             for line in plan.describe():
                 console.say(f"  would {line}" if not line.startswith(("{", " ")) else f"  {line}")
             return None
-        if self.changes:
+        if changes:
             stop.changing()
         started = time.monotonic()
         try:
@@ -107,7 +110,7 @@ class Run:
         return result
 
     def run_steps(self, steps: Sequence[tuple[str, Callable[[], object]]]) -> None:
-        """Run steps in order and end at the first failure, saying what was done and what was not."""
+        """Run steps in order. The first failure ends them; its message names the steps that were and were not done."""
         names = [name for name, _ in steps]
         for number, (name, step) in enumerate(steps):
             done, left = ", ".join(names[:number]) or "nothing", ", ".join(names[number + 1 :]) or "nothing"
@@ -122,18 +125,18 @@ class Run:
             except DeployError as error:
                 message = f"{name} failed: {error}\nDone: {done}. Failed: {name}. Not done: {left}."
                 if error.code == Refused.exit_code and any(step.result for step in self.steps):
-                    # The step was refused and changed nothing, but those before it have.
+                    # This step changed nothing, but earlier steps did: it is a failure, not a refusal.
                     raise DeployError(message) from error
                 raise error.with_message(message) from error
         self.progress = ""
 
     def report(self, error: DeployError | None) -> None:
-        """Say how it ended, everywhere where somebody looks."""
-        # A large plan takes time to write out: only where somebody reads it.
+        """Report how the command ended: on stderr, as an annotation, in the step's summary and as JSON."""
+        # Serializing a large plan takes time: only if somebody reads it.
         document = self._document(error) if self.json or self.dry_run else {}
         if self.dry_run:
             unset = sorted(set(re.findall(r"<([A-Z][A-Z0-9_]+)>", json.dumps(document["steps"]))))
-            self.unread += [f"{name} is not set here: a run would refuse" for name in unset]
+            self.unread += [f"{name} is not set: a real run would be refused" for name in unset]
             document["unread"] = self.unread
             for line in self.unread:
                 console.say(f"  {line}")
@@ -148,7 +151,7 @@ class Run:
             console.document(json.dumps(document, indent=2, default=str))
 
     def _markdown(self, error: DeployError | None) -> str:
-        """The step's page in Actions: what was done where, how long it took, and where to look."""
+        """The step's summary in Actions: the steps with their results and durations, the error, and links."""
         sign = "❌" if error else "📝" if self.dry_run else "✅"
         lines = [f"### {sign} {self.name} · {self.environment.name}", "", "| step | now | seconds |", "|---|---|---|"]
         for step in self.steps:
@@ -159,7 +162,7 @@ class Run:
         return "\n".join([*lines, "", " · ".join(f"[{text.markdown(name)}]({url})" for name, url in self._links())])
 
     def _links(self) -> Iterator[tuple[str, str]]:
-        """Where to look: the site, and the commit that the workflow runs for."""
+        """Links to the site, and to the commit that the workflow runs for."""
         yield self.environment.site, self.environment.site
         commit = os.environ.get("GITHUB_SHA", "")
         if commit.isalnum():
@@ -192,11 +195,11 @@ def running(
     application: bool = False,
     embedded: bool = True,
 ) -> Iterator[Run]:
-    """Run a command: choose and check its environment, ask where it has to be asked, and report how it ended.
+    """Run a command: choose and check its environment, ask for a confirmation if needed, and report how it ended.
 
     changes: whether it changes anything, so that prod asks first. application: the command is about the application;
-    without --env any environment's settings will do. embedded: whether it asks AWS: the embedded one is started where
-    it is needed, and what goes anywhere else than the settings say is named.
+    without --env any environment's settings will do. embedded: whether it sends requests to AWS: an embedded AWS is
+    started if the environment has one, and a destination that differs from the settings is a warning.
     """
     run: Run | None = None
     try:
@@ -216,7 +219,7 @@ def running(
             stop.end()
             run.report(None)
         except DeployError as error:
-            # What fails after a stop, fails because of it.
+            # A failure after a stop is caused by the stop.
             stop.check()
             stop.end()
             _report_failure(run, name, error, json=json)
@@ -231,7 +234,7 @@ def running(
 
 
 def _prepared(name: str, env: str | None, dry_run: bool, json: bool, changes: bool, application: bool) -> Run:
-    """A run in its environment, whose name is the first thing that is said."""
+    """Choose the environment and print its name."""
     mode = ", dry run: nothing will be changed" if dry_run else ""
     if application and env is None:
         environment = settings.environment(settings.names()[0], dry_run=dry_run)
@@ -264,13 +267,13 @@ def _json(document: Mapping[str, Any]) -> str:
 
 
 def _end_stopped(run: Run | None, signal: str) -> None:
-    """Say what a stop left behind, and end the process: threads may hang in requests that nobody waits for."""
+    """Report what a stop interrupted, and end the process without waiting for threads that hang in requests."""
     code = stop.exit_code()
     was = run.progress if run else ""
     if code == Refused.exit_code:
         error: DeployError = Refused(f"stopped by {signal}: nothing was changed. {was}".rstrip())
     else:
-        hint = "What was started may still be happening: check it, or run it again."
+        hint = "What was started may still be happening: check it, then run the command again."
         error = OutcomeUnknown(f"stopped by {signal}; cleanup ran. {was or hint}")
     with stop.deferred():
         console.say(str(error))
@@ -280,7 +283,7 @@ def _end_stopped(run: Run | None, signal: str) -> None:
 
 
 def _say_where(run: Run) -> None:
-    """Say in the first lines where requests to AWS go, as far as that is not what the settings say."""
+    """Warn about each way in which the destination of requests to AWS differs from the settings."""
     from scripts.edges import aws
 
     run.destination = aws.destination(run.environment)
@@ -289,27 +292,27 @@ def _say_where(run: Run) -> None:
 
 
 def _confirm(run: Run, yes: bool) -> None:
-    """A person agrees to the environment and to where its requests go, by typing its name. Raises Refused.
+    """Have a person confirm the environment and the destination of its requests by typing its name. Raises Refused.
 
-    CI's own gate has approved the environment as its settings say, and nothing else. yes: agreed to in advance.
+    In CI the environment's approval counts, but only for the destination in the settings. yes: --yes was given.
     """
     name = run.environment.name
     if not (yes or console.in_ci() or console.interactive()):
-        raise Refused(f"{name} needs a confirmation, and nobody can be asked here: give --yes.")
+        raise Refused(f"{name} needs a confirmation, and there is no terminal to ask on: give --yes.")
     elsewhere = "; ".join(_elsewhere(run))
     if yes or (console.in_ci() and not elsewhere):
         return
     if console.in_ci():
         raise Refused(
-            f"{elsewhere}. What CI has approved is {name} as its settings say: nothing was changed."
-            " Correct that, or give --yes."
+            f"{elsewhere}. The approval in CI covers {name} only as its settings define it. Nothing was changed:"
+            " correct this, or give --yes."
         )
-    if not console.confirm(f"{elsewhere}{elsewhere and '. '}Type {name} to go on:", name):
+    if not console.confirm(f"{elsewhere}{elsewhere and '. '}Type {name} to continue:", name):
         raise Refused(f"Not confirmed: nothing was changed in {name}.")
 
 
 def _elsewhere(run: Run) -> Sequence[str]:
-    """What is not as the settings say of where requests go, the account of the credentials included."""
+    """How the destination of requests differs from the settings, including the account of the credentials."""
     if run.destination is None or run.environment.endpoint_url:
         return ()
     from scripts.edges import aws
@@ -322,7 +325,7 @@ def _elsewhere(run: Run) -> Sequence[str]:
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON can hold it, without the user part of URLs."""
+    """A record as JSON types, without the user part of URLs."""
     if isinstance(value, str):
         return text.without_credentials(value)
     if is_dataclass(value) and not isinstance(value, type):
