@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.ecs import images
 from scripts.edges import http
 from scripts.edges.http import Unreachable
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
@@ -116,12 +117,11 @@ def assemble_and_push(uri: str, file: Path, context: Path, arguments: Mapping[st
     manifest = json.dumps(
         {"schemaVersion": 2, "mediaType": MANIFEST, "config": described[1], "layers": [described[0]]}
     ).encode()
-    registry, _, rest = uri.partition("/")
-    repository, _, tag = rest.rpartition(":")
+    image = images.checked(uri)
     for _, body in parts:
-        upload = f"/v2/{repository}/blobs/uploads/?digest={sha256(body)}"
-        _send(registry, "POST", upload, body, "application/octet-stream", password)
-    _send(registry, "PUT", f"/v2/{repository}/manifests/{tag}", manifest, MANIFEST, password)
+        upload = f"/v2/{image.repository}/blobs/uploads/?digest={sha256(body)}"
+        _send(image.registry, "POST", upload, body, "application/octet-stream", password)
+    _send(image.registry, "PUT", f"/v2/{image.repository}/manifests/{image.tag}", manifest, MANIFEST, password)
     return sha256(manifest)
 
 

@@ -6,7 +6,7 @@ Was `docker image build` and `docker image push` inside build.yml; the build arg
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -77,8 +77,8 @@ class ImageBuilt(Report):
 
     def outputs(self) -> dict[str, str]:
         """By its digest exactly this image is deployed and promoted, whatever its tag names later."""
-        repository = self.uri.rpartition(":")[0]
-        known = {"pinned": f"{repository}@{self.digest}", "digest": self.digest} if self.digest else {}
+        pinned = replace(images.checked(self.uri), tag="", digest=self.digest)
+        known = {"pinned": str(pinned), "digest": self.digest} if self.digest else {}
         return {"image": self.uri, **known}
 
 
