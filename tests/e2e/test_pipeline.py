@@ -1,15 +1,29 @@
 """The whole deployment on the embedded AWS: two versions, every request that changes something, and the end."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import EmbeddedCloud, Invoke
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 FIRST, SECOND = "1" * 40, "2" * 40
 DIGEST = "sha256:" + "0" * 64
+VARIES = [
+    (re.compile(pattern), plain)
+    for pattern, plain in (
+        (r"answers: .*? The image", "answers: … The image"),
+        (r"(is built in) .*", r"\1 …"),
+        (r"\d{8}T[\d.]+Z", "TIME"),
+        (r"sha256:[0-9a-f]+…?", "DIGEST"),
+        (r"\b([0-9a-f]{40}|[0-9a-f]{7})\b…?", "VERSION"),
+        (r"127\.0\.0\.1:\d+", "HOST"),
+        (r"\([\d,]+ bytes\)|\(\d+ s\)", "(…)"),
+    )
+]
 CHANGES = {
     "Invoke",
     "RegisterTaskDefinition",
@@ -32,6 +46,31 @@ def deploy(invoke: Invoke, cloud: EmbeddedCloud, version: str, *words: str) -> s
     done = invoke("deploy", *words, **cloud.env, GITHUB_SHA=version, DOCKER_HOST="unix:///nowhere")
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+def shape(narrated: str) -> list[str]:
+    """The lines of a deployment without what is another one each time: hashes, hosts, folders, times, sizes.
+
+    Waiting says what it sees, which depends on when it looks: only that it waits, and for what, is the same.
+    """
+    lines = []
+    for line in narrated.splitlines():
+        for pattern, plain in VARIES:
+            line = pattern.sub(plain, line)
+        waits = lines and "== wait for the version" in lines and "== release the frontend" not in lines
+        if line and not (waits and line.startswith(("ECS:", "http:"))) and "starting the embedded AWS" not in line:
+            lines.append(line)
+    return lines
+
+
+def test_the_readme_shows_what_a_first_deployment_says(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Line by line."""
+    _, _, block = (ROOT / "README.md").read_text().partition("    $ make deploy\n")
+    shown = textwrap.dedent(block.partition("\n\n")[0])
+
+    said = deploy(invoke, cloud, FIRST, "--env=local")
+
+    assert shape(said) == shape(shown)
 
 
 def test_two_versions_are_deployed_one_after_the_other(cloud: EmbeddedCloud, invoke: Invoke) -> None:
