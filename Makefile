@@ -55,8 +55,14 @@ lock: ## Make the requirements*.txt anew from their .in files
 	for name in requirements requirements-dev benchmarks/requirements; do .local/lock/bin/uv pip compile --quiet --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $$name.in -o $$name.txt; done
 
+audit: setup ## Ask PyPI for known vulnerabilities of everything that is pinned (needs the network)
+	$(PYTHON) -m venv .local/audit
+	.local/audit/bin/pip install --quiet pip-audit==2.10.1
+	for name in requirements requirements-dev benchmarks/requirements; do \
+	  .local/audit/bin/pip-audit --disable-pip --require-hashes --requirement $$name.txt || exit 1; done
+
 clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test mutants soak faults docs bench-startup bench-release lock clean
+.PHONY: help setup deploy lint test mutants soak faults docs bench-startup bench-release lock audit clean
