@@ -29,87 +29,87 @@ if TYPE_CHECKING:
     import scripts.settings
     import scripts.status
 
-# Invoke turns the caches of bytecode off; without them every command compiles all that it imports.
+# Invoke turns bytecode caches off; without them every command compiles everything that it imports.
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
 FUNCTION = "Name of the ecs-manager Lambda. Default: from the settings."
-QUALIFIER = "The Lambda's version or alias. Default: from the settings; $LATEST for another function."
-TAG = "The image's tag. Default: $GITHUB_SHA, else the commit that is checked out."
+QUALIFIER = "Version or alias of the Lambda. Default: from the settings, or $LATEST with --function-name."
+TAG = "Tag of the image. Default: $GITHUB_SHA, else the checked-out commit."
 DIGEST = "Digest of the image, sha256:…, instead of its tag."
 BUCKET = "Bucket of the releases. Default: $STATIC_S3_BUCKET_<ENV>, $STATIC_S3_BUCKET, or the settings."
-FORCE_LOCK = "Break the lease of another release, which must be dead."
-WAIT = "Wait until the CDN has forgotten what was there before."
-PORT = "Port of 127.0.0.1. Default: that of the settings. Other commands find it by AWS_ENDPOINT_URL."
+FORCE_LOCK = "Take over the lease of another release. Only if you know that it is dead."
+WAIT = "Wait until CloudFront has completed the invalidation."
+PORT = "Port on 127.0.0.1. Default: from the settings. Set AWS_ENDPOINT_URL so that other commands use it."
 
 
 @command(lambda: scripts.deploy.deploy)
 def deploy(
-    tag: Text = flag("Version to deploy: the images' tag. Default: $GITHUB_SHA, else the commit that is checked out."),
+    tag: Text = flag("Version to deploy: the tag of the images. Default: $GITHUB_SHA, else the checked-out commit."),
     digest: Text = flag("Digest of the service's image, sha256:…; the healthcheck still waits for the version."),
     migration_digest: Text = flag("Digest of the migrations' image, sha256:…."),
-    no_build: bool = switch("Build neither images nor the frontend: deploy what was built before."),
-    build_dir: Text = flag("Folder that the frontend is released from. Default: from the settings."),
+    no_build: bool = switch("Build neither the images nor the frontend: deploy what is already built."),
+    build_dir: Text = flag("Folder of the built frontend. Default: from the settings."),
 ) -> None:
-    """Deploy a version: back up or clean, migrate, deploy the service, wait until it answers, release the frontend."""
+    """Deploy a version: back up or clean the database, migrate it, deploy the service, release the frontend."""
 
 
 @command(lambda: scripts.build_image.build_image)
 def build_image(
     image: Text = flag("Repository of the image. Default: the service's, from the settings."),
     file: Text = flag("Dockerfile. Default: the image's, from the settings."),
-    context: Text = flag("Folder that the build sees. Default: from the settings."),
+    context: Text = flag("Folder of the build context. Default: from the settings."),
     tag: Text = flag(TAG),
-    no_push: bool = switch("Only build."),
+    no_push: bool = switch("Build the image, but do not push it."),
 ) -> None:
-    """Build the image of a version and push it to ECR, unless it is there already."""
+    """Build the image of a version and push it to ECR, unless ECR already has it."""
 
 
 @command(lambda: scripts.deploy_service.deploy_service)
 def deploy_service(
     service: Text = flag("ECS service. Default: the application's, from the settings."),
-    image: Text = flag("The image's repository in the environment's registry. Default: the service's own."),
+    image: Text = flag("Repository of the image in the environment's registry. Default: the service's own."),
     tag: Text = flag(TAG),
     digest: Text = flag(DIGEST),
-    image_uri: Text = flag("The image's whole URI, instead of --image and --tag."),
-    no_image: bool = switch("Restart what runs: send no image."),
+    image_uri: Text = flag("Full URI of the image, instead of --image and --tag."),
+    no_image: bool = switch("Restart the service with the image that it has."),
     function_name: Text = flag(FUNCTION),
     qualifier: Text = flag(QUALIFIER),
 ) -> None:
-    """Deploy a service: the ECS manager gives it the image and starts its rollout."""
+    """Deploy a service: the ECS manager registers a task definition with the image and starts the rollout."""
 
 
 @command(lambda: scripts.healthcheck.healthcheck, changes=False)
 def healthcheck(
-    version: Text = flag("Version to wait for. Default: $GITHUB_SHA, else the commit that is checked out."),
-    deployment_id: Text = flag("Id of the deployment to follow in ECS, as deploy-service puts it out."),
-    digest: Text = flag("Digest of the image that was deployed, as deploy-service puts it out."),
+    version: Text = flag("Version to wait for. Default: $GITHUB_SHA, else the checked-out commit."),
+    deployment_id: Text = flag("Id of the ECS deployment to follow: the output deployment-id of deploy-service."),
+    digest: Text = flag("Digest of the deployed image: the output digest of deploy-service."),
     timeout: Text = flag("Seconds to wait. Default: 300."),
     url: Text = flag("URL of the healthcheck. Default: the environment's."),
 ) -> None:
-    """Wait until the environment answers with the version."""
+    """Wait until the environment's healthcheck returns the version and its rollout in ECS is complete."""
 
 
 @command(lambda: scripts.run_task.run_task)
 def run_task(
-    service: Text = flag("ECS service whose task runs. Default: the one that migrates the database."),
+    service: Text = flag("ECS service whose task to run. Default: the one that migrates the database."),
     function_name: Text = flag(FUNCTION),
     qualifier: Text = flag(QUALIFIER),
 ) -> None:
-    """Run a service's task once and wait for its end; fails with its exit code and reason."""
+    """Run a service's task once and wait until it stops; a failure shows its exit code and reason."""
 
 
 @command(lambda: scripts.migrate_database.migrate_database)
 def migrate_database(
-    tag: Text = flag("The migrations' image's tag. Default: $GITHUB_SHA, else the commit that is checked out."),
+    tag: Text = flag("Tag of the migrations' image. Default: $GITHUB_SHA, else the checked-out commit."),
     digest: Text = flag(DIGEST),
-    image_uri: Text = flag("The image's whole URI, instead of --tag."),
+    image_uri: Text = flag("Full URI of the image, instead of --tag."),
 ) -> None:
-    """Migrate the database: deploy the migrations of a version, run them once, show what they printed."""
+    """Migrate the database: deploy the migrations of a version, run them once, show their logs."""
 
 
 @command(lambda: scripts.clean_database.clean_database)
 def clean_database() -> None:
-    """Empty the database, where the settings allow it; never production's."""
+    """Empty the database, if the settings allow it. Always refused for production."""
 
 
 @command(lambda: scripts.backup_database.backup_database)
@@ -119,18 +119,18 @@ def backup_database() -> None:
 
 @command(lambda: scripts.release_static.build_frontend, changes=False, embedded=False)
 def build_frontend() -> None:
-    """Build the frontend with the environment's variables, for a release later."""
+    """Build the frontend with the environment's variables, to be released later."""
 
 
 @command(lambda: scripts.release_static.release_static)
 def release_static(
     build_dir: Text = flag("Folder to release. Default: from the settings."),
-    no_build: bool = switch("Release what the folder holds, and build nothing."),
+    no_build: bool = switch("Release the folder as it is, without a build."),
     bucket: Text = flag(BUCKET.replace("Bucket of the releases", "Bucket to release to")),
     force_lock: bool = switch(FORCE_LOCK),
     wait: bool = switch(WAIT),
 ) -> None:
-    """Build the frontend and release it to S3; the page is whole at every moment."""
+    """Build the frontend and release it to S3. The site stays complete at every moment."""
 
 
 @command(lambda: scripts.release_static.release_storybook)
@@ -141,29 +141,29 @@ def release_storybook(
     ),
     force_lock: bool = switch(FORCE_LOCK),
 ) -> None:
-    """Release a built storybook to S3, where the settings have a bucket for it."""
+    """Release a built storybook to its bucket in S3."""
 
 
 @command(lambda: scripts.releases.list_releases, name="release.list", changes=False)
 def release_list(bucket: Text = flag(BUCKET)) -> None:
-    """List the releases that are kept, the live one first."""
+    """List the kept releases, newest first; the first one is live."""
 
 
 @command(lambda: scripts.releases.diff, name="release.diff", changes=False)
 def release_diff(
     bucket: Text = flag(BUCKET),
-    old: Text = flag("Release to compare from. Default: the one before."),
-    new: Text = flag("Release to compare. Default: the live one."),
+    old: Text = flag("Release to compare from. Default: the one before the live one."),
+    new: Text = flag("Release to compare with it. Default: the live one."),
 ) -> None:
-    """Say which files differ between two releases."""
+    """List the files that differ between two releases."""
 
 
 @command(lambda: scripts.releases.verify, name="release.verify", changes=False)
 def release_verify(
     bucket: Text = flag(BUCKET),
-    url: Text = flag("Fetch the page and all it needs from this URL too."),
+    url: Text = flag("URL of the site: fetch the page and all files that it references from there too."),
 ) -> None:
-    """Compare the bucket, and the site as it is served, with the live release."""
+    """Compare the objects in the bucket, and with --url the files that are served, with the live release."""
 
 
 @command(lambda: scripts.releases.rollback, name="release.rollback")
@@ -180,37 +180,37 @@ def release_rollback(
 def check_image(
     image: Text = flag("Repository of the image. Default: the service's, from the settings."),
     tag: Text = flag(TAG),
-    running: bool = switch("Check the version that runs, as the environment's healthcheck says, instead of --tag."),
-    against_running: bool = switch("Count only what the version that runs does not have."),
-    via: Text = flag("Where the findings come from: ecr (default), or lambda, which only counts them."),
-    fail_on: Text = flag("Least severity that counts: informational (default), low, medium, high or critical."),
+    running: bool = switch("Check the running version, as the environment's healthcheck returns it, instead of --tag."),
+    against_running: bool = switch("Count only findings that the running version does not have."),
+    via: Text = flag("Source of the findings: ecr (default), or lambda, which only counts them."),
+    fail_on: Text = flag("Lowest severity that counts: informational (default), low, medium, high or critical."),
     waivers: Text = flag("TOML file of findings that are accepted until a date."),
-    announce: bool = switch("Tell the Slack channel of findings instead of failing."),
-    timeout: Text = flag("Seconds to wait for a scan that is not done. Default: 300."),
+    announce: bool = switch("Post the findings to the Slack channel instead of failing."),
+    timeout: Text = flag("Seconds to wait for a scan that is not complete. Default: 300."),
     function_name: Text = flag("With --via=lambda: its name. Default: from the settings."),
     qualifier: Text = flag("With --via=lambda: its version or alias. Default: as for every Lambda."),
 ) -> None:
-    """Fail for what the registry's scanner found in an image."""
+    """Fail if the registry's scanner found vulnerabilities in an image."""
 
 
 @command(lambda: scripts.revert.revert, changes=False, embedded=False, application=True)
 def revert(
-    commit: Text = flag("Commit to revert. Default: the one that --env runs, else the newest on the base branch."),
+    commit: Text = flag("Commit to revert. Default: the one that runs in --env, else the newest on the base branch."),
     base: Text = flag("Branch to revert on. Default: the main branch, from the settings."),
-    no_push: bool = switch("Only make the branch, here."),
-    no_pr: bool = switch("Push the branch and open no pull request."),
+    no_push: bool = switch("Create the branch, but do not push it."),
+    no_pr: bool = switch("Push the branch, but do not open a pull request."),
 ) -> None:
     """Roll back: revert a commit on a branch of its own and open the pull request."""
 
 
 @command(lambda: scripts.status.status, changes=False, embedded=False, application=True)
 def status() -> None:
-    """Say what runs where: version, commit, age, and how far behind the main branch."""
+    """Show what runs in each environment: version, commit, age, commits behind the main branch."""
 
 
 @command(lambda: scripts.settings.settings, changes=False, embedded=False)
 def settings() -> None:
-    """Show every setting of an environment and where it came from; values of variables are masked."""
+    """Show every setting of an environment and where it comes from; values from variables are masked."""
 
 
 @command(lambda: scripts.announce_failure.announce_failure, changes=False)
@@ -218,17 +218,17 @@ def announce_failure(
     step: Text = flag("Name of the step that failed."),
     reason: Text = flag("Why it failed."),
 ) -> None:
-    """Tell the team's Slack channel that a job of the main branch has failed; never fails for Slack."""
+    """Tell the team's Slack channel that a job on the main branch failed. An error of Slack is only a warning."""
 
 
 @command(lambda: scripts.package_ecs_manager.package_ecs_manager, changes=False, embedded=False, application=True)
 def package_ecs_manager(output: Text = flag("The zip to write. Default: ecs_manager.zip.")) -> None:
-    """Pack the ecs-manager Lambda into a zip, the same bytes each time."""
+    """Package the ecs-manager Lambda as a zip, with the same bytes each time."""
 
 
 @command(lambda: scripts.local.up, name="local.up", changes=False, embedded=False, env="local")
 def local_up(port: Text = flag(PORT)) -> None:
-    """Start the embedded AWS in the background, unless it runs."""
+    """Start the embedded AWS in the background, unless it is already running."""
 
 
 @command(lambda: scripts.local.down, name="local.down", changes=False, embedded=False, env="local")
@@ -238,7 +238,7 @@ def local_down(port: Text = flag(PORT)) -> None:
 
 @command(lambda: scripts.local.status, name="local.status", changes=False, embedded=False, env="local")
 def local_status(port: Text = flag(PORT)) -> None:
-    """Say whether the embedded AWS runs, and where."""
+    """Show whether the embedded AWS is running, and where."""
 
 
 namespace = namespace_of(list(vars().values()))

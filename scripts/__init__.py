@@ -1,8 +1,8 @@
-"""The deployment commands: each file here is one, whole, named like the script that it replaces.
+"""The deployment commands: each file here is one command, named like the script that it replaces.
 
-The folders are what commands share. frame/ is what each stands in, ecs/ and release/ are what is known of ECS and of
-releases to S3, edges/ are the doors to AWS, other programs, git and HTTP. Imports point down, without a cycle:
-tasks.py, commands, ecs and release, edges, frame's errors and console. tests/test_layers.py holds that.
+The folders hold what commands share. frame/: settings, output, errors. ecs/: the ECS manager and rollouts. release/:
+releases to S3. edges/: access to AWS, other programs, git and HTTP. Imports go one way: tasks.py, commands, ecs and
+release, edges, frame's errors and console. tests/test_layers.py checks that.
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        """Import a command's module when tasks.py first uses it: `invoke --list` and completion need none."""
+        """Import a command's module when tasks.py first uses it; `invoke --list` and completion do not need it."""
         import importlib
 
         if name.startswith("_"):

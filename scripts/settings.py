@@ -19,7 +19,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings(Report):
-    """The settings of an environment, by their names."""
+    """The settings of an environment, sorted by name."""
 
     file: str
     rows: tuple[Row, ...]

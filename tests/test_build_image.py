@@ -73,7 +73,7 @@ def test_a_dry_run_shows_the_commands_without_engine_or_credentials(invoke: Invo
 @pytest.mark.parametrize(
     ("words", "variables", "said"),
     [
-        (["--image=Upper"], {}, "'Upper' is not an image's repository"),
+        (["--image=Upper"], {}, "'Upper' is not the name of an image's repository"),
         (["--tag=a b"], {}, "'a b' is not a version"),
         (["--context=/no/such"], {}, "The build context /no/such is not a folder"),
         (["--file=/no/such"], {}, "The Dockerfile /no/such is not there"),

@@ -93,7 +93,7 @@ def test_without_a_word_the_tasks_are_listed(invoke: Invoke) -> None:
         (["deploy", "--no_build"], "'--no_build' is not a task or a flag. Did you mean --no-build?"),
         (["--hlep"], "'--hlep' is not a task or a flag. Did you mean --help?"),
         (["--help=deploi"], "'deploi' is not a task or a flag. Did you mean deploy?"),
-        (["--env=dev", "deploy"], "--env goes behind the task: `invoke TASK --env`."),
+        (["--env=dev", "deploy"], "--env belongs after the task: `invoke TASK --env`."),
         (["deploy", "--tag"], "--tag needs a value."),
         (["deploy", "--env", "--tag"], "--env needs a value."),
         (
@@ -143,7 +143,7 @@ def test_no_task_has_a_positional_argument() -> None:
         (["--env=dev", "--tag="], ACCOUNT, "The version is empty"),
         (["--env=dev", "--tag=a b"], ACCOUNT, "'a b' is not a version"),
         (["--env=dev"], {**ACCOUNT, "GITHUB_SHA": ""}, "The version is empty (from GITHUB_SHA)"),
-        (["--env=dev", "--image=UPPER"], ACCOUNT, "'UPPER' is not an image's repository"),
+        (["--env=dev", "--image=UPPER"], ACCOUNT, "'UPPER' is not the name of an image's repository"),
         (["--env=dev", "--image-uri="], ACCOUNT, "'' is not an image's URI"),
         (["--env=dev", "--image-uri=a b:c"], ACCOUNT, "'a b:c' is not an image's URI"),
         (["--env=dev", "--service="], ACCOUNT, "'' is not the name of an ECS service"),
@@ -151,7 +151,7 @@ def test_no_task_has_a_positional_argument() -> None:
         (["--env=dev", "--function-name=a/b"], ACCOUNT, "'a/b' is not the name of a Lambda function"),
         (["--env=dev", "--qualifier="], ACCOUNT, "'' is not a version or an alias"),
         (["--env=dev", "--no-image", "--tag=x"], ACCOUNT, "--no-image restarts what runs"),
-        (["--env=prod"], ACCOUNT, "prod needs a confirmation, and nobody can be asked here: give --yes"),
+        (["--env=prod"], ACCOUNT, "prod needs a confirmation, and there is no terminal to ask on: give --yes"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -299,7 +299,7 @@ def test_a_dry_run_names_what_it_does_not_know(invoke: Invoke) -> None:
 
     assert done.returncode == 0
     assert "<AWS_ACCOUNT_ID>.dkr.ecr.us-west-2.amazonaws.com/mint-backend:abc" in done.stderr
-    assert "AWS_ACCOUNT_ID is not set here: a run would refuse" in done.stderr
+    assert "AWS_ACCOUNT_ID is not set: a real run would be refused" in done.stderr
 
 
 def test_json_is_one_document_on_stdout(invoke: Invoke) -> None:
@@ -346,7 +346,7 @@ def test_a_person_types_the_name_of_prod(typed: str, code: int, calls: int) -> N
     os.close(follower)
 
     assert process.returncode == code, said
-    assert b"Type prod to go on:" in said
+    assert b"Type prod to continue:" in said
     assert len(aws.lambda_calls()) == calls
 
 

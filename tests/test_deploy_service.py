@@ -57,7 +57,7 @@ def test_an_image_is_taken_apart_and_put_together_again(reference: str, expected
         (["--digest="], "--digest must be sha256:"),
         (["--digest", f"{DIGEST}\n"], "--digest must be sha256:"),
         (["--tag", "v1\n"], "is not a version"),
-        (["--image", "mint-backend\n"], "is not an image's repository"),
+        (["--image", "mint-backend\n"], "is not the name of an image's repository"),
         *(
             (["--service", odd], "is not the name of an ECS service")
             for odd in ("", "a b", "a\n", "a\n::error::b", "<")

@@ -193,7 +193,7 @@ def test_a_person_reads_where_requests_go_before_typing_the_name(typed: str) -> 
     os.close(leader)
     os.close(follower)
 
-    question = next(line for line in said.splitlines() if "Type prod to go on:" in line)
+    question = next(line for line in said.splitlines() if "Type prod to continue:" in line)
     assert f"requests to lambda go to {server.url} (from AWS_ENDPOINT_URL_LAMBDA)" in question
     assert "the region is eu-west-1 (from AWS_REGION), and not us-west-2, as the settings say" in question
     assert len(server.requests) == (typed == "prod\n")
@@ -250,7 +250,7 @@ def test_ci_has_not_approved_another_place(
     for variable, value in {**KEYS, **CI}.items():
         monkeypatch.setenv(variable, value)
     given = {flag.name.replace("-", "_"): flag.default for flag in TASKS[name].get_arguments()}
-    with pytest.raises(Refused, match="What CI has approved is prod as its settings say: nothing was changed"):
+    with pytest.raises(Refused, match="The approval in CI covers prod only as its settings define it"):
         TASKS[name].body(Context(), **{**given, **CHANGING[name], "env": "prod", "json": True})
 
     printed, said = capsys.readouterr()
@@ -476,7 +476,7 @@ def test_only_true_values_mean_that_a_ci_runs(value: str | None, counts: bool, m
     flags = {**given, "service": "other", "env": "prod"}
 
     assert console.in_ci() is counts
-    with pytest.raises(Refused, match="No image is set" if counts else "needs a confirmation, and nobody can be asked"):
+    with pytest.raises(Refused, match="No image is set" if counts else "needs a confirmation, and there is"):
         TASKS["deploy-service"].body(Context(), **flags)
     if counts:
         with pytest.raises(Refused, match="No environment"):

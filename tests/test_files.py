@@ -49,7 +49,7 @@ def test_what_is_not_a_file_is_left_alone(put: Callable[[Path], None], tmp_path:
     put(path)
     before = [(entry.name, entry.lstat().st_mode) for entry in sorted(tmp_path.iterdir())]
 
-    with pytest.raises(Refused, match="it' is not a regular file: it is left alone"):
+    with pytest.raises(Refused, match="it' is not a regular file and was not overwritten"):
         files.write(path, b"new")
 
     assert [(entry.name, entry.lstat().st_mode) for entry in sorted(tmp_path.iterdir())] == before

@@ -298,7 +298,7 @@ def test_an_image_by_digest_is_ours_only_by_the_id_or_that_digest(answers: tuple
     ("flag", "said"),
     [
         *(
-            (f"--timeout={value}", "--timeout must be seconds")
+            (f"--timeout={value}", "--timeout must be a number of seconds")
             for value in ("0", "-1", "soon", "nan", "inf", "", "1\n")
         ),
         *(

@@ -78,7 +78,7 @@ def test_only_a_file_is_ever_replaced(kind: str, tmp_path: Path, invoke: Invoke)
     for words in ([], ["--dry-run"]):
         done = invoke("package-ecs-manager", f"--output={output}", *words)
         assert done.returncode == 2, done.stderr
-        assert "is not a regular file: it is left alone" in done.stderr
+        assert "is not a regular file and was not overwritten" in done.stderr
     assert output.lstat().st_mode == before
     assert target.read_text() == "precious"
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "precious", "home"}

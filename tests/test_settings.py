@@ -166,12 +166,12 @@ def test_an_environment_that_is_not_known_is_refused(
         ('region = "us-west-2"', 'region = "the moon"', "environments.dev.region is malformed: 'the moon'"),
         ('region = "us-west-2"', 'region = "us-west-2\\n"', "environments.dev.region is malformed"),
         ('site = "https://dev', 'site = "ftp://dev', "environments.dev.site is malformed: 'ftp://dev.example.org'"),
-        ('cluster = "${name}-app"', 'cluster = "${CLUSTER}"', "CLUSTER is not set: dev needs it for its cluster"),
-        ("${site}/health", "${sight}/health", "${sight} is not a setting of it"),
-        ("${site}/health", "${frontend}/health", "${frontend} is not a setting of it"),
-        ("${site}/health", "${site.x}/health", "${site.x} is not a setting of it"),
+        ('cluster = "${name}-app"', 'cluster = "${CLUSTER}"', "CLUSTER is not set, and cluster of dev needs it"),
+        ("${site}/health", "${sight}/health", "${sight} is not a known setting"),
+        ("${site}/health", "${frontend}/health", "${frontend} is not a known setting"),
+        ("${site}/health", "${site.x}/health", "${site.x} is not a known setting"),
         ("https://dev.example.org", "${site}", "refers to itself"),
-        ("[application]", "[applications]", "applications is not known there"),
+        ("[application]", "[applications]", "unknown table applications"),
         ('name = "app"', "", "application needs name"),
         ("[environments.dev]", "[environments]", "environments holds something that is not a table"),
         ("[environments.dev]", "defaults = []\n[environments.dev]", "application.defaults is not a known setting"),
@@ -203,7 +203,7 @@ def test_a_missing_variable_is_named_with_where_it_is_looked_for() -> None:
         settings.find("prod").account.require()
 
     assert "AWS_ACCOUNT_ID is not set" in str(error.value)
-    assert "AWS_ACCOUNT_ID_PROD and AWS_ACCOUNT_ID" in str(error.value)
+    assert "AWS_ACCOUNT_ID_PROD or AWS_ACCOUNT_ID" in str(error.value)
     assert "environments.toml" in str(error.value)
 
 

@@ -214,7 +214,7 @@ def program(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 NOTHING = "stopped by SIGTERM: nothing was changed.\n"
-CLEANED = "stopped by SIGTERM; cleanup ran. What was started may still be happening: check it, then run the command again.\n"
+CLEANED = "stopped by SIGTERM; cleanup ran. What was started may still be happening: check it, then run it again.\n"
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

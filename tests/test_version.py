@@ -33,7 +33,7 @@ def test_the_flag_comes_first_then_the_variable_then_the_commit(
 
 def test_no_commit_no_version(repository: Path) -> None:
     """With the three ways to give one."""
-    with pytest.raises(Refused, match="No version: give it, set GITHUB_SHA"):
+    with pytest.raises(Refused, match="No version: give one, set GITHUB_SHA"):
         version.wanted(None)
 
 
@@ -58,8 +58,8 @@ def test_a_commit_is_shown_short(full: str, shown: str) -> None:
         (Reply(b"<html>"), "not JSON with a version"),
         (Reply(b"[]"), "not JSON with a version"),
         (Reply(b"[" * 60000), "not JSON with a version"),
-        (Reply(b'{"version": null}'), "the answer's version is empty"),
-        (Reply(b'{"version": ""}'), "the answer's version is empty"),
+        (Reply(b'{"version": null}'), "the version in the response is empty"),
+        (Reply(b'{"version": ""}'), "the version in the response is empty"),
         (Reply(b'{"version": "' + b"v" * 70000 + b'"}'), "not JSON with a version"),
         (Reply(b"", drop=True), "closed connection"),
     ],

@@ -116,5 +116,5 @@ def test_what_is_no_time_out_is_refused(flag: str) -> None:
     with pytest.raises(Refused) as error:
         seconds(flag, 300, "--wait")
 
-    assert str(error.value).startswith("--wait must be seconds between 0 and 86400, such as 300, not ")
+    assert str(error.value).startswith("--wait must be a number of seconds between 0 and 86400, such as 300, not ")
     assert "\n" not in str(error.value)

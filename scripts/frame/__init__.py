@@ -1,1 +1,1 @@
-"""What every command stands in: which environment, what is printed, what can go wrong."""
+"""What all commands share: settings, output, errors, waiting and stops."""

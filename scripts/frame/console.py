@@ -1,7 +1,6 @@
-"""What a person sees: narration on stderr, results on stdout, and GitHub's own lines in Actions.
+"""Output: narration on stderr, results on stdout, and workflow commands in GitHub Actions.
 
-Lines are whole, harmless (text.py) and flushed at once. Nothing in here ever reads stdin except `confirm`, and that
-only where a terminal is attached.
+Lines are complete, sanitized (text.py) and flushed at once. Only `confirm` reads stdin, and only from a terminal.
 """
 
 import os
@@ -34,17 +33,17 @@ def document(json: str) -> None:
 
 
 def relay(chunk: str) -> None:
-    """Pass on, to stderr, a line that another program prints. Its last one may have no end: ours would go on in it."""
+    """Copy a line that another program printed to stderr. A newline is added where it has none."""
     print(plain(chunk), end="" if chunk.endswith("\n") else "\n", file=sys.stderr, flush=True)
 
 
 def _command(line: str) -> None:
-    """Tell the runner of Actions something: the only lines that it may take for commands."""
+    """Write a workflow command. No other output may look like one to the runner."""
     print(line, file=sys.stderr, flush=True)
 
 
 def progress(line: str) -> None:
-    """Show how far long work is: rewritten in place on a terminal, nothing elsewhere."""
+    """Show progress: a line that is rewritten in place on a terminal, nothing elsewhere."""
     if sys.stderr.isatty():
         print(f"\r\033[K{plain(line)}", end="", file=sys.stderr, flush=True)
 
@@ -56,9 +55,9 @@ def progress_done() -> None:
 
 
 def github(path: str) -> str:
-    """The URL of a page on GitHub, or on the server of its own that runs the workflow ($GITHUB_SERVER_URL).
+    """The URL of a page on GitHub, or on the server in $GITHUB_SERVER_URL (GitHub Enterprise).
 
-    path: with query, where it has one; what belongs in no URL is percent-encoded.
+    path: with its query, if any; characters that a URL cannot hold are percent-encoded.
     """
     server = os.environ.get("GITHUB_SERVER_URL", "")
     server = server if SERVER.fullmatch(server) else "https://github.com"
@@ -67,7 +66,7 @@ def github(path: str) -> str:
 
 @contextmanager
 def group(title: str) -> Iterator[None]:
-    """Fold what is said inside into one group of the Actions log."""
+    """Fold everything that is printed inside into one group of the Actions log."""
     if not in_actions():
         say(title)
         yield
@@ -103,7 +102,7 @@ def annotate(level: str, message: str, **where: str) -> None:
 
 
 def mask(secret: str) -> None:
-    """Show a secret nowhere from now on, and have Actions replace it by *** in what other programs print."""
+    """Hide a secret in all output from now on, and have Actions replace it by *** in that of other programs."""
     text.hide(secret)
     if in_actions() and secret:
         for line in secret.splitlines():
@@ -121,7 +120,7 @@ def output(name: str, value: str) -> None:
 
 
 def _append(variable: str, lines: str) -> None:
-    """Write to one of the runner's files. It only tells: where it fails, the outcome of the work is what it was."""
+    """Append to one of the runner's files. A failure is only a warning: it does not change the command's outcome."""
     path = os.environ.get(variable)
     if in_actions() and path:
         try:
@@ -132,17 +131,17 @@ def _append(variable: str, lines: str) -> None:
 
 
 def escape(message: str) -> str:
-    """Make a text fit for the message of a workflow command, as GitHub's toolkit does."""
+    """Escape a text for the message of a workflow command, as GitHub's toolkit does."""
     return message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def escape_property(value: str) -> str:
-    """Make a text fit for a property of a workflow command."""
+    """Escape a text for a property of a workflow command."""
     return escape(value).replace(":", "%3A").replace(",", "%2C")
 
 
 def in_ci() -> bool:
-    """Whether a CI system runs this process. `CI=false` and `CI=0` say that none does."""
+    """Whether this process runs in CI, by the variable CI. `CI=false` and `CI=0` mean no."""
     return os.environ.get("CI", "").strip().lower() in TRUE
 
 
@@ -152,6 +151,6 @@ def interactive() -> bool:
 
 
 def confirm(question: str, answer: str) -> bool:
-    """Ask a person to type `answer`; anything else, end of input included, is a no."""
+    """Ask a person to type `answer`. Returns False for anything else, end of input included."""
     print(plain(question), end=" ", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() == answer

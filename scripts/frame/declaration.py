@@ -1,7 +1,7 @@
 """How tasks.py declares a command: a function without a body, whose parameters are the command's own flags.
 
-`command` checks, with mypy, that the function which does the work takes exactly those flags, and makes an Invoke task
-of it that also has the four flags of every command. The work's module is imported when the command runs, because
+`command` turns it into an Invoke task, which also has the four flags of every command. mypy checks that the function
+that does the work takes exactly the declared flags. Its module is imported only when the command runs, because
 `invoke --list` and completion have to be quick.
 
 What Invoke needs to be told: `positional=[]`, because a parameter without default would swallow --help and --dry
@@ -35,12 +35,12 @@ class _Flag:
 
 
 def flag(help: str) -> Any:
-    """A flag that takes a text; None where it is not given."""
+    """A flag that takes a text; None if it is not given."""
     return _Flag(help, None)
 
 
 def switch(help: str) -> Any:
-    """A flag that takes no value; false where it is not given."""
+    """A flag that takes no value; False if it is not given."""
     return _Flag(help, False)
 
 
@@ -53,9 +53,9 @@ class Command:
 
 
 COMMON = {
-    "env": flag("Environment: dev, impl, prod or local. Default: $APP_ENV, else local, but in CI none."),
+    "env": flag("Environment: dev, impl, prod or local. Default: $APP_ENV, else local; in CI there is no default."),
     "dry_run": switch("Print what would be done and change nothing; needs no credentials and no network."),
-    "yes": switch("Go on without asking, where the environment asks a person to confirm."),
+    "yes": switch("Do not ask for a confirmation, which prod otherwise needs."),
     "json": switch("Print one JSON document on stdout: the plan, and the result of a run."),
 }
 
@@ -69,9 +69,8 @@ def command(
     embedded: bool = True,
     env: str | None = None,
 ) -> Callable[[Callable[P, None]], Command]:
-    """Declare a command. work: imports what does the work. name: where it is not the function's own.
-
-    changes, application, embedded: see `running`. env: the environment where --env is not given.
+    """Declare a command. work: imports and returns the function that does the work. name: if it is not the declared
+    function's own. changes, application, embedded: see `running`. env: the environment if --env is not given.
     """
 
     def declare(declared: Callable[P, None]) -> Command:
@@ -109,7 +108,7 @@ def command(
 
 
 def namespace_of(declared: Iterable[object]) -> Collection:
-    """The commands among some objects as Invoke knows them, checked against what was typed."""
+    """A collection for Invoke of the commands among some objects. Raises Refused for an unknown task or flag."""
     commands = [one for one in declared if isinstance(one, Command)]
     whole, subs = Collection(), dict[str, Collection]()
     for one in commands:
@@ -121,22 +120,22 @@ def namespace_of(declared: Iterable[object]) -> Collection:
     helps = [dict(one.task.help) for one in commands]
     _check_words(whole)
     for one, texts in zip(commands, helps, strict=True):
-        # Invoke takes the texts out when it makes its parser, and it is about to make another one.
+        # Invoke removes the help texts when it makes a parser, and it is about to make another one.
         one.task.help = texts
     return whole
 
 
 def _running_program() -> Any:
-    """Invoke's program, where it is what runs: a test or a tool that imports tasks.py is left alone."""
+    """Invoke's program if it is running; None if a test or a tool imports tasks.py."""
     from invoke.main import program
 
     return program if hasattr(program, "core") else None
 
 
 def _check_words(whole: Collection) -> None:
-    """Read the command line before Invoke does: both spellings of a name count, and what is none exits with 2.
+    """Parse the command line before Invoke does, so that `a_b` works as well as `a-b` and an unknown name exits with 2.
 
-    Invoke itself takes dashes only and exits with 1. Raises Refused, with the nearest name.
+    Invoke itself accepts only dashes and exits with 1. Raises Refused, with the nearest name.
     """
     program = _running_program()
     if program is None:
@@ -152,7 +151,7 @@ def _check_words(whole: Collection) -> None:
         asked.help.set_value(wanted, cast=False)
     if not (words or asked.list.value or asked.complete.value or asked.help.value):
         asked.list.set_value(True, cast=False)
-    # The parser copies its contexts, which takes longer than all else here: the ones that are asked for will do.
+    # The parser copies its contexts, which is the slowest part here: it gets only those that are needed.
     named = [context for context in contexts if context.name in words]
     try:
         Parser(contexts=named, initial=program.initial_context).parse_argv(list(words))
@@ -163,7 +162,7 @@ def _check_words(whole: Collection) -> None:
 
 
 def _said(problem: str, contexts: Iterable[Any]) -> str:
-    """Invoke's words as a sentence, with the name that is most like the one it does not know."""
+    """Invoke's message as a sentence, with the known name that is nearest to the unknown one."""
     import difflib
 
     if "needed value" in problem:
@@ -173,7 +172,7 @@ def _said(problem: str, contexts: Iterable[Any]) -> str:
         return problem
     known = [name for context in contexts for name in (context.name, *context.flags) if name]
     if unknown in known:
-        return f"{unknown} goes behind the task: `invoke TASK {unknown}`."
+        return f"{unknown} belongs after the task: `invoke TASK {unknown}`."
     close = difflib.get_close_matches(unknown.replace("_", "-"), known, n=1)
     hint = f"Did you mean {close[0]}?" if close else "`invoke --list` shows all tasks, `invoke TASK --help` its flags."
     return f"{unknown!r} is not a task or a flag. {hint}"

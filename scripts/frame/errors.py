@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit codes that callers may rely on.
+"""Expected errors, and the exit codes that callers may rely on.
 
 0 done
 1 failed: it was tried and did not work
@@ -6,7 +6,7 @@
 3 unknown: timed out, stopped, or the connection was lost; it may still be happening
 4 rolled back: the previous version runs
 
-Anything that is not a DeployError is a bug and keeps its traceback. A stop is not an error: see stop.py.
+Anything that is not a DeployError is a bug and is shown with its traceback. A stop is not an error: see stop.py.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ FAILED, REFUSED, UNKNOWN, ROLLED_BACK = 1, 2, 3, 4
 class DeployError(Exit):
     """An expected failure. The message says what failed, where, and what to do next.
 
-    Invoke prints an Exit to stderr without traceback and ends with its code. Most messages quote somebody else's
-    words: they are made harmless here.
+    Invoke prints an Exit to stderr without a traceback and exits with its code. Messages quote text from outside, so
+    they are sanitized here.
     """
 
     exit_code = FAILED
@@ -31,7 +31,7 @@ class DeployError(Exit):
     def __init__(self, message: str) -> None:
         message = text.plain(message)
         super().__init__(message, code=self.exit_code)
-        # Whatever else a kind of error is made of, its text is the message.
+        # Exit sets args to more than the message; str(error) must be the message alone.
         self.args = (message,)
 
     def with_message(self, message: str) -> "DeployError":
@@ -41,28 +41,28 @@ class DeployError(Exit):
 
 
 class Refused(DeployError):
-    """Nothing was changed: the input, the machine or a guard does not allow it."""
+    """Refused before anything was changed: bad input, missing credentials or programs, or a guard."""
 
     exit_code = REFUSED
 
 
 class OutcomeUnknown(DeployError):
-    """The answer was lost or late: what was asked for may still be happening."""
+    """The response was lost or late: what was requested may still be happening."""
 
     exit_code = UNKNOWN
 
 
 class RolledBack(DeployError):
-    """The new version was taken back: the previous one runs."""
+    """ECS rolled the new version back: the previous one runs."""
 
     exit_code = ROLLED_BACK
 
 
 @contextmanager
 def unknown_after(begun: str) -> Iterator[None]:
-    """What fails inside leaves open how something ends that was begun before, whatever kind of error it is.
+    """Turn any DeployError inside into OutcomeUnknown, because something was started before that may still go on.
 
-    begun: what was begun and what it means, as the beginning of a sentence that the error's text ends.
+    begun: what was started and what to do about it; the message is `begun: error`.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Files that commands write: beside their place, and renamed over it only where that replaces a file or nothing."""
+"""Writes files: first a temporary file beside the target, then a rename, over a regular file or nothing alone."""
 
 import os
 import secrets
@@ -12,7 +12,7 @@ from scripts.frame.errors import Refused
 
 
 def check_target(path: Path) -> None:
-    """Raises Refused where a file cannot be written: no folder, or in its place a device, pipe, link or folder."""
+    """Raises Refused if the folder does not exist, or if the path is a device, pipe, link or folder."""
     try:
         if not path.name or not path.parent.is_dir():
             raise Refused(f"{str(path)!r} cannot be written: give the path of a file in a folder that exists.")
@@ -23,13 +23,13 @@ def check_target(path: Path) -> None:
         why = (error.strerror if isinstance(error, OSError) else "") or str(error)
         raise Refused(f"{str(path)!r} cannot be written: {why}.") from error
     if not stat.S_ISREG(mode):
-        raise Refused(f"{str(path)!r} is not a regular file: it is left alone. Give the path of a file.")
+        raise Refused(f"{str(path)!r} is not a regular file and was not overwritten. Give the path of a file.")
 
 
 def write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write a file whole or not at all. mode: its permissions, less the umask. Raises Refused where it cannot."""
+    """Write a file completely or not at all. mode: its permissions, less the umask. Raises Refused if it cannot."""
     check_target(path)
-    # Not named like the file, whose name may be as long as names can be.
+    # Not derived from the file's name, which may already have the maximum length.
     part = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
@@ -42,7 +42,7 @@ def write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def temporary_folder(prefix: str) -> stop.owned[Path]:
-    """A folder that only this user can read, and that is gone however the block ends."""
+    """A folder that only this user can read; it is removed however the block ends."""
     return stop.owned(
         lambda: Path(tempfile.mkdtemp(prefix=prefix)), lambda path: shutil.rmtree(path, ignore_errors=True)
     )

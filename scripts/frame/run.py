@@ -273,7 +273,7 @@ def _end_stopped(run: Run | None, signal: str) -> None:
     if code == Refused.exit_code:
         error: DeployError = Refused(f"stopped by {signal}: nothing was changed. {was}".rstrip())
     else:
-        hint = "What was started may still be happening: check it, then run the command again."
+        hint = "What was started may still be happening: check it, then run it again."
         error = OutcomeUnknown(f"stopped by {signal}; cleanup ran. {was or hint}")
     with stop.deferred():
         console.say(str(error))

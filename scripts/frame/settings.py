@@ -1,9 +1,9 @@
-"""Reads environments.toml into frozen records, and checks everything before anything runs.
+"""Reads environments.toml into frozen records, and checks everything before a command runs.
 
-A value is a flag of the command, else an environment variable that the old scripts read, else the setting. Text may
-hold `${…}`: a name in lower case is another setting of the same environment, with dots for those in tables
-(`${frontend.bucket}`); one in upper case is an environment variable, whose name with the environment's behind it
-(`NAME_PROD`) comes before `NAME`. Every value knows where it came from.
+A value comes from a flag of the command, else from an environment variable that the old scripts read, else from the
+settings file. Text may hold `${…}`. Lower case: another setting of the same environment, with dots for those in tables
+(`${frontend.bucket}`). Upper case: an environment variable; `NAME_PROD` takes precedence over `NAME` in prod. Every
+value knows where it came from.
 """
 
 import os
@@ -24,7 +24,7 @@ R = TypeVar("R", bound=Struct)
 ROOT = Path(__file__).resolve().parent.parent.parent
 REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-# Settings that no variable makes a secret of.
+# Settings that are never masked, even if their value comes from a variable.
 PUBLIC = {"endpoint_url", "frontend.folder", "region"}
 # How deep settings may refer to each other.
 DEPTH = 5
@@ -37,12 +37,12 @@ VARIABLES = {
     "frontend.folder": ("BUILD_PATH",),
     "storybook.bucket": ("STORYBOOK_S3_BUCKET",),
 }
-# What a variable says of the real AWS does not move an embedded one.
+# Settings of the real AWS: variables for them are ignored in an embedded environment.
 OF_THE_REAL_AWS = {"account", "region"}
 
 
 class Filled(str):
-    """A text with its `${…}` filled in; a variable that is not set stands in it as `<NAME>`.
+    """A text with its `${…}` filled in; a variable that is not set appears as `<NAME>`.
 
     path: of the setting. environment: its name. missing: variables that are not set. shown: the text with every value
     that came from a variable masked. lenient: whether a missing variable is accepted, as in a dry run.
@@ -55,18 +55,18 @@ class Filled(str):
     lenient: bool
 
     def needed(self) -> str:
-        """The text. Raises Refused for a variable that is not set, naming it and where it is looked for."""
+        """The text. Raises Refused for a variable that is not set, with the names under which it can be set."""
         if self.missing and not self.lenient:
             name, env = self.missing[0], self.environment
             raise Refused(
-                f"{name} is not set: {env} needs it for its {self.path}. Looked for in the environment variables"
-                f" {name}_{env.upper()} and {name}, and in {settings_file()}."
+                f"{name} is not set, and {self.path} of {env} needs it. Set the environment variable"
+                f" {name}_{env.upper()} or {name}, or change {self.path} in {settings_file()}."
             )
         return str(self)
 
 
 class Setting:
-    """A text that only some commands need. `require` gives it, or says what is wrong with it. Not set, it is empty."""
+    """A setting that only some commands need, empty if it is not set. `require` returns it or raises Refused."""
 
     pattern: ClassVar[re.Pattern[str] | None] = None
     meaning: ClassVar[str] = ""
@@ -84,7 +84,7 @@ class Setting:
         return hash(self._text)
 
     def known(self) -> str:
-        """The text, empty where a variable that it needs is not set."""
+        """The text, empty if a variable that it needs is not set."""
         return "" if self._text.missing else str(self._text)
 
     def require(self) -> str:
@@ -97,7 +97,7 @@ class Setting:
 
     @classmethod
     def checked(cls, text: str, what: str) -> str:
-        """A text that is well formed. what: for the message, such as "the account of dev". Raises Refused."""
+        """The text, if it is well formed. what: for the message, such as "the account of dev". Raises Refused."""
         if cls.pattern and not cls.pattern.fullmatch(text):
             raise Refused(f"{text[:200]!r} is not {what}: {cls.meaning}.")
         return str(text)
@@ -118,7 +118,7 @@ class BucketName(Setting):
 
 
 def about(meaning: str, **rules: Any) -> Meta:
-    """What docs/settings.md says of a setting, and what msgspec checks."""
+    """The meaning of a setting, for docs/settings.md, and the rules that msgspec checks."""
     return Meta(description=meaning, **rules)
 
 
@@ -129,11 +129,11 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Application(Table, frozen=True, kw_only=True):
     """What all environments share."""
 
-    name: Annotated[str, about("of the application; releases and parameters are told apart by it")]
-    repository: Annotated[str, about("owner/name on GitHub; GITHUB_REPOSITORY comes first")]
+    name: Annotated[str, about("name of the application; its releases and SSM parameters are named after it")]
+    repository: Annotated[str, about("owner/name on GitHub; GITHUB_REPOSITORY takes precedence")]
     main_branch: Annotated[str, about("the branch that is deployed")]
-    promotion: Annotated[tuple[str, ...], about("the environments in the order in which a version goes")]
-    slack_channel: Annotated[str, about("where failures are announced; the webhook is SLACK_WEBHOOK_URL")] = ""
+    promotion: Annotated[tuple[str, ...], about("the environments in the order of promotion; the last is production")]
+    slack_channel: Annotated[str, about("channel for failures and findings; the webhook is SLACK_WEBHOOK_URL")] = ""
 
 
 class Service(Table, frozen=True, kw_only=True):
@@ -142,16 +142,16 @@ class Service(Table, frozen=True, kw_only=True):
     name: Annotated[str, about("ECS service")]
     image: Annotated[str, about("repository of its image")]
     file: Annotated[str, about("its Dockerfile")]
-    secrets: Annotated[Setting, about("expression for the SSM parameters that it gets")]
+    secrets: Annotated[Setting, about("regular expression for the SSM parameters that become its secrets")]
 
 
 class Migrations(Table, frozen=True, kw_only=True):
-    """How the database is migrated. No service: it is not."""
+    """How the database is migrated. Without a service it is not migrated."""
 
     service: Annotated[str, about("ECS service whose task migrates the database")] = ""
     image: Annotated[str, about("repository of its image")] = ""
     file: Annotated[str, about("its Dockerfile")] = ""
-    folder: Annotated[str, about("where a commit's migrations are, such as migrations/")] = ""
+    folder: Annotated[str, about("folder of the migrations in the repository, such as migrations/")] = ""
 
 
 class Manager(Table, frozen=True, kw_only=True):
@@ -170,9 +170,9 @@ class Scan(Table, frozen=True, kw_only=True):
 
 
 class Cleaner(Table, frozen=True, kw_only=True):
-    """What empties the database. No function: it may not be emptied."""
+    """How the database is emptied. Without a function it cannot be emptied."""
 
-    function: Annotated[str, about("Lambda that runs the task")] = ""
+    function: Annotated[str, about("name of the Lambda that runs the task")] = ""
     qualifier: Annotated[str, about("its version or alias")] = "$LATEST"
     service: Annotated[str, about("ECS service whose task empties the database")] = ""
 
@@ -182,44 +182,47 @@ class Database(Table, frozen=True, kw_only=True):
 
     name: Annotated[Setting, about("its identifier")]
     backup: Annotated[bool, about("whether a snapshot is taken before every deployment")] = False
-    keep_snapshots: Annotated[int, about("snapshots of ours that are kept; 0 deletes none", ge=0)] = 0
+    keep_snapshots: Annotated[int, about("how many snapshots of backup-database to keep; 0 keeps all", ge=0)] = 0
 
 
 class Frontend(Table, frozen=True, kw_only=True):
     """The frontend: how it is built, and where it is released to."""
 
     bucket: Annotated[BucketName, about("its S3 bucket")]
-    folder: Annotated[str, about("where the build ends up")]
+    folder: Annotated[str, about("folder that the build writes to")]
     build: Annotated[tuple[str, ...], about("command that builds it, as a list of words")]
     install: Annotated[tuple[str, ...], about("command that runs before it; empty for none")] = ()
     distribution: Annotated[str, about("CloudFront distribution, where there is one")] = ""
-    keep_releases: Annotated[int, about("older releases whose files stay, for open tabs and rollbacks", ge=0)] = 2
+    keep_releases: Annotated[int, about("how many older releases to keep, for open tabs and rollbacks", ge=0)] = 2
     max_delete_percent: Annotated[
-        int, about("of the bucket that one release may delete; what has expired does not count", ge=0, le=100)
+        int, about("share of the bucket that one release may delete; expired files do not count", ge=0, le=100)
     ] = 50
-    variables: Annotated[dict[str, Setting], about("what the build sees")] = {}
-    cache_control: Annotated[dict[str, str], about("pattern of a key -> its Cache-Control; the first that fits")] = {}
+    variables: Annotated[dict[str, Setting], about("environment variables of the build")] = {}
+    cache_control: Annotated[dict[str, str], about("pattern of keys -> Cache-Control; the first match wins")] = {}
 
 
 class Storybook(Table, frozen=True, kw_only=True):
     """The storybook, where there is one."""
 
     bucket: Annotated[BucketName, about("its S3 bucket")]
-    folder: Annotated[str, about("where its build ends up")] = "storybook-static"
+    folder: Annotated[str, about("folder that its build writes to")] = "storybook-static"
 
 
 class Environment(Table, frozen=True, kw_only=True):
-    """One environment. name, origin, application and dry_run are not settings: how it was chosen, and for what."""
+    """One environment. name, origin, application and dry_run are not settings of the file.
+
+    origin: what chose the environment, such as --env; empty if it was not chosen.
+    """
 
     account: Annotated[Account, about("AWS account")]
     region: Annotated[str, about("AWS region, such as us-west-2", pattern=r"\A[a-z]{2}(-[a-z]+)+-[0-9]\Z")]
-    registry: Annotated[Setting, about("where images are")]
+    registry: Annotated[Setting, about("host of the image registry")]
     cluster: Annotated[str, about("ECS cluster")]
-    build_context: Annotated[str, about("folder that image builds see")]
+    build_context: Annotated[str, about("build context of the images")]
     site: Annotated[str, about("URL of the application", pattern=r"\Ahttps?://[^\s/]\S*\Z")]
-    healthcheck: Annotated[str, about("URL that answers with the version that runs")]
-    confirm: Annotated[bool, about("whether a person types the environment's name first")] = False
-    endpoint_url: Annotated[str, about("of an embedded AWS, always on this machine; AWS_ENDPOINT_URL comes first")] = ""
+    healthcheck: Annotated[str, about("URL of the healthcheck, which returns the running version")]
+    confirm: Annotated[bool, about("whether a person must confirm by typing the environment's name")] = False
+    endpoint_url: Annotated[str, about("URL of an embedded AWS on this machine; AWS_ENDPOINT_URL overrides it")] = ""
     service: Annotated[Service, about("")]
     migrations: Annotated[Migrations, about("")] = Migrations()
     manager: Annotated[Manager, about("")]
@@ -239,7 +242,7 @@ class Environment(Table, frozen=True, kw_only=True):
         return host_of(self.endpoint_url)[0]
 
     def frontend_variables(self) -> dict[str, str]:
-        """What the frontend's build sees. Raises Refused for a variable that is not set."""
+        """Environment variables of the frontend's build. Raises Refused for a variable that is not set."""
         return {name: value.require() for name, value in self.frontend.variables.items()}
 
 
@@ -250,7 +253,7 @@ GIVEN = {"name", "origin", "application", "dry_run"}
 
 
 def host_of(url: str) -> tuple[str, str]:
-    """Host with port, and the host's name alone, of a URL; empty for what is no URL."""
+    """Host with port, and host name alone, of a URL; both empty for a malformed URL."""
     try:
         parts = urlsplit(url)
         return parts.netloc, parts.hostname or ""
@@ -267,7 +270,7 @@ def settings_file() -> Path:
 def choose(flag: str | None) -> tuple[str, str]:
     """The environment's name and where it came from: --env, else $APP_ENV, else local outside CI.
 
-    Raises Refused for an empty or unknown name, and for none in CI.
+    Raises Refused for an empty or unknown name, and in CI if neither is given.
     """
     known = ", ".join(names())
     if flag is not None:
@@ -285,7 +288,7 @@ def choose(flag: str | None) -> tuple[str, str]:
 
 
 def find(flag: str | None = None, *, dry_run: bool = False) -> Environment:
-    """The environment that a command is to work on. Raises Refused for any fault in name or settings."""
+    """The environment for a command. Raises Refused for any fault in its name or in the settings file."""
     chosen, origin = choose(flag)
     for name in names():
         if name != chosen:
@@ -306,15 +309,14 @@ def application() -> Application:
 def environment(name: str, origin: str = "", *, dry_run: bool = False) -> Environment:
     """One environment by its name. Raises Refused for any fault in its settings.
 
-    origin: of the choice, empty for an environment that was not chosen. dry_run: a variable that is not set is shown as
-    `<NAME>`.
+    origin: what chose it, empty if it was not chosen. dry_run: a variable that is not set is shown as `<NAME>`.
     """
     filled = _Values(name, lenient=dry_run, chosen=bool(origin)).filled()
     for key in GIVEN & filled.keys():
         raise Refused(f"{settings_file()}: environments.{name}.{key} is not a known setting.")
     made = _record(Environment, filled, f"environments.{name}")
     if made.endpoint_url and host_of(made.endpoint_url)[1] not in LOOPBACK:
-        # An environment with an endpoint of its own is embedded: it must never reach a real host.
+        # An environment with an endpoint of its own is embedded: its requests must never reach a real host.
         raise Refused(f"{name} is embedded and its endpoint must be on this machine, not {made.endpoint_url}.")
     for text in _texts(made):
         text.needed()
@@ -322,7 +324,7 @@ def environment(name: str, origin: str = "", *, dry_run: bool = False) -> Enviro
 
 
 def _texts(record: Struct) -> Iterator[Filled]:
-    """The texts of a record and its tables that every command may read without asking for them."""
+    """The texts of a record and its tables that commands read without `require`."""
     for name in record.__struct_fields__:
         value = getattr(record, name)
         if isinstance(value, Struct):
@@ -337,7 +339,7 @@ class _Values:
     def __init__(self, name: str, *, lenient: bool, chosen: bool = False) -> None:
         self.name, self.lenient = name, lenient
         self.origins: dict[str, str] = {}
-        # What a variable has replaced.
+        # path -> value in the settings file that a variable has replaced.
         self.replaced: dict[str, Any] = {}
         settings = _settings()
         own = settings["environments"][name]
@@ -347,7 +349,7 @@ class _Values:
             if not (embedded and path in OF_THE_REAL_AWS):
                 self._override(path, variables)
         elsewhere = host_of(os.environ.get("AWS_ENDPOINT_URL", ""))[1] not in LOOPBACK
-        # An endpoint elsewhere is the real AWS's: it says nothing of an embedded environment that nobody has chosen.
+        # An endpoint on another host is for the real AWS: it does not count for an embedded one that was not chosen.
         if embedded and (chosen or not elsewhere):
             self._override("endpoint_url", ("AWS_ENDPOINT_URL",))
 
@@ -382,7 +384,7 @@ class _Values:
         return "", ""
 
     def filled(self) -> dict[str, Any]:
-        """The tables with every `${…}` filled in as far as is known."""
+        """The tables with every `${…}` filled in whose variable is set."""
         filled = {key: self._fill(value, key) for key, value in self.tables.items()}
         for path in OPTIONAL:
             table, _, key = path.partition(".")
@@ -402,7 +404,7 @@ class _Values:
             raise Refused(f"{settings_file()}: environments.{self.name}: {raw!r} refers to itself.")
         text, shown, end = "", "", 0
         missing: list[str] = []
-        # A value that came whole from a variable is shown masked, as one that is pasted in is.
+        # A value that came completely from a variable is masked, like one that fills in a reference.
         whole = not self.origins.get(path, "[").startswith("[")
         for match in REFERENCE.finditer(raw):
             part = self._reference(match, path, depth)
@@ -425,7 +427,7 @@ class _Values:
         if word == "endpoint_host":
             value = host_of(str(self.tables.get("endpoint_url", "")))[0]
         if not isinstance(value, str):
-            raise Refused(f"{settings_file()}: environments.{self.name}: {match[0]} is not a setting of it.")
+            raise Refused(f"{settings_file()}: environments.{self.name}: {match[0]} is not a known setting.")
         return self._text(value, word, depth + 1)
 
     def _made(self, text: str, shown: str, missing: list[str], path: str) -> Filled:
@@ -436,14 +438,14 @@ class _Values:
 
 
 def overridden(name: str, path: str) -> tuple[str, str, str]:
-    """What the settings say, what holds, and the environment variable that says so; the first two alike for none."""
+    """The value in the settings file, the value in use, and where that came from; the same twice if not overridden."""
     values = _Values(name, lenient=True)
     now = str(values.filled()[path])
     return str(values._fill(values.replaced.get(path, now), path)), now, values.origins.get(path, "")
 
 
 def rows(name: str) -> list[tuple[str, str, str]]:
-    """Every setting of an environment: its path, its value with what came from variables masked, where it came from."""
+    """Every setting of an environment: its path, its value (masked if from a variable), and where it came from."""
     values = _Values(name, lenient=True)
     filled = values.filled()
 
@@ -469,7 +471,7 @@ def _shown(value: Any) -> str:
 
 
 def _defaults(kind: type[Struct], prefix: str) -> Iterator[tuple[str, Any]]:
-    """The settings that a file may leave out, with what holds then."""
+    """The settings that a file may leave out, with their defaults."""
     for field in msgspec.structs.fields(kind):
         table = msgspec.inspect.type_info(field.type)
         inner = getattr(getattr(table, "type", table), "cls", None)
@@ -482,7 +484,7 @@ def _defaults(kind: type[Struct], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _settings() -> dict[str, Any]:
-    """The settings file as tables. Raises Refused where it is missing or malformed."""
+    """The settings file as tables. Raises Refused if it is missing or malformed."""
     path = settings_file()
     try:
         stamp = path.stat().st_mtime_ns
@@ -504,7 +506,7 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise Refused(f"The settings cannot be read: {path}: {error}.") from error
     for key in settings.keys() - {"application", "defaults", "environments"}:
-        raise Refused(f"{path}: {key} is not known there.")
+        raise Refused(f"{path}: unknown table {key}: only application, defaults and environments are allowed.")
     for key in ("application", "environments"):
         if not isinstance(settings.get(key), dict) or not settings[key]:
             raise Refused(f"{path}: the table [{key}] is missing or empty.")
@@ -533,7 +535,7 @@ WORDS = {"str": "text", "int": "a whole number", "bool": "true or false", "array
 
 
 def _fault(said: str, table: str, values: Any) -> str:
-    """What msgspec found, with the key's own name: "Object contains unknown field `x` - at `$.frontend`"."""
+    """msgspec's message with the full name of the key: "Object contains unknown field `x` - at `$.frontend`"."""
     what, _, where = said.partition(" - at `")
     path = where.removeprefix("$").removesuffix("`")
     for key in path.removeprefix(".").split("."):

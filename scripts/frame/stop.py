@@ -1,9 +1,9 @@
 """A stop is not an error: SIGINT, SIGTERM and SIGHUP end the command and what it started, wherever they arrive.
 
 `Stopped` is a KeyboardInterrupt: no handler of failures catches it, and asyncio, urllib3 and botocore let it pass.
-What is acquired (a lease, a folder, a program) is acquired and given back through `owned`, which a stop cannot
-interrupt. An exception that is lost (raised inside a finalizer, say) is raised again, at the latest by `check` before
-the next step; and a process that has not ended LIMIT seconds after the signal is ended without further ado.
+A lease, a folder or a program is acquired and released through `owned`, which a stop cannot interrupt. If the exception
+is lost (raised inside a finalizer, for example), it is raised again, at the latest by `check` before the next step. A
+process that has not ended LIMIT seconds after the signal is ended by a watchdog.
 """
 
 import atexit
@@ -24,9 +24,9 @@ from scripts.frame.errors import REFUSED, UNKNOWN
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Seconds from the signal to the end of the process, at the latest.
+# Seconds from the signal until the watchdog ends the process.
 LIMIT = 1.5
-# Seconds until a stop is tried again where it found the main thread in the middle of acquiring something.
+# Seconds until a stop that found the main thread in the middle of acquiring something is tried again.
 AGAIN = 0.005
 NAMES = {one.value: one.name for one in signal.Signals}
 MAIN = threading.main_thread().ident
@@ -37,10 +37,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class _State:
-    """What this process knows of a stop.
+    """The state of a stop in this process.
 
     phase: "before" a command, "running" or "over". raised: Stopped was raised in the main thread. deferred: how many
-    blocks of the main thread must be left first. groups: process groups of programs that were started.
+    `deferred` blocks the main thread is in. groups: process groups of programs that were started.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ _state = _State()
 
 
 def listen() -> None:
-    """Handle the signals from now on. Before a command runs, nothing is changed and there is nothing to clean up."""
+    """Handle the signals from now on. Until `begin`, a signal ends the process at once: nothing has been changed."""
     if get_ident() == MAIN:
         for number in SIGNALS:
             # What the parent ignores (nohup, a background job of a shell without job control) stays ignored.
@@ -68,9 +68,9 @@ def listen() -> None:
 
 
 def begin() -> None:
-    """A command begins: from here on a stop unwinds it instead of ending the process at once."""
+    """Start of a command: from here on a stop raises Stopped instead of ending the process at once."""
     if _state.alarm < 0:
-        # A pipe, because a signal may arrive while the main thread holds any of the interpreter's own locks.
+        # A pipe, because a signal may arrive while the main thread holds a lock of the interpreter.
         waiting, _state.alarm = os.pipe()
         threading.Thread(target=_watchdog, args=(waiting,), daemon=True).start()
     _state.phase = "running"
@@ -78,23 +78,23 @@ def begin() -> None:
 
 
 def end() -> None:
-    """A command is over and has said how: a signal does not change that any more."""
+    """End of a command, once its outcome is known: later signals are ignored."""
     _state.phase = "over"
 
 
 def changing() -> None:
-    """Something is about to be changed: a stop leaves the outcome unknown from here on. Raises a pending stop."""
+    """Call this before the first change: from here on a stop exits with 3 instead of 2. Raises a pending stop."""
     check()
     _state.changing = True
 
 
 def exit_code() -> int:
-    """The exit code of a stop: 2 where nothing was changed yet, else 3."""
+    """The exit code of a stop: 2 if nothing was changed yet, else 3."""
     return UNKNOWN if _state.changing else REFUSED
 
 
 def check() -> None:
-    """Raise a stop that is pending, or whose exception was lost on its way; not inside of `deferred`."""
+    """Raise Stopped if a stop is pending or its exception was lost; not inside `deferred`."""
     main = get_ident() == MAIN
     if _state.signal and not (main and _state.deferred):
         _state.raised = _state.raised or main
@@ -102,7 +102,7 @@ def check() -> None:
 
 
 class deferred:  # noqa: N801 - it reads like contextlib's own
-    """A stop waits until the block is left, but never longer than LIMIT. Only the main thread is ever stopped."""
+    """Delay a stop until the end of the block, for at most LIMIT seconds. Only the main thread is ever stopped."""
 
     def __enter__(self) -> None:
         _state.deferred += get_ident() == MAIN
@@ -116,9 +116,9 @@ class deferred:  # noqa: N801 - it reads like contextlib's own
 
 
 class owned(Generic[T]):  # noqa: N801 - it reads like contextlib's own
-    """Acquire something, and give it back however the block ends. A stop interrupts neither of the two.
+    """Acquire something, and release it however the block ends. A stop interrupts neither of the two.
 
-    One that arrives while it is acquired is raised inside the block.
+    A stop that arrives during `acquire` is raised inside the block.
     """
 
     def __init__(self, acquire: Callable[[], T], give_back: Callable[[T], object]) -> None:
@@ -139,21 +139,21 @@ class owned(Generic[T]):  # noqa: N801 - it reads like contextlib's own
 
 
 def watch(group: int) -> None:
-    """Remember a process group that has to end with this process."""
+    """Register a process group that has to end with this process."""
     _state.groups.add(group)
 
 
 def unwatch(group: int) -> None:
-    """Forget a process group that has ended."""
+    """Unregister a process group that has ended."""
     _state.groups.discard(group)
 
 
 def leave(code: int) -> NoReturn:
-    """End the process without waiting for threads, which may hang in a request, and with it what it started."""
+    """End the process and the programs that it started, without waiting for threads that may hang in a request."""
     for group in tuple(_state.groups):
         with contextlib.suppress(OSError):
             os.killpg(group, signal.SIGKILL)
-    # Everything that was printed is flushed already, and a reader that has stalled must not hold us up.
+    # All output is already flushed, and a stalled reader must not delay the exit.
     os._exit(code)
 
 
@@ -170,25 +170,25 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _ignore() -> None:
-    """All is said and done: Python is about to give the signals back to the system, which would end us with them."""
+    """Ignore signals at exit: Python is about to restore their default action, which would change the exit code."""
     for number in SIGNALS:
         if signal.getsignal(number) is _handle:
             signal.signal(number, signal.SIG_IGN)
 
 
 def _is_between(frame: FrameType | None) -> bool:
-    """Whether a context manager is just being entered or left. The watchdog tries again a moment later."""
+    """Whether a context manager is being entered or left right now. The watchdog tries again a moment later."""
     return frame is not None and (frame.f_code in UNINTERRUPTED or frame.f_globals is vars(contextlib))
 
 
-# In these, something is acquired and its block is not entered yet, or it is left and nothing is given back yet. A
-# second signal may find the handler of the first in their place.
+# In these, something was acquired but its block is not yet entered, or was left but is not yet released. A second
+# signal may interrupt the handler of the first one there.
 UNINTERRUPTED = {one.__code__ for kind in (deferred, owned) for one in (kind.__enter__, kind.__exit__)}
 UNINTERRUPTED |= {_handle.__code__, _is_between.__code__}
 
 
 def _lost(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Python drops what is raised inside a finalizer; of a stop, the watchdog tries again."""
+    """Python drops an exception that is raised inside a finalizer. If it was a stop, the watchdog tries again."""
     if issubclass(unraisable.exc_type, Stopped):
         _state.raised = False
     else:
@@ -202,7 +202,7 @@ def _watchdog(waiting: int) -> None:
         time.sleep(AGAIN)
         if _state.phase == "running" and not (_state.raised or _state.deferred):
             signal.pthread_kill(MAIN or 0, signal.SIGINT)
-    _say(f"stopped by {_state.signal}; cleanup did not finish in time. Check what is left over, or run it again.")
+    _say(f"stopped by {_state.signal}; cleanup did not finish in time. Check what is left over, then run it again.")
     leave(exit_code())
 
 

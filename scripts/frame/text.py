@@ -1,7 +1,7 @@
-"""Makes text from outside harmless before it is shown: one function for each place where text ends up.
+"""Sanitizes text from outside before it is shown: one function for each kind of output.
 
-What AWS, GitHub, containers, git and people give us may hold line breaks, terminal escapes, markup and lines that
-GitHub Actions takes for commands. All of it is shown, none of it acts.
+Text from AWS, GitHub, containers, git and people may hold line breaks, terminal escapes, markup and workflow commands.
+All of it is shown, but none of it has an effect.
 """
 
 import base64
@@ -11,13 +11,13 @@ import re
 from functools import lru_cache
 from urllib.parse import quote
 
-# C0 but for tab and newline, DEL, C1, the line breaks of Unicode, what turns the direction of writing round, what is
-# not seen at all (but for the joiners that words and emoji are made with), and halves of surrogates.
+# C0 except tab and newline, DEL, C1, Unicode line breaks, bidirectional controls, invisible characters (except the
+# joiners that words and emoji need), and lone surrogates.
 CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-# The runner takes `::name::` at the beginning of a line and `##[name]` anywhere in it:
+# The runner executes `::name::` at the beginning of a line and `##[name]` anywhere in it:
 # https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
 WORKFLOW_COMMAND = re.compile(r"::|##(?=\[)")
 # GitHub turns these into links, mentions, closed issues, pictures, tables, code; at the start of a line into lists,
@@ -25,9 +25,9 @@ WORKFLOW_COMMAND = re.compile(r"::|##(?=\[)")
 MARKDOWN = re.compile(r"^(?:[-+=]|\d+(?=[.)]))|[\\`*_{}\[\]()<>#!|~@&$:]|(?<=www)\.", re.IGNORECASE)
 # The user part of a URL, which may hold a password or a token: https://user:token@host/.
 USER_OF_URL = re.compile(r"(?<=://)[^\s/?#]*@")
-# Variables whose values are shown nowhere, whoever quotes them: AWS itself does, where a signature is wrong.
+# Variables whose values are never shown. AWS itself quotes them if a signature is wrong.
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GITHUB_TOKEN", "SLACK_WEBHOOK_URL")
-# A shorter text is no secret, and would be cut out of words.
+# Shorter texts are not treated as secrets: they would be cut out of ordinary words.
 SHORTEST = 16
 
 
@@ -37,13 +37,14 @@ def in_actions() -> bool:
 
 
 def plain(text: str) -> str:
-    """Text for the terminal and for the log of Actions: its lines stay, nothing in them acts, no URL has a user."""
+    """Text for the terminal and the log of Actions: keeps its lines, without control characters, workflow commands and
+    credentials."""
     text = CONTROL.sub(lambda match: ascii(match[0])[1:-1], without_credentials(text))
     return WORKFLOW_COMMAND.sub(lambda match: " ".join(match[0]), text) if in_actions() else text
 
 
 def hide(secret: str) -> None:
-    """Show a text nowhere from now on, neither percent-encoded nor in base64. One that is short is no secret."""
+    """Replace a secret by *** in all output from now on, also percent-encoded and in base64. Short texts are not."""
     _hidden.add(secret)
 
 
@@ -51,7 +52,7 @@ _hidden: set[str] = set()
 
 
 def without_credentials(text: str) -> str:
-    """Text without the user part of the URLs in it, and with *** in place of every secret that is known."""
+    """Text without the user part of URLs, and with *** in place of every known secret."""
     known = _hidden.union(os.environ.get(name, "").strip() for name in SECRETS)
     for form in _forms(frozenset(known)):
         text = text.replace(form, "***")
@@ -60,7 +61,7 @@ def without_credentials(text: str) -> str:
 
 @lru_cache
 def _forms(secrets: frozenset[str]) -> list[str]:
-    """What must not be shown, longest first: secrets as they are, as protocols encode them, and a webhook's path."""
+    """All forms of the secrets, longest first: as they are, percent-encoded, in base64, and the path of a webhook."""
     paths = {re.sub("^https?://[^/]*", "", secret) for secret in secrets}
     found = set()
     for secret in secrets | paths:
@@ -71,12 +72,12 @@ def _forms(secrets: frozenset[str]) -> list[str]:
 
 
 def document(json: str) -> str:
-    """A JSON document for stdout: the same values, and nothing in it that the runner of Actions could take up."""
+    """A JSON document for stdout: the same values, escaped so that it holds no workflow command."""
     return json.replace("::", ":\\u003a").replace("##[", "#\\u0023[")
 
 
 def one_line(text: str, most: int = 500) -> str:
-    """Text in one line, cut where it is longer than `most` characters."""
+    """Text in one line, cut to at most `most` characters."""
     line = " ".join(plain(text).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
@@ -85,14 +86,14 @@ def markdown(text: str) -> str:
     """Text for a line of markdown on GitHub: a table's cell, a pull request's body."""
 
     def escaped(match: re.Match[str]) -> str:
-        # GitHub looks for mentions and issues in the finished page: something unseen has to come between.
+        # GitHub looks for mentions and issues in the rendered page: a zero-width space prevents that.
         return "".join(f"&#{ord(sign)};{'&#8203;' if sign in '@#' else ''}" for sign in match[0])
 
     return MARKDOWN.sub(escaped, one_line(text, 5000))
 
 
 def markdown_block(text: str) -> str:
-    """Text of several lines for markdown on GitHub, shown as it is."""
+    """Text of several lines for markdown on GitHub, shown verbatim."""
     return f"<pre>{html.escape(CONTROL.sub('', without_credentials(text)), quote=False).replace('@', '&#64;')}</pre>"
 
 

@@ -9,9 +9,8 @@ from scripts.frame import stop
 
 @contextmanager
 def workers(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads. A failure in the block ends what is under way first; a stop leaves it to the process's end.
-
-    Their results have to be collected inside of the block.
+    """A pool of threads. After a failure in the block, running tasks are awaited and the rest cancelled; a stop does
+    not wait for them. Results have to be collected inside the block.
     """
     with stop.owned(
         lambda: ThreadPoolExecutor(count), lambda pool: pool.shutdown(wait=False, cancel_futures=True)
@@ -19,6 +18,6 @@ def workers(count: int) -> Iterator[ThreadPoolExecutor]:
         try:
             yield pool
         except Exception:
-            # Nothing may still be written when the caller gives its lease back.
+            # No thread may still write when the caller releases its lease.
             pool.shutdown(cancel_futures=True)
             raise

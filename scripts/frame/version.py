@@ -1,4 +1,4 @@
-"""Which version is meant: a commit's hash, which is also the tag of its images."""
+"""Versions: a commit's hash, which is also the tag of its images."""
 
 import os
 import re
@@ -12,14 +12,14 @@ from scripts.frame.settings import ROOT
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 REPOSITORY = re.compile(r"[a-z0-9]+([._/-][a-z0-9]+)*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-# Seconds before an endpoint that gave no version is asked again.
+# Seconds before a healthcheck that returned no version is requested again.
 PAUSE = 0.5
 
 
 def wanted(flag: str | None) -> str:
-    """The version to work on: the flag, else $GITHUB_SHA, else the commit that is checked out.
+    """The version to work on: the flag, else $GITHUB_SHA, else the checked-out commit.
 
-    Raises Refused for one that cannot be an image's tag, and where there is none.
+    Raises Refused for a version that cannot be an image's tag, and if there is none.
     """
     if flag is not None:
         return checked(flag, "the flag")
@@ -28,11 +28,11 @@ def wanted(flag: str | None) -> str:
     try:
         return shell.capture(["git", "rev-parse", "HEAD"], cwd=ROOT)
     except DeployError as error:
-        raise Refused("No version: give it, set GITHUB_SHA, or work in a git repository with a commit.") from error
+        raise Refused("No version: give one, set GITHUB_SHA, or work in a git repository with a commit.") from error
 
 
 def checked(version: str, origin: str) -> str:
-    """A version that can be an image's tag. Raises Refused."""
+    """The version, if it can be an image's tag. Raises Refused."""
     if not TAG.fullmatch(version):
         what = f"{version!r} is not a version" if version else "The version is empty"
         raise Refused(f"{what} (from {origin}): give a commit's hash or a tag of an image.")
@@ -40,19 +40,19 @@ def checked(version: str, origin: str) -> str:
 
 
 def short(version: str) -> str:
-    """A commit's hash as people write it; any other version as it is."""
+    """A commit's hash in its short form; any other version unchanged."""
     return version[:7] if COMMIT.fullmatch(version) else version
 
 
 def repository(name: str) -> str:
-    """The name of an image's repository. Raises Refused for what cannot be one."""
+    """The name of an image's repository. Raises Refused for an invalid one."""
     if not REPOSITORY.fullmatch(name):
-        raise Refused(f"{name!r} is not an image's repository.")
+        raise Refused(f"{name!r} is not the name of an image's repository.")
     return name
 
 
 def ask(url: str, timeout: float) -> str:
-    """As `answering`, for whoever asks once only: a moment of trouble is outlived, in the same time."""
+    """As `answering`, with one retry after a failure, within the same timeout. For callers that do not poll."""
     begun = time.monotonic()
     try:
         return answering(url, timeout)
@@ -65,10 +65,10 @@ def ask(url: str, timeout: float) -> str:
 
 
 def answering(url: str, timeout: float) -> str:
-    """The version that answers at the URL of a healthcheck. timeout: seconds.
+    """The version that a healthcheck URL returns. timeout: seconds.
 
-    The endpoint answers `{"status": "pass", "version": "<git sha>", …}`. Raises DeployError, which says why there is
-    no version, and Refused for what is not a URL.
+    The endpoint returns `{"status": "pass", "version": "<git sha>", …}`. Raises DeployError if there is no version,
+    and Refused for an invalid URL.
     """
     from scripts.edges import http
 
@@ -78,7 +78,7 @@ def answering(url: str, timeout: float) -> str:
     try:
         found = answer.json()["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DeployError("the answer is not JSON with a version") from error
+        raise DeployError("the response is not JSON with a version") from error
     if not isinstance(found, str) or not found:
-        raise DeployError("the answer's version is empty")
+        raise DeployError("the version in the response is empty")
     return found

@@ -1,4 +1,4 @@
-"""The one way to wait: look again and again until there is an answer, up to a deadline by the clock."""
+"""The one way to wait: poll until there is a result, up to a deadline."""
 
 import re
 import time
@@ -11,7 +11,7 @@ from scripts.frame.errors import OutcomeUnknown, Refused
 
 T = TypeVar("T")
 
-# A day: nothing that is waited for takes longer.
+# One day, in seconds: the longest timeout that is accepted.
 LONGEST = 86400.0
 SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?(e[0-9]{1,3})?")
 
@@ -28,7 +28,7 @@ CLOCK = Clock()
 
 
 class TimedOut(OutcomeUnknown):
-    """The deadline came first. Its text is what the last look had to say."""
+    """The deadline has passed. The message is the line of the last look."""
 
 
 def wait(
@@ -39,10 +39,10 @@ def wait(
     clock: Clock = CLOCK,
     say: Callable[[str], None] = console.say,
 ) -> T:
-    """Look every few seconds until a look gives an answer, and return that.
+    """Call `look` every few seconds until it returns a result, and return that.
 
-    look: what there is to say, and the answer or None. A line is said when it differs from the one before; an empty
-    one never. seconds: until the deadline; the last look is the last that begins before it.
+    look: returns a line to print and the result or None. A line is printed if it differs from the one before and is not
+    empty. seconds: until the deadline, after which no look begins. every: seconds between two looks.
     Raises TimedOut at the deadline, and whatever `look` raises.
     """
     deadline, said = clock.now() + seconds, ""
@@ -60,10 +60,12 @@ def wait(
 
 
 def seconds(flag: str | None, default: float, name: str = "--timeout") -> float:
-    """A time-out that a person gave, in seconds. Raises Refused for what is none."""
+    """The value of a timeout flag, in seconds. Raises Refused for an invalid one."""
     if flag is None:
         return default
     given = float(flag) if SECONDS.fullmatch(flag) else 0.0
     if not 0 < given <= LONGEST:
-        raise Refused(f"{name} must be seconds between 0 and {LONGEST:g}, such as {default:g}, not {flag[:50]!r}.")
+        raise Refused(
+            f"{name} must be a number of seconds between 0 and {LONGEST:g}, such as {default:g}, not {flag[:50]!r}."
+        )
     return given

@@ -601,7 +601,7 @@ def test_the_build_gets_the_environments_variables_and_a_failure_is_said(
     assert cloud.requests("s3") == []
     assert (missing.returncode, unset.returncode) == (2, 2)
     assert "yarn is not installed: it is needed to build the frontend" in missing.stderr
-    assert "OKTA_CLIENT_ID is not set: dev needs it for its frontend.variables.REACT_APP_OKTA_CLIENT_ID" in unset.stderr
+    assert "OKTA_CLIENT_ID is not set, and frontend.variables.REACT_APP_OKTA_CLIENT_ID of dev needs it" in unset.stderr
 
 
 @pytest.mark.parametrize(
