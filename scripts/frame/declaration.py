@@ -9,6 +9,8 @@ What Invoke needs to be told: `positional=[]`, because a parameter without defau
 """
 
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
@@ -178,5 +180,17 @@ def _said(problem: str, contexts: Iterable[Any]) -> str:
     return f"{unknown!r} is not a task or a flag. {hint}"
 
 
+def _open_streams() -> None:
+    """Replace a standard stream that the parent has closed: print() takes stdout in place of a stderr that is None, and
+    the next file that is opened would take its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(null, True)
+            setattr(sys, name, open(null, mode))  # noqa: SIM115
+
+
 if _running_program():
+    _open_streams()
     stop.listen()

@@ -1,0 +1,91 @@
+"""Machines as they are: a checkout that cannot be written, no home, no space, closed streams, odd folders."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, EmbeddedCloud
+
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "benchmarks", "build")
+# Root may write everywhere: without this it is held to the permissions like everybody.
+HELD = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is different on a machine. folder: of the checkout. begin: runs in the process before the command."""
+
+    folder: str = "checkout"
+    read_only: bool = False
+    without: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    begin: Callable[[], object] = lambda: None
+
+
+MACHINES = {
+    "a checkout that cannot be written": Machine(read_only=True),
+    "a folder with spaces": Machine(folder="my check out é (1)"),
+    "no HOME": Machine(without=("HOME",)),
+    "a HOME that is not there": Machine(env={"HOME": "/nonexistent/home"}),
+    "umask 077": Machine(begin=lambda: os.umask(0o077)),
+    "stdin closed": Machine(begin=lambda: os.close(0)),
+    "stdout closed": Machine(begin=lambda: os.close(1)),
+    "stderr closed": Machine(begin=lambda: os.close(2)),
+    "no language": Machine(env={"LANG": "C", "LC_ALL": "C"}),
+    "no TERM and no PATH but the system's": Machine(without=("TERM",), env={"PATH": "/usr/bin:/bin"}),
+}
+NO_SPACE = Machine(begin=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+
+
+@dataclass
+class Checkout:
+    """A copy of the project on a machine."""
+
+    machine: Machine
+    folder: Path
+    env: dict[str, str]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command there, from another folder."""
+        env = {**os.environ, **self.env, **self.machine.env}
+        return subprocess.run(
+            [*HELD, sys.executable, "-m", "invoke", f"--search-root={self.folder}", *words],
+            cwd=self.folder,
+            env={name: value for name, value in env.items() if name not in self.machine.without},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            preexec_fn=self.machine.begin,
+        )
+
+
+def checkout(machine: Machine, cloud: EmbeddedCloud, tmp_path: Path) -> Checkout:
+    """The project, copied to a machine."""
+    folder = Path(shutil.copytree(ROOT, tmp_path / machine.folder, ignore=LEFT_OUT))
+    if machine.read_only:
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(path.stat().st_mode & ~0o222)
+    return Checkout(machine, folder, {**cloud.env, "GITHUB_SHA": "v0"})
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_version_is_deployed_on_every_machine(name: str, cloud: EmbeddedCloud, build: Path, tmp_path: Path) -> None:
+    """A dry run, and the whole pipeline but for what it would build."""
+    there = checkout(MACHINES[name], cloud, tmp_path)
+    words = ["deploy", "--no-build", f"--build-dir={build}"]
+
+    for more in (["--dry-run"], []):
+        done = there.run(*words, *more)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+
+    assert cloud.requests("s3", "PutObject") != []
+    assert cloud.health()["version"] == "v0"
