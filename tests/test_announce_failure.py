@@ -157,7 +157,7 @@ def test_slack_being_slow_is_a_warning(run: pytest.MonkeyPatch) -> None:
         done = announce_failure.announce(announce_failure.plan(settings.environment("prod")))
 
     assert not done.posted
-    assert done.why == "no whole answer after 0.2 s"
+    assert done.why == "no complete response within 0.2 s"
 
 
 @pytest.mark.parametrize(

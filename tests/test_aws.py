@@ -47,8 +47,8 @@ def error_of_s3(code: str, status: int) -> Reply:
             "AWS refused listing the bucket (dev, us-west-2): AccessDenied: said S3",
         ),
         ("NoSuchBucket", 404, DeployError, "NoSuchBucket"),
-        ("ExpiredToken", 400, Refused, "does not accept the credentials"),
-        ("InvalidAccessKeyId", 403, Refused, "does not accept the credentials"),
+        ("ExpiredToken", 400, Refused, "rejected the credentials"),
+        ("InvalidAccessKeyId", 403, Refused, "rejected the credentials"),
         ("AuthorizationHeaderMalformed", 400, Refused, "Wrong region for listing the bucket"),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_read_is_tried_again_and_a_start_never(
         ("AWS_ENDPOINT_URL", "http://[::1", "Invalid IPv6 URL"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:99999/", "is not an endpoint of AWS for s3: Port out of range"),
         ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:x/", "is not an endpoint of AWS for s3"),
-        ("AWS_ENDPOINT_URL", "http://user:hidden@127.0.0.1:9/", "a user name or password does not belong in it"),
+        ("AWS_ENDPOINT_URL", "http://user:hidden@127.0.0.1:9/", "it must not contain a user name or password"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "AWS cannot be reached for listing the bucket"),
     ],
 )

@@ -207,7 +207,7 @@ def test_a_snapshot_is_asked_for_once_even_if_the_answer_is_lost(cloud: Embedded
     plan = backup_database.plan(local, (), 1700000000)
     cloud.fail(service="rds", operation="CreateDBSnapshot", drop=True, times=9)
 
-    with pytest.raises(OutcomeUnknown, match="The answer of AWS was lost in creating the snapshot"):
+    with pytest.raises(OutcomeUnknown, match="AWS's response was lost while creating the snapshot"):
         run(cloud, local, plan)
 
     assert len(cloud.requests("rds", "CreateDBSnapshot")) == 1

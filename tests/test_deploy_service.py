@@ -51,7 +51,7 @@ def test_an_image_is_taken_apart_and_put_together_again(reference: str, expected
         (["--image-uri=a/b:1", "--image=x"], "--image-uri names the whole image: leave out --image."),
         (["--image-uri=a/b:1", "--image=x", "--tag=y"], "leave out --image and --tag."),
         (["--image-uri=a/b:1", f"--digest={DIGEST}"], "leave out --digest."),
-        (["--tag=x", f"--digest={DIGEST}"], "--digest names the image instead of --tag"),
+        (["--tag=x", f"--digest={DIGEST}"], "--digest and --tag exclude each other"),
         (["--no-image", "--tag=x"], "--no-image restarts what runs"),
         (["--no-image", "--image-uri=a/b:1"], "--no-image restarts what runs"),
         (["--digest="], "--digest must be sha256:"),

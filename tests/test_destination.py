@@ -195,7 +195,7 @@ def test_a_person_reads_where_requests_go_before_typing_the_name(typed: str) -> 
 
     question = next(line for line in said.splitlines() if "Type prod to continue:" in line)
     assert f"requests to lambda go to {server.url} (from AWS_ENDPOINT_URL_LAMBDA)" in question
-    assert "the region is eu-west-1 (from AWS_REGION), and not us-west-2, as the settings say" in question
+    assert "the region is eu-west-1 (from AWS_REGION), but the settings say us-west-2" in question
     assert len(server.requests) == (typed == "prod\n")
 
 
@@ -223,7 +223,7 @@ ELSEWHERE = [
     ({"AWS_ENDPOINT_URL_S3": "{url}"}, "requests to s3 go to {url} (from AWS_ENDPOINT_URL_S3)"),
     (
         {"AWS_REGION": "eu-west-1", "https_proxy": "{url}"},
-        "the region is eu-west-1 (from AWS_REGION), and not us-west-2",
+        "the region is eu-west-1 (from AWS_REGION), but the settings say us-west-2",
     ),
 ]
 
@@ -292,11 +292,11 @@ def test_an_endpoint_keeps_its_password(invoke: Invoke) -> None:
         ({"AWS_ACCOUNT_ID": "111111111111"}, []),
         (
             {"AWS_ACCOUNT_ID": "222222222222"},
-            ["the account is 222222222222 (from AWS_ACCOUNT_ID), and not 111111111111, as the settings say"],
+            ["the account is 222222222222 (from AWS_ACCOUNT_ID), but the settings say 111111111111"],
         ),
         (
             {"AWS_DEFAULT_REGION_PROD": "eu-west-1"},
-            ["the region is eu-west-1 (from AWS_DEFAULT_REGION_PROD), and not us-west-2, as the settings say"],
+            ["the region is eu-west-1 (from AWS_DEFAULT_REGION_PROD), but the settings say us-west-2"],
         ),
     ],
     ids=str,
@@ -412,14 +412,14 @@ def test_the_approval_of_ci_counts_for_the_environment_as_it_is_set(
     assert done.returncode == 0, done.stderr
     assert amazon.asked[0] == "sts"
     assert amazon.asked.count("sts") == amazon.asked.count("lambda") == 1
-    assert ("The account of these credentials is not known" in done.stderr) == (not account)
+    assert ("The account of the credentials could not be read" in done.stderr) == (not account)
     assert "warning" not in done.stderr
 
 
 def test_the_credentials_of_another_account_are_refused(amazon: Amazon, invoke: Invoke) -> None:
     """In an environment that confirms, unless somebody has agreed in advance."""
     amazon.account = "999999999999"
-    sentence = "the credentials are those of the account 999999999999, and prod is 123456789012"
+    sentence = "the credentials belong to account 999999999999, but prod is account 123456789012"
 
     refused = invoke(*RESTART, "--json", **amazon.env, **CI)
     asked = list(amazon.asked)

@@ -124,7 +124,7 @@ def test_redirects_are_followed() -> None:
 
 def test_a_server_that_does_not_answer_costs_its_time_out_only() -> None:
     """A request is given up after two seconds at most."""
-    with stand_in(lambda *_: Reply(b"", delay=1)) as server, pytest.raises(DeployError, match="no whole answer"):
+    with stand_in(lambda *_: Reply(b"", delay=1)) as server, pytest.raises(DeployError, match="no complete response"):
         version.answering(server.url, 0.1)
 
 

@@ -94,7 +94,7 @@ def test_a_dry_run_shows_both_payloads_and_reads_no_logs(cloud: EmbeddedCloud, i
     ("words", "said"),
     [
         (["migrate-database", "--digest="], "--digest must be sha256:"),
-        (["migrate-database", "--tag=v0", f"--digest=sha256:{'a' * 64}"], "--digest names the image instead of --tag"),
+        (["migrate-database", "--tag=v0", f"--digest=sha256:{'a' * 64}"], "--digest and --tag exclude each other"),
         (["migrate-database", "--tag=v0", "--image-uri=r.io/a:v0"], "--image-uri names the whole image"),
         *(
             (["run-task", "--service", odd], "is not the name of an ECS service")

@@ -176,7 +176,7 @@ def test_the_commands_speak_to_actions(invoke: Invoke, actions: Path) -> None:
     assert "task-definition=arn:aws:ecs:us-west-2:1:task-definition/mint-app:42\n" in (
         (actions / "GITHUB_OUTPUT").read_text()
     )
-    assert "::error title=deploy-service::dev-ecs-manager-docker (dev) did not answer in JSON" in failed.stderr
+    assert "::error title=deploy-service::dev-ecs-manager-docker (dev) did not return JSON" in failed.stderr
 
 
 def test_json_holds_every_step(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,1 +1,1 @@
-"""What commands share about ECS: the manager's wire contract, rollouts and their verdict, images."""
+"""What commands share about ECS: the manager's wire contract, rollouts, and references to images."""

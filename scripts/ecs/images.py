@@ -1,4 +1,4 @@
-"""References to images: taken apart and put together in one place, and looked up in the environment's registry."""
+"""References to images: parsing, formatting, and lookup in the environment's registry."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ LONGEST = 512
 
 @dataclass(frozen=True)
 class Image:
-    """An image's reference. registry: host and port, empty for Docker Hub. tag, digest: empty where not named."""
+    """A reference to an image. registry: host and port, empty for Docker Hub. tag, digest: empty if not given."""
 
     registry: str
     repository: str
@@ -35,33 +35,33 @@ class Image:
 
 
 def parse(reference: str) -> Image | None:
-    """A reference taken apart, or None for a text that cannot be one."""
+    """Parse a reference. None for an invalid one."""
     found = REFERENCE.fullmatch(reference) if len(reference) <= LONGEST else None
     return Image(**{name: found[name] or "" for name in ("registry", "repository", "tag", "digest")}) if found else None
 
 
 def checked(uri: str) -> Image:
-    """The image that a person named by its whole URI. Raises Refused for what cannot be one."""
+    """The image that a person gave by its full URI. Raises Refused for an invalid one."""
     found = parse(uri)
     if found is None or "/" not in uri:
-        raise Refused(f"{uri[:200]!r} is not an image's URI: it looks like registry/repository:tag.")
+        raise Refused(f"{uri[:200]!r} is not an image's URI: it must look like registry/repository:tag.")
     return found
 
 
 def checked_digest(digest: str, what: str = "--digest") -> str:
-    """A digest that a person gave. Raises Refused for what cannot be one, an empty text above all."""
+    """A digest that a person gave. Raises Refused for an invalid or empty one."""
     if not DIGEST.fullmatch(digest):
         raise Refused(f"{what} must be sha256: and 64 hexadecimal digits, not {digest[:200]!r}.")
     return digest
 
 
 def named(environment: Environment, repository: str, tag: str | None, digest: str | None) -> Image:
-    """An image in the environment's registry: by its digest where that is given, else by its tag.
+    """An image in the environment's registry: by its digest if that is given, else by its tag.
 
-    tag: None for the version that is worked on. Raises Refused for a malformed part, and for tag and digest at once.
+    tag: None for the default version. Raises Refused for a malformed part, and for tag and digest at once.
     """
     if tag is not None and digest is not None:
-        raise Refused("--digest names the image instead of --tag: leave one of them out.")
+        raise Refused("--digest and --tag exclude each other: leave one of them out.")
     registry, repository = environment.registry.require(), version.repository(repository)
     if digest is not None:
         return Image(registry, repository, digest=checked_digest(digest))
@@ -85,7 +85,7 @@ def find(environment: Environment, repository: str, tag: str) -> str:
 
 
 def digest_of(environment: Environment, uri: str) -> str:
-    """The digest of an image: its own, else what ECR says of its tag; empty where that cannot be known."""
+    """The digest of an image: its own, else ECR's for its tag; empty if it is not known."""
     image = parse(uri)
     if image is None or image.digest or image.registry != environment.registry.require():
         return image.digest if image else ""

@@ -1,8 +1,8 @@
-"""Calls a Lambda function exactly once, and reads what it answers.
+"""Calls a Lambda function exactly once, and reads its reply.
 
-The ECS manager's wire contract: a reply has `data.response`, which on failure holds `title` and `message`; an unknown
-command is answered with `level` and without `data.response`; an error that the function did not expect arrives as
-Lambda's own function error, with HTTP status 200.
+The ECS manager's wire contract: a reply has `data.response`, which on failure holds `title` and `message`. The reply to
+an unknown command has `level` and no `data.response`. An unexpected error of the function arrives as Lambda's own
+function error, with HTTP status 200.
 """
 
 import json
@@ -20,7 +20,7 @@ QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
 SERVICE = re.compile(r"[A-Za-z0-9_-]{1,255}")
 DEPLOYMENT = re.compile(r"ecs-svc/[0-9]{1,40}")
 
-# What the manager calls a task whose end it has not seen, and what it has asked for and may have begun.
+# Titles of the manager for a task whose end it has not seen, and for a request that may have had an effect.
 UNKNOWN = {"TaskStillRunning", "TaskLost", "OutcomeUnknown"}
 
 
@@ -33,7 +33,7 @@ class Invocation:
     payload: Mapping[str, Any]
 
     def describe(self) -> list[str]:
-        """What would be sent, to the byte."""
+        """The call and its exact payload."""
         return [f"invoke {self.function} at {self.qualifier} with", json.dumps(self.payload)]
 
 
@@ -46,7 +46,7 @@ def planned(
     """A call of the environment's ECS manager, or of another function.
 
     function, qualifier: None for those of the settings. The settings' qualifier belongs to the settings' function:
-    another one is called at $LATEST unless a qualifier is given. Raises Refused for a malformed name or qualifier.
+    another function is called at $LATEST unless a qualifier is given. Raises Refused for a malformed name or qualifier.
     """
     if qualifier is None:
         qualifier = environment.manager.qualifier if function is None else "$LATEST"
@@ -59,7 +59,7 @@ def planned(
 
 
 def checked_service(name: str) -> str:
-    """The name of an ECS service. Raises Refused for what cannot be one, an empty text above all."""
+    """The name of an ECS service. Raises Refused for an invalid or empty one."""
     if not SERVICE.fullmatch(name):
         raise Refused(f"{name[:200]!r} is not the name of an ECS service.")
     return name
@@ -68,10 +68,10 @@ def checked_service(name: str) -> str:
 def invoke(environment: Environment, invocation: Invocation, *, reads: bool = False) -> Any:
     """Call the function once and return its reply, parsed from JSON.
 
-    The call is never repeated: each would be one more deployment. Raises OutcomeUnknown when the answer is lost, late,
-    not a reply at all, or says that the function ran out of time; DeployError for any other failure.
+    The call is never repeated, because each call would start another deployment. Raises OutcomeUnknown when the
+    response is lost, late or malformed, or says that the function timed out; DeployError for any other failure.
 
-    reads: the function starts nothing, so that it may be called again, and without its answer nothing is unknown.
+    reads: the function only reads, so the call may be repeated, and a lost response is a plain failure.
     """
     doing = f"invoking {invocation.function} at {invocation.qualifier}"
     client = aws.client("lambda", environment, once=not reads, read_timeout=environment.manager.timeout)
@@ -87,7 +87,7 @@ def invoke(environment: Environment, invocation: Invocation, *, reads: bool = Fa
 
 
 def parse(body: bytes, function_error: str | None, function: str) -> Any:
-    """The reply in an answer of Lambda. Raises as `invoke` does."""
+    """The reply in a response of Lambda. Raises as `invoke` does."""
     reply, readable = None, True
     try:
         reply = json.loads(body)
@@ -97,22 +97,22 @@ def parse(body: bytes, function_error: str | None, function: str) -> Any:
         details = reply if isinstance(reply, dict) else {}
         message = str(details.get("errorMessage", "no message"))
         if "Task timed out" in message:
-            raise OutcomeUnknown(f"{function} ran out of time: {message}. What it started may still be happening.")
+            raise OutcomeUnknown(f"{function} timed out: {message}. What it started may still be happening.")
         raise DeployError(f"{function} failed: {details.get('errorType', function_error)}: {message}")
     if not body:
-        raise OutcomeUnknown(f"{function} answered with nothing.")
+        raise OutcomeUnknown(f"{function} returned an empty response.")
     if not readable:
-        raise OutcomeUnknown(f"{function} did not answer in JSON: {body[:200].decode(errors='replace')}")
+        raise OutcomeUnknown(f"{function} did not return JSON: {body[:200].decode(errors='replace')}")
     return reply
 
 
 def manager_response(reply: Any, manager: str) -> dict[str, Any]:
     """What the ECS manager did: `data.response` of a reply that reports success.
 
-    Raises DeployError for each of the contract's ways to fail, OutcomeUnknown for what is not of the contract.
+    Raises DeployError for every failure in the contract, OutcomeUnknown for a reply that breaks the contract.
     """
     if not isinstance(reply, dict) or not reply:
-        raise OutcomeUnknown(f"{manager} answered with {json.dumps(reply)[:200]}, which is no reply of an ECS manager.")
+        raise OutcomeUnknown(f"{manager} returned {json.dumps(reply)[:200]}, which is not a reply of the ECS manager.")
     data = reply.get("data")
     response = data.get("response") if isinstance(data, dict) else None
     if reply.get("level") or not isinstance(response, dict):
@@ -130,7 +130,7 @@ def manager_response(reply: Any, manager: str) -> dict[str, Any]:
 
 
 def deployment_id(response: Mapping[str, Any], service: str) -> str:
-    """The id of a service's deployment, as ECS answered the manager; empty where the manager does not report it."""
+    """The id of a service's deployment in the manager's reply; empty if the manager does not report it."""
     reported = response.get("DeploymentIds")
     found = reported.get(service) if isinstance(reported, Mapping) else None
     return found if isinstance(found, str) and DEPLOYMENT.fullmatch(found) else ""

@@ -1,8 +1,8 @@
-"""What ECS shows of a service, and what became of one of its deployments.
+"""Reads a service in ECS, and judges how one of its deployments ended.
 
-"The service is stable" is also true after a rollback. So one deployment is followed: by its id where that is known,
-else the one that runs the version, and from the first sight of it that one. What ECS says by an id, a state or a time
-counts before its words; an event counts only if it is newer than the deployment.
+"The service is stable" is also true after a rollback. So one deployment is followed: by its id if that is known, else
+the first one that was seen to run the version. Ids, states and times count more than the text of messages; an event
+counts only if it is newer than the deployment.
 """
 
 import enum
@@ -16,21 +16,21 @@ from scripts.edges import aws
 from scripts.frame.errors import DeployError
 from scripts.frame.settings import Environment
 
-# How ECS words it, in reasons and in events: "rolling back to deployment …", "rolled back", "rollback".
+# ECS's wording in reasons and in events: "rolling back to deployment …", "rolled back", "rollback".
 ROLLBACK = re.compile(r"\broll(ed|ing)?[ -]?back\b", re.IGNORECASE)
 TROUBLE = re.compile(r"\bfail|\bunable\b|\bunhealthy\b|\berror|roll(ed|ing)?[ -]?back", re.IGNORECASE)
 DEPLOYMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9/_-]{0,127}")
 
-# Without a circuit breaker ECS starts failing tasks for ever. ECS's own breaker gives up between 3 and 200 failures,
-# at half the desired count; twice the desired count, and never fewer than 10, is past all doubt.
+# Without a circuit breaker ECS restarts failing tasks forever. ECS's own breaker gives up after 3 to 200 failures, at
+# half the desired count; this limit is twice the desired count, and at least 10, to be certain.
 FEWEST_FAILURES, FAILURES_PER_TASK = 10, 2
 EXPLANATIONS = 5
-# Seconds that may lie between the event of a rollback and the deployment that it starts.
+# Seconds between the event of a rollback and the deployment that it starts, at most.
 TOGETHER = 5.0
 
 
 class Verdict(enum.Enum):
-    """What became of a rollout."""
+    """How a rollout ended, or that it has not."""
 
     RUNNING = "is rolling out"
     SUCCEEDED = "is complete"
@@ -44,7 +44,7 @@ class Verdict(enum.Enum):
 class Deployment:
     """One deployment of a service. status: PRIMARY or ACTIVE (draining). images: of its containers.
 
-    state: ECS's rolloutState, empty where it gives none. created: Unix time in seconds, by ECS's clock.
+    state: ECS's rolloutState, empty if there is none. created: Unix time in seconds, by ECS's clock.
     """
 
     id: str
@@ -60,13 +60,13 @@ class Deployment:
 
     @property
     def is_rollback(self) -> bool:
-        """Whether ECS says that it started it to take another deployment back."""
+        """Whether ECS started this deployment to roll another one back."""
         return bool(ROLLBACK.search(self.reason))
 
 
 @dataclass(frozen=True)
 class Event:
-    """One message of ECS about a service. created: Unix time in seconds, by ECS's clock."""
+    """One event of a service. created: Unix time in seconds, by ECS's clock."""
 
     message: str
     created: float
@@ -74,7 +74,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Service:
-    """A service as ECS describes it. events: newest first. breaker: whether a circuit breaker ends bad rollouts."""
+    """A service as ECS describes it. events: newest first. breaker: whether the circuit breaker is enabled."""
 
     name: str
     deployments: tuple[Deployment, ...]
@@ -83,16 +83,16 @@ class Service:
 
     @property
     def primary(self) -> Deployment | None:
-        """The deployment that ECS works towards."""
+        """The PRIMARY deployment, which ECS is rolling out or has rolled out."""
         return next((d for d in self.deployments if d.status == "PRIMARY"), None)
 
 
 @dataclass(frozen=True)
 class Target:
-    """The deployment to judge. id: empty where it is not known; then tag or digest of the service's image tell it.
+    """The deployment to judge. id: empty if not known; then it is recognized by tag or digest of the service's image.
 
-    repository: of the service's image; containers with other images are sidecars and prove nothing.
-    since: Unix time by ECS's clock, before which nothing that happened concerns it; 0 where that is not known.
+    repository: of the service's image; containers with other images are sidecars and are ignored.
+    since: Unix time by ECS's clock; earlier events do not concern this deployment; 0 if not known.
     """
 
     version: str
@@ -113,7 +113,7 @@ class Target:
 
 
 def observe(environment: Environment, service: str) -> Service:
-    """Ask ECS for a service. Raises DeployError if there is none."""
+    """Read a service from ECS. Raises DeployError if it does not exist."""
     client = aws.client("ecs", environment)
     doing = f"reading the service {service} in {environment.cluster}"
     with aws.errors(doing, environment):
@@ -150,24 +150,24 @@ def _time(item: Mapping[str, Any]) -> float:
 
 
 def find(target: Target, now: Service, seen: Deployment | None = None) -> Deployment | None:
-    """The target among the deployments that ECS lists, else as it was when it was last seen; None before that.
+    """The target among the deployments that ECS lists, else as it was last seen; None if it was never seen.
 
-    seen: what this function gave at an earlier look.
+    seen: the result of the previous call.
     """
     followed = target.id or (seen.id if seen and _rollback_event(now, seen.created) else "")
     if followed:
-        # Once ECS has told of a rollback, no newer deployment of the same version takes the place of the one seen.
+        # After a rollback event, a newer deployment of the same version does not replace the one that was seen.
         return next((d for d in now.deployments if d.id == followed), seen)
     ours = [d for d in now.deployments if target.is_run_by(d)]
     newest = max(ours, key=lambda d: d.created, default=None)
     if newest and newest.is_rollback:
-        # What it took back may have run the same version.
+        # The deployment that it rolled back may have run the same version.
         newest = max((d for d in ours if d.state == "FAILED"), key=lambda d: d.created, default=newest)
     return seen if seen and (newest is None or newest.created < seen.created) else newest
 
 
 def verdict(target: Target, now: Service, seen: Deployment | None = None) -> Verdict:
-    """What became of the target. seen: the target as `find` gave it at an earlier look, if it did."""
+    """How the target ended. seen: the result of the previous `find`, if any."""
     ours, primary = find(target, now, seen), now.primary
     if ours is None:
         return _of_unseen(target, now)
@@ -180,7 +180,7 @@ def verdict(target: Target, now: Service, seen: Deployment | None = None) -> Ver
 
 
 def _of_primary(primary: Deployment, now: Service) -> Verdict:
-    """What ECS says of the deployment that it works towards. COMPLETED is its word, although old tasks may drain."""
+    """The verdict on the PRIMARY deployment. COMPLETED counts, although old tasks may still drain."""
     if primary.state == "FAILED":
         return Verdict.FAILED
     if primary.state == "COMPLETED":
@@ -192,15 +192,15 @@ def _of_primary(primary: Deployment, now: Service) -> Verdict:
 
 
 def _of_unseen(target: Target, now: Service) -> Verdict:
-    """Of a target that ECS does not list and that has not been seen: what ids and times say of it."""
+    """The verdict on a target that ECS does not list and that was never seen, from ids and times."""
     primary, since = now.primary, start(target, now)
     if primary is None:
         return Verdict.ABSENT
     if not since:
-        # Whoever gave the id has seen it in ECS: what rolls out now has come after it.
+        # Whoever gave the id has seen that deployment in ECS: the one that rolls out now is newer.
         later = bool(target.id) and primary.state == "IN_PROGRESS" and not primary.is_rollback
         return Verdict.SUPERSEDED if later else Verdict.ABSENT
-    # Without an id, what became PRIMARY after the rollback says that this one is over.
+    # Without an id, a deployment that became PRIMARY after the rollback shows that the rollback is over.
     if _rollback_event(now, since if target.id else max(since, primary.created - TOGETHER)):
         return Verdict.ROLLED_BACK
     if any(TROUBLE.search(event.message) for event in _naming(now, target.id)):
@@ -209,27 +209,27 @@ def _of_unseen(target: Target, now: Service) -> Verdict:
 
 
 def start(target: Target, now: Service, ours: Deployment | None = None) -> float:
-    """When the target began, by ECS's clock: what is older does not concern it. 0 where nothing tells."""
+    """When the target started, as Unix time by ECS's clock; 0 if not known. Older events do not concern it."""
     if ours and ours.created:
         return ours.created
     return target.since or min((event.created for event in _naming(now, target.id)), default=0.0)
 
 
 def _naming(now: Service, deployment_id: str) -> list[Event]:
-    """The events that name a deployment; none for an empty id."""
+    """The events that mention a deployment; none for an empty id."""
     whole = re.compile(rf"{re.escape(deployment_id)}(?![\w-])")
     return [event for event in now.events if deployment_id and whole.search(event.message)]
 
 
 def _rollback_event(now: Service, since: float) -> bool:
-    """Whether ECS has told of a rollback since then."""
+    """Whether there is a rollback event since a time."""
     return any(ROLLBACK.search(event.message) for event in now.events if event.created >= since)
 
 
 def explain(now: Service, since: float) -> str:
-    """Why, in ECS's own words: reasons and events since then, those that tell of trouble before others.
+    """The reason in ECS's own words: reasons and events since a time, only those about failures if there are any.
 
-    since: Unix time by ECS's clock; 0 where it is not known: then only what concerns the PRIMARY deployment counts.
+    since: Unix time by ECS's clock; 0 if not known: then since the PRIMARY deployment was created.
     """
     since = since or (now.primary.created if now.primary else 0.0)
     recent = [d for d in now.deployments if d.created >= since]

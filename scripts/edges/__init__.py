@@ -1,1 +1,1 @@
-"""The doors to the world outside: AWS, other programs, git, HTTP. Nothing else talks to it."""
+"""Access to everything outside this process: AWS, other programs, git, HTTP. No other module does that."""

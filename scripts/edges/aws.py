@@ -1,6 +1,6 @@
-"""The edge to AWS: clients, what may be retried, and AWS's errors in plain words.
+"""Access to AWS: clients, endpoints, credentials, and AWS's errors as DeployErrors.
 
-The only importer of boto3, and only inside functions: it costs 0.3 s that most commands can do without.
+The only importer of boto3, and only inside functions: the import takes 0.3 s, and many commands do not need it.
 """
 
 import functools
@@ -22,7 +22,7 @@ from scripts.frame.settings import Environment
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
-# Codes that say: who you are is not known, or not any more. Nothing was done.
+# Error codes for invalid or expired credentials. AWS did nothing.
 CREDENTIALS = {
     "ExpiredToken",
     "ExpiredTokenException",
@@ -43,18 +43,18 @@ WRONG_REGION = {
     "IllegalLocationConstraintException",
 }
 WHERE_FROM = "Check AWS_ENDPOINT_URL, and endpoint_url in your AWS configuration."
-# The services that commands ask, and how variables and configuration files spell them:
+# The services that commands use, and how variables and configuration files spell them:
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 SERVICES = {name: name for name in ("lambda", "ecs", "ecr", "s3", "rds", "cloudfront", "sts")}
 SERVICES["logs"] = "cloudwatch_logs"
-# Hosts that belong to AWS itself: those of its services, and their interface endpoints in a VPC. Other names below
-# amazonaws.com are given to customers: load balancers, machines, buckets.
+# Hosts of AWS's own services, and of their interface endpoints in a VPC. Other names below amazonaws.com belong to
+# customers: load balancers, machines, buckets.
 OWN = re.compile(
     r"https://((bucket\.)?vpce-[a-z0-9-]+\.)?(api\.)?(?P<service>[a-z0-9]+)(-fips)?(\.dualstack)?(\.[a-z]{2}(-[a-z]+)+-[0-9])?(\.vpce)?"
     r"\.(amazonaws\.com(\.cn)?|api\.aws)(:443)?/?"
 )
 TRUE = {"true"}
-# Loggers whose debug messages hold tokens, signatures and whole answers.
+# Loggers whose debug messages hold tokens, signatures and complete responses.
 TALKATIVE = ("botocore", "boto3", "urllib3", "s3transfer")
 
 
@@ -62,8 +62,8 @@ TALKATIVE = ("botocore", "boto3", "urllib3", "s3transfer")
 class Destination:
     """Where the requests of a command go.
 
-    account: of the settings, empty where they do not say it. endpoints: service -> URL, of those that are not asked at
-    AWS itself. elsewhere: a sentence for each thing that is not as the settings say; empty where all is.
+    account: in the settings, empty if it is not set. endpoints: service -> URL, for services with an endpoint that is
+    not AWS's own. elsewhere: a sentence for each difference from the settings.
     """
 
     region: str
@@ -81,26 +81,25 @@ def client(
 ) -> Any:
     """Make a boto3 client for a service of an environment.
 
-    once: never send a request twice, and keep the connection alive through a long silence. For calls
-    that start something: botocore would otherwise repeat a slow one up to four times.
-    read_timeout: seconds until an answer has to come.
+    once: never send a request twice. For calls that start something: botocore would otherwise repeat a slow one up to
+    four times. read_timeout: seconds to wait for data. Raises Refused if the client cannot be made.
     """
     if environment.dry_run and not has_credentials(environment):
         raise Refused("there are no AWS credentials here")
     from botocore.config import Config
 
     quiet()
-    # A dry run reads what it can; it does not wait for a network that is not there.
+    # A dry run reads what it can, but does not wait for a missing network.
     dry = environment.dry_run
     config = Config(
         connect_timeout=2 if dry else 5,
         read_timeout=read_timeout,
         tcp_keepalive=True,
         retries={"mode": "standard", "total_max_attempts": 1 if once or dry else 4},
-        # The endpoint is the one that was named, and no other.
+        # Only `endpoint_of` chooses the endpoint.
         ignore_configured_endpoint_urls=True,
         s3={"addressing_style": "path"} if environment.endpoint_url else None,
-        # No proxy leads back to this machine.
+        # The embedded AWS is on this machine: no proxy.
         proxies={} if environment.endpoint_url else None,
     )
     endpoint = endpoint_of(service, environment).url or None
@@ -108,7 +107,7 @@ def client(
         with errors(f"setting up {service}", environment):
             made = _session(environment).client(service, endpoint_url=endpoint, config=config)
     except ValueError as error:
-        raise Refused(f"AWS cannot be asked for {service} ({environment.name}): {error}. {WHERE_FROM}") from error
+        raise Refused(f"No client for {service} ({environment.name}) could be made: {error}. {WHERE_FROM}") from error
     try:
         http.checked(made.meta.endpoint_url, f"an endpoint of AWS for {service}")
     except Refused as error:
@@ -124,14 +123,14 @@ def quiet() -> None:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a service is asked. url: empty for AWS's own. origin: the variable or the setting that says so."""
+    """Where requests to a service go. url: empty for AWS's own endpoint. origin: what set it."""
 
     url: str = ""
     origin: str = ""
 
 
 def endpoint_of(service: str, environment: Environment) -> Endpoint:
-    """Where a service of an environment is asked: what botocore itself would find, without importing it if possible.
+    """The endpoint of a service: the one that botocore would choose, found without importing it if possible.
 
     Raises Refused for a configuration file that cannot be read.
     """
@@ -152,15 +151,15 @@ def endpoint_of(service: str, environment: Environment) -> Endpoint:
 
 
 def _files() -> tuple[Path, Path]:
-    """The configuration and the credentials file of AWS, whether they are there or not."""
+    """The paths of AWS's configuration file and credentials file, whether or not they exist."""
     configuration = os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"
     credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
-    # Unlike Path.home(), this does not fail where there is no home.
+    # Unlike Path.home(), this does not fail without a home directory.
     return Path(os.path.expanduser(configuration)), Path(os.path.expanduser(credentials))
 
 
 def _file_names(setting: str) -> bool:
-    """Whether a configuration file names a setting at all: most do not, and reading them properly costs 0.1 s."""
+    """Whether a configuration file contains a setting's name: most do not, and parsing them takes 0.1 s."""
     for path in _files():
         try:
             if setting in path.read_text(encoding="utf-8", errors="replace"):
@@ -171,9 +170,9 @@ def _file_names(setting: str) -> bool:
 
 
 def profile() -> Mapping[str, Any]:
-    """The AWS profile that is in use, its `services` section in place of that section's name; empty for no profile.
+    """The settings of the AWS profile in use, with its `services` section included; empty without a profile.
 
-    Raises Refused for a file that cannot be read, and for a section that is not there.
+    Raises Refused for a file that cannot be read, and for a `services` section that does not exist.
     """
     if not any(path.is_file() for path in _files()):
         return {}
@@ -186,18 +185,18 @@ def profile() -> Mapping[str, Any]:
         whole = load_config(str(configuration)) if configuration.is_file() else {"profiles": {}}
         secret = raw_config_parse(str(credentials)) if credentials.is_file() else {}
     except BotoCoreError as error:
-        raise Refused(f"The AWS configuration cannot be read: {error}.") from error
+        raise Refused(f"The AWS configuration cannot be read: {error}. Correct the file.") from error
     found = {**whole["profiles"].get(name, {}), **secret.get(name, {})}
     if "services" in found:
         section = found["services"]
         if section not in whole.get("services", {}):
-            raise Refused(f"The AWS configuration has no [services {section}], which the profile {name} names.")
+            raise Refused(f"The AWS configuration has no [services {section}], but the profile {name} uses it.")
         found["services"] = whole["services"][section]
     return found
 
 
 def destination(environment: Environment) -> Destination:
-    """Where the requests of a command would go, without asking anybody. Raises Refused as `endpoint_of` does."""
+    """Where the requests of a command would go, found without any request. Raises Refused as `endpoint_of` does."""
     found = {service: endpoint_of(service, environment) for service in SERVICES}
     foreign = {service: endpoint for service, endpoint in found.items() if not is_aws(service, endpoint.url)}
     account = environment.account.known()
@@ -207,7 +206,7 @@ def destination(environment: Environment) -> Destination:
 
 
 def is_aws(service: str, url: str) -> bool:
-    """Whether an endpoint is AWS's own, for this service. Empty: the one that botocore knows."""
+    """Whether a URL is AWS's own endpoint for this service. Empty: botocore's default, which is."""
     found = OWN.fullmatch(url)
     return not url or bool(found and found["service"] == service)
 
@@ -218,47 +217,47 @@ def _asked_elsewhere(foreign: Mapping[str, Endpoint]) -> Iterator[str]:
         services = [service for service in SERVICES if foreign.get(service) == endpoint]
         whom = "AWS" if len(services) == len(SERVICES) else ", ".join(services)
         where = text.one_line(endpoint.url, 200)
-        yield f"requests to {whom} go to {where} (from {endpoint.origin}), which is not an endpoint of AWS"
+        yield f"requests to {whom} go to {where} (from {endpoint.origin}), which is not an AWS endpoint"
 
 
 def _overridden(environment: Environment) -> Iterator[str]:
-    """A sentence for each part of the address that a variable has changed."""
+    """A sentence each if a variable changes the account or the region."""
     for setting in ("account", "region"):
         was, now, variable = settings.overridden(environment.name, setting)
         if was != now:
-            yield f"the {setting} is {now} (from {variable}), and not {was}, as the settings say"
+            yield f"the {setting} is {now} (from {variable}), but the settings say {was}"
 
 
 def with_caller(found: Destination, environment: Environment) -> Destination:
-    """The destination, after STS was asked whose credentials these are: another account is one thing more to agree to.
+    """The destination, with a sentence if the credentials belong to another account than the settings say.
 
-    Only AWS's own STS can know. One that does not answer forbids nothing: that is said, once.
+    STS is asked, but only AWS's own. If it cannot tell, that is printed and nothing is refused.
     """
     if not found.account or "sts" in found.endpoints:
         return found
     try:
         asked = client("sts", environment, once=True, read_timeout=5)
-        with errors("asking whose credentials these are", environment):
+        with errors("reading the account of the credentials", environment):
             account = str(asked.get_caller_identity().get("Account", ""))
     except DeployError as error:
-        console.say(f"The account of these credentials is not known: {error}")
+        console.say(f"The account of the credentials could not be read: {error}")
         return found
     if account in ("", found.account):
         return found
-    sentence = f"the credentials are those of the account {account}, and {environment.name} is {found.account}"
+    sentence = f"the credentials belong to account {account}, but {environment.name} is account {found.account}"
     return replace(found, elsewhere=(*found.elsewhere, text.one_line(sentence)))
 
 
 def _session(environment: Environment) -> Any:
-    """A boto3 session: one for all clients of a command, each of which would otherwise read botocore's data anew."""
-    # A session is made of these.
+    """A boto3 session. It is kept, because every new one reads botocore's data again."""
+    # A session depends on these.
     variables = frozenset((name, value) for name, value in os.environ.items() if name.startswith(("AWS_", "HOME")))
     return _session_of(environment.endpoint_url, environment.region, variables)
 
 
 @functools.lru_cache(maxsize=4)
 def _session_of(endpoint_url: str, region: str, _: frozenset[tuple[str, str]]) -> Any:
-    """A session. An embedded AWS gets fixed keys and no profile, so that nothing of anybody's ever reaches it."""
+    """A session. An embedded AWS gets fixed keys and no profile, so that it never receives real credentials."""
     import boto3
 
     if not endpoint_url:
@@ -273,10 +272,10 @@ def _session_of(endpoint_url: str, region: str, _: frozenset[tuple[str, str]]) -
 
 
 def has_credentials(environment: Environment) -> bool:
-    """Whether credentials are configured here, without asking anybody and without boto3.
+    """Whether credentials are configured, found without a request and without boto3.
 
-    Looks where the SDKs look first, and leaves out a machine's own role: a dry run must not wait for
-    a metadata service that is not there.
+    Checks the variables and files that the SDKs read first, but not an instance's role: a dry run must not wait for a
+    metadata service that does not exist.
     """
     if environment.endpoint_url:
         return True
@@ -293,12 +292,12 @@ def has_credentials(environment: Environment) -> bool:
 
 
 def credentials(environment: Environment) -> tuple[str, str, str]:
-    """Access key, secret and session token, from wherever the SDK finds them. Raises Refused for none."""
+    """Access key, secret key and session token, from wherever the SDK finds them. Raises Refused if there are none."""
     quiet()
     with errors("finding credentials", environment):
         found = _session(environment).get_credentials()
         if found is None:
-            raise Refused(f"No AWS credentials for {environment.name}: set AWS_PROFILE or log in, then run it again.")
+            raise Refused(f"No AWS credentials for {environment.name}: set AWS_PROFILE or log in, then run this again.")
         frozen = found.get_frozen_credentials()
         for secret in (frozen.secret_key, frozen.token):
             text.hide(secret or "")
@@ -307,10 +306,10 @@ def credentials(environment: Environment) -> tuple[str, str, str]:
 
 @contextmanager
 def errors(doing: str, environment: Environment, *, starts_something: bool = False) -> Iterator[None]:
-    """Translate what boto3 raises inside into a DeployError, and what is raised where an answer lacks something.
+    """Translate an error of boto3, or of reading an incomplete response, into a DeployError.
 
-    doing: what was tried, to begin the sentence with, such as "invoking dev-ecs-manager-docker".
-    starts_something: a lost or late answer leaves the outcome unknown (exit code 3).
+    doing: what was tried, for the message, such as "invoking dev-ecs-manager-docker".
+    starts_something: a lost or late response leaves the outcome unknown (exit code 3).
     """
     try:
         yield
@@ -324,7 +323,7 @@ def errors(doing: str, environment: Environment, *, starts_something: bool = Fal
 def translate(
     error: Exception, doing: str, environment: Environment, starts_something: bool = False
 ) -> DeployError | None:
-    """The DeployError for an error of boto3 or an answer that is not as it should be, or None for anything else."""
+    """The DeployError for an error of boto3 or an unexpected response; None for any other error."""
     if "botocore" not in sys.modules:
         return None
     from botocore import exceptions as botocore
@@ -334,7 +333,7 @@ def translate(
     if isinstance(error, botocore.ClientError):
         return _refusal(error, where, starts_something)
     if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
-        return Refused(f"No AWS credentials for {where}: set AWS_PROFILE or log in, then run it again.")
+        return Refused(f"No AWS credentials for {where}: set AWS_PROFILE or log in, then run this again.")
     if isinstance(
         error,
         (
@@ -346,23 +345,23 @@ def translate(
             botocore.ParamValidationError,
         ),
     ):
-        return Refused(f"AWS cannot be asked for {where}: {error}")
+        return Refused(f"The request for {where} could not be sent: {error}")
     if isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError)):
         return DeployError(f"AWS cannot be reached for {where}: {error}")
     if isinstance(error, botocore.HTTPClientError):
-        lost = f"The answer of AWS was lost in {where}: {error}"
+        lost = f"AWS's response was lost while {where}: {error}"
         return OutcomeUnknown(lost) if starts_something else DeployError(lost)
     if isinstance(error, botocore.BotoCoreError):
-        return DeployError(f"AWS failed in {where}: {error}")
+        return DeployError(f"AWS failed while {where}: {error}")
     if isinstance(error, (ResponseParserError, LookupError, TypeError, AttributeError)):
         kind = OutcomeUnknown if starts_something else DeployError
-        return kind(f"AWS did not answer as it should in {where}: {_lack(error)}")
+        return kind(f"AWS returned an unexpected response while {where}: {_lack(error)}")
     return None
 
 
 def _lack(error: Exception) -> str:
-    """What is wrong with an answer, by the error that it led to."""
-    return f"{error.args[0]} is not in it." if isinstance(error, KeyError) else str(error).splitlines()[0]
+    """What is wrong with a response, from the error that reading it raised."""
+    return f"{error.args[0]} is missing." if isinstance(error, KeyError) else str(error).splitlines()[0]
 
 
 def code_of(error: "ClientError") -> str:
@@ -375,13 +374,11 @@ def _refusal(error: "ClientError", where: str, starts_something: bool) -> Deploy
     message = error.response.get("Error", {}).get("Message", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in CREDENTIALS:
-        # Behind the first line AWS shows what should have been signed, the session's token included.
+        # After the first line AWS quotes what should have been signed, including the session token.
         message = message.partition("\n")[0]
-        return Refused(
-            f"AWS does not accept the credentials for {where}: {code}: {message} Log in again and run it again."
-        )
+        return Refused(f"AWS rejected the credentials for {where}: {code}: {message} Log in again and run this again.")
     if code in WRONG_REGION or status == 301:
         return Refused(f"Wrong region for {where}: {code}: {message} Check AWS_REGION and the settings.")
     if starts_something and status >= 500:
-        return OutcomeUnknown(f"AWS failed in {where}: {code}: {message}")
+        return OutcomeUnknown(f"AWS failed while {where}: {code}: {message}")
     return DeployError(f"AWS refused {where}: {code}: {message}")

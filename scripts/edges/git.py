@@ -1,7 +1,7 @@
-"""The git repository of the application, as far as commands read it.
+"""Reads and changes the git repository of the application.
 
-git is asked so that nobody's configuration, language or environment alters what is read: plumbing commands where there
-are some, names ended by NUL, and settings that would change an answer set here.
+git runs so that a user's configuration, language and environment do not change its output: plumbing commands where
+possible, names that end with NUL, and fixed values for the settings that matter.
 """
 
 import re
@@ -13,7 +13,7 @@ from scripts.frame.errors import DeployError
 
 # git@github.com:owner/name.git · https://github.com/owner/name · ssh://git@host/owner/name.git
 REMOTE = re.compile(r"(?:[\w.-]+@[\w.-]+:|\w+://[^/]+/)(?P<name>[\w.-]+/[\w.-]+?)(?:\.git)?/?")
-# What a user's configuration may say otherwise, and an answer depends on.
+# Settings that git's output depends on and that a user's configuration may change.
 SETTINGS = {
     "core.quotePath": "false",
     "core.fsmonitor": "false",
@@ -21,17 +21,17 @@ SETTINGS = {
     "log.showSignature": "false",
     "i18n.logOutputEncoding": "UTF-8",
     "i18n.commitEncoding": "UTF-8",
-    # A revert names the whole hash of what it reverts: that is how another one finds it.
+    # A revert's message holds the full hash of the reverted commit: `revert` looks for it.
     "revert.reference": "false",
     "submodule.recurse": "false",
 }
 ENVIRONMENT: dict[str, str | None] = {
-    # git's words are read by this program, so they must be in English; and nobody is there to type a password.
+    # This program reads git's messages, so they must be in English; and nobody can type a password.
     "LC_ALL": "C",
     "GIT_TERMINAL_PROMPT": "0",
-    # Pointers to large files are reverted as what they are.
+    # Git LFS pointers are reverted as pointers, without their content.
     "GIT_LFS_SKIP_SMUDGE": "1",
-    # A hook of git that runs this program would have it work on the hook's own repository.
+    # Set inside a git hook: they would make git work on the hook's repository.
     **dict.fromkeys(("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_EXTERNAL_DIFF")),
 }
 NOTHING = "0" * 40
@@ -49,18 +49,18 @@ class Commit:
 
     @property
     def pull_request(self) -> str:
-        """The number of the pull request that the subject names, empty if it names none."""
+        """The number of the pull request in the subject, empty if there is none."""
         found = PULL_REQUEST.search(self.subject)
         return (found[1] or found[2]) if found else ""
 
 
 def run(folder: Path, *words: str) -> str:
-    """What git prints. Raises DeployError with git's own words."""
+    """Run git and return its output. Raises DeployError with git's own message."""
     given = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
     try:
         return shell.capture(["git", *given, *words], cwd=folder, env=ENVIRONMENT)
     except DeployError as error:
-        # The settings say nothing to a reader of the message.
+        # The fixed settings would only clutter the message.
         raise error.with_message(str(error).replace(f"{shell.words(given)} ", "")) from error
 
 
@@ -74,9 +74,9 @@ def succeeds(folder: Path, *words: str) -> bool:
 
 
 def commit(folder: Path, name: str) -> Commit | None:
-    """A commit by its name, or None if there is none."""
+    """A commit by its name, None if it does not exist."""
     try:
-        # One commit and not a range or a path, which `show` takes too.
+        # A single commit: `show` would also accept a range or a path.
         sha = run(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
         told = run(folder, "show", "--no-patch", "--format=%s%x00%ct%x00%P", sha)
     except DeployError:
@@ -86,7 +86,7 @@ def commit(folder: Path, name: str) -> Commit | None:
 
 
 def is_whole(folder: Path, commit: Commit) -> bool:
-    """Whether the parents that a commit names are here: in a shallow clone git takes the oldest one for the first."""
+    """Whether a commit's parents are in this clone: a shallow clone hides those of its oldest commits."""
     named = [
         line.split()[1] for line in run(folder, "cat-file", "commit", commit.sha).splitlines() if line[:7] == "parent "
     ]
@@ -94,9 +94,9 @@ def is_whole(folder: Path, commit: Commit) -> bool:
 
 
 def changes(folder: Path, old: str, new: str) -> dict[str, tuple[str, str]]:
-    """What differs between two commits: each path with its entry before and after, as mode and hash.
+    """What differs between two commits: path -> entry before and after, each as "mode hash".
 
-    An entry that is not there has the hash NOTHING. Renames are two entries.
+    A missing entry has the hash NOTHING. A rename is two entries.
     """
     told = run(folder, "diff-tree", "-r", "-z", "--raw", "--full-index", "--no-renames", "--no-ext-diff", old, new)
     found: dict[str, tuple[str, str]] = {}
@@ -109,6 +109,6 @@ def changes(folder: Path, old: str, new: str) -> dict[str, tuple[str, str]]:
 
 
 def name_of_remote(url: str) -> str:
-    """owner/name of a remote's URL, empty for a URL that does not end with both."""
+    """owner/name from a remote's URL, empty if the URL does not end with both."""
     found = REMOTE.fullmatch(url)
     return found["name"] if found else ""

@@ -1,7 +1,7 @@
-"""The one door to HTTP servers other than AWS: the healthcheck, the site, GitHub, Slack, a registry.
+"""HTTP requests to servers other than AWS: the healthcheck, the site, GitHub, Slack, a registry.
 
-Built on the standard library, which honours the standard proxy variables. An answer has one deadline and a bound on
-its size; a redirect is followed to the same host alone; whatever goes wrong on the way is `Unreachable`.
+Built on the standard library, which honours the standard proxy variables. A response has one deadline and a maximum
+size; a redirect is followed only to the same host; every connection error is `Unreachable`.
 """
 
 import http.client
@@ -25,15 +25,15 @@ MOST = 64 << 10
 LONGEST = 2048
 REDIRECTS = 5
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-# Letters, digits and what RFC 3986 allows besides; anything else has to come percent-encoded.
+# The characters that RFC 3986 allows; all others have to be percent-encoded.
 URL = re.compile(r"https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?")
 
 
 class Unreachable(DeployError):
-    """No answer came: not connected, cut off, or later than the deadline. Its text says why, without the URL.
+    """No complete response: not connected, cut off, or too late. The message says why, without the URL.
 
-    sent: whether a connection was made, so that the server may have done what was asked for.
+    sent: whether a connection was made, so that the server may have processed the request.
     """
 
     def __init__(self, message: str, *, sent: bool = True) -> None:
@@ -43,7 +43,7 @@ class Unreachable(DeployError):
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer of any status. headers: names in lower case. body: up to the bound that was asked for."""
+    """An HTTP response of any status. headers: names in lower case. body: at most as many bytes as were requested."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,11 +51,11 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Whether the server did what it was asked for."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """The body as JSON. Raises ValueError for what is none, and for nesting too deep to be read."""
+        """The body as JSON. Raises ValueError for invalid JSON and for nesting that is too deep."""
         try:
             return json.loads(self.body)
         except RecursionError as error:
@@ -63,7 +63,7 @@ class Answer:
 
 
 def checked(url: str, what: str) -> str:
-    """A URL that can be asked. what: what it should be, such as "the URL of a healthcheck". Raises Refused."""
+    """The URL, if it is valid. what: for the message, such as "the URL of a healthcheck". Raises Refused."""
     try:
         why = _flaw(url)
     except ValueError as error:
@@ -74,17 +74,17 @@ def checked(url: str, what: str) -> str:
 
 
 def _flaw(url: str) -> str:
-    """What is wrong with a URL, empty for nothing. Raises ValueError, whose text says it too."""
+    """What is wrong with a URL, empty if it is valid. May raise ValueError instead, with the reason as its message."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if not URL.fullmatch(url) or not host:
-        return "it begins with http:// or https:// and a host"
+        return "it must begin with http:// or https:// and a host"
     if "@" in parts.netloc:
-        return "a user name or password does not belong in it"
+        return "it must not contain a user name or password"
     if not AUTHORITY.fullmatch(parts.netloc):
-        return "its host is a name or an address, and after it comes at most a port"
+        return "its host must be a name or an address, followed by nothing but a port"
     if parts.port == 0 or len(url) > LONGEST:
-        return f"its port is 1 to 65535, and it has at most {LONGEST} characters"
+        return f"its port must be 1 to 65535, and its length at most {LONGEST} characters"
     if ":" in host:
         ipaddress.IPv6Address(host)
     else:
@@ -93,7 +93,7 @@ def _flaw(url: str) -> str:
 
 
 def keeps_secrets(url: str) -> bool:
-    """Whether a secret may be sent to a URL: what is sent is encrypted, or stays on this machine."""
+    """Whether a secret may be sent to a URL: the connection is encrypted, or stays on this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or parts.hostname in LOOPBACK
 
@@ -107,9 +107,9 @@ def request(
     body: bytes | None = None,
     most: int = MOST,
 ) -> Answer:
-    """Ask a server once. timeout: seconds until the whole answer has to be there. most: bytes of it that are read.
+    """Send a request once. timeout: seconds for the complete response. most: bytes of the body that are read.
 
-    Raises Unreachable; an answer with an error status is an answer.
+    Raises Unreachable. A response with an error status is returned like any other.
     """
     for _ in range(REDIRECTS + 1):
         answer = _once(method, url, timeout, headers or {}, body, most)
@@ -121,7 +121,7 @@ def request(
 
 
 def _redirect(url: str, answer: Answer) -> str:
-    """Where a redirect leads, if that is the same host and no less protected; else empty."""
+    """The target of a redirect if it is on the same host and not a downgrade to http; else empty."""
     if answer.status not in (301, 302, 303, 307, 308):
         return ""
     try:
@@ -135,7 +135,7 @@ def _redirect(url: str, answer: Answer) -> str:
 
 
 class _Deadline:
-    """Ends a connection when its time is over, however slowly it still delivers."""
+    """Closes a connection at a deadline, even if data still arrives slowly."""
 
     def __init__(self, seconds: float) -> None:
         self.over = False
@@ -154,7 +154,7 @@ class _Deadline:
             self._connection.close()
 
     def connect(self, *address: Any, **options: Any) -> socket.socket:
-        """Connect as http.client does, and keep a second handle: it also ends a handshake of TLS or of a proxy."""
+        """Connect as http.client does, and keep a second handle, which can also end a TLS or proxy handshake."""
         made = socket.create_connection(*address, **options)
         self._connection = made.dup()
         if self.over:
@@ -169,16 +169,16 @@ class _Deadline:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Hands a redirect over as an answer."""
+    """Returns a redirect as a response instead of following it."""
 
     def _leave(self, *_: Any) -> None:
-        """Leave it to the handler of errors."""
+        """Do not follow: the default handler raises HTTPError, which `_once` returns as the response."""
 
     http_error_301 = http_error_302 = http_error_303 = http_error_307 = http_error_308 = _leave  # type: ignore[assignment]
 
 
 def _opener(deadline: _Deadline, url: str) -> urllib.request.OpenerDirector:
-    """An opener whose connections the deadline can end. No proxy leads back to this machine."""
+    """An opener whose connections the deadline can close. Without a proxy for this machine."""
 
     def ended(kind: type[http.client.HTTPConnection]) -> Any:
         def connection(*address: Any, **options: Any) -> http.client.HTTPConnection:
@@ -233,7 +233,7 @@ def _why(error: Exception | None, late: bool, timeout: float) -> str:
     """A reason without the URL, which may hold a secret."""
     reason = getattr(error, "reason", None) or error
     if late or isinstance(reason, TimeoutError):
-        return f"no whole answer after {timeout:g} s"
+        return f"no complete response within {timeout:g} s"
     if isinstance(reason, OSError):
         return reason.strerror or str(reason) or type(reason).__name__
     return type(error).__name__

@@ -1,8 +1,8 @@
-"""The edge to S3: one bucket, with the few requests that a release needs.
+"""Access to S3: one bucket, with the few requests that a release needs.
 
-A boto3 client takes longer to start than a small release takes, so single requests are signed and sent with botocore's
-own parts, and many uploads go through obstore, whose LIST and DELETE alter odd keys and are not used. Both get the
-same proxy, certificates and time-outs.
+Starting a boto3 client takes longer than a small release, so single requests are signed and sent with parts of
+botocore. Many uploads go through obstore; its LIST and DELETE are not used, because they alter unusual keys. Both get
+the same proxy, certificates and timeouts.
 """
 
 import base64
@@ -27,16 +27,16 @@ from scripts.frame.errors import FAILED, REFUSED, DeployError, Refused
 from scripts.frame.settings import Environment
 from scripts.frame.threads import workers
 
-# With the pauses between them, enough to outlive a server that is away for five seconds. In seconds.
+# Enough tries, with the pauses between them (seconds), to survive an outage of five seconds.
 TRIES = 6
 FIRST_PAUSE, LONGEST_PAUSE = 1.1, 5.0
 CONNECT_TIMEOUT, TIMEOUT = 5.0, 20.0
-# Bytes of an answer that are read, unless the caller expects more: a page of LIST with the longest keys has 4 MB.
+# Bytes of a response that are read by default: a page of LIST with the longest keys has 4 MB.
 MOST = 16 << 20
 # Uploads at the same time. Each holds its body in memory: 25 MB of small files, 64 MB of large ones.
 SMALL, SMALL_IN_FLIGHT = 256 << 10, 100
 LARGE_IN_FLIGHT = 4
-# Larger files are sent in parts, and never held whole.
+# Larger files are sent in parts and never completely in memory.
 SINGLE_PUT = 16 << 20
 PART = 8 << 20
 LIST_PAGE = DELETE_BATCH = 1000
@@ -67,7 +67,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Upload:
-    """One object to be put. path: of the file, whose size in bytes and sha256 are known."""
+    """One object to upload. path: of the file. size: bytes."""
 
     key: str
     path: str
@@ -77,7 +77,7 @@ class Upload:
 
 
 class S3Error(DeployError):
-    """An error that S3 answered with. s3_code: S3's own name for it, such as AccessDenied."""
+    """An error response of S3. s3_code: S3's own name for it, such as AccessDenied."""
 
     def __init__(self, message: str, status: int, s3_code: str, exit_code: int = FAILED) -> None:
         self.exit_code = exit_code
@@ -87,17 +87,17 @@ class S3Error(DeployError):
 
 
 class Unanswered(DeployError):
-    """S3 did not answer, or not as S3 does: it may have done what it was asked for."""
+    """No valid response from S3: it may have processed the request."""
 
 
 def is_doubtful(error: DeployError) -> bool:
-    """Whether S3 may have done what failed with an error."""
+    """Whether S3 may have processed the request that failed with an error."""
     return isinstance(error, Unanswered) or (isinstance(error, S3Error) and error.status >= 500)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of S3. headers: names in lower case."""
+    """A response of S3. headers: names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -115,7 +115,7 @@ class Network:
 
 
 class Bucket:
-    """One bucket. Requests are retried where that is right: bounded, with backoff and jitter."""
+    """One bucket. Requests that fail temporarily are retried a limited number of times, with backoff and jitter."""
 
     def __init__(
         self, name: str, region: str, endpoint: str, keys: Keys, where: str, *, use_proxy: bool = True
@@ -139,19 +139,19 @@ class Bucket:
             query = {"list-type": "2", "encoding-type": "url", **({"continuation-token": token} if token else {})}
             root = self._xml(self._send("GET", "", query=query, doing="listing"), "listing", "ListBucketResult")
             for item in root.iter("Contents"):
-                # As in a form; but a server may leave a + as it is.
+                # Encoded as in a form, but some servers do not encode a +.
                 key = unquote_plus(item.findtext("Key", ""))
                 found[key] = Remote(item.findtext("ETag", "").strip('"'), int(item.findtext("Size", "0")))
             if root.findtext("IsTruncated") == "false":
                 return found
             token = root.findtext("NextContinuationToken", "")
             if not token:
-                raise DeployError(f"The listing of {self.name} is cut off: S3 did not say where it goes on.")
+                raise DeployError(f"The listing of {self.name} is incomplete: S3 sent no continuation token.")
 
     def get(self, key: str, most: int, *, tries: int | None = None) -> tuple[bytes, str] | None:
         """An object's body and ETag, or None if there is no such key. Raises Refused for more than `most` bytes.
 
-        tries: how often, where that is not as for every request.
+        tries: how often to try, if not TRIES.
         """
         answer = self._get(key, {}, most, tries)
         return (answer.body, _etag(answer)) if answer else None
@@ -180,13 +180,13 @@ class Bucket:
         doing = f"writing {key}"
         etag = _etag(self._send("PUT", key, headers=headers, body=body, doing=doing))
         if not etag:
-            raise Unanswered(f"S3 did not answer as S3 does to {doing} {self.name} ({self._where}): without an ETag.")
+            raise Unanswered(f"S3's response to {doing} {self.name} ({self._where}) has no ETag.")
         return etag
 
     def delete(self, keys: Sequence[str], etags: Mapping[str, str]) -> dict[str, str]:
         """Delete objects, 1,000 in a request. Returns the keys that could not be deleted, with the reason.
 
-        etags: of those keys that are deleted only if they still have it.
+        etags: key -> ETag, for keys to be deleted only if the object still has it.
         """
         failed: dict[str, str] = {}
         for start in range(0, len(keys), DELETE_BATCH):
@@ -207,9 +207,9 @@ class Bucket:
         return failed
 
     def put_all(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
-        """Put many objects at the same time; `done` gets each with its ETag. Ends at the first that fails.
+        """Upload many objects concurrently; `done` is called with each and its ETag. Ends at the first failure.
 
-        A single one is put by the calling thread, so that a stop cannot leave it to another one.
+        A single object is uploaded by the calling thread, so that no other thread goes on with it after a stop.
         """
         if len(uploads) == 1 and uploads[0].size <= SINGLE_PUT:
             done(uploads[0], self._put_one(uploads[0]))
@@ -260,7 +260,7 @@ class Bucket:
                     chunk_size=PART,
                     max_concurrency=LARGE_IN_FLIGHT,
                 )
-                # An answer without an ETag is an error there.
+                # obstore raises for a response without an ETag.
                 done(upload, str((await put)["e_tag"]).strip('"'))
 
         small = iter([upload for upload in uploads if upload.size <= SMALL])
@@ -274,8 +274,8 @@ class Bucket:
 
     @cached_property
     def _stores(self) -> tuple[Any, Any]:
-        """For small and for large files; kept, as their connections are."""
-        # A large file may take as long as a slow line needs; a small one that takes as long is stuck.
+        """The stores for small and for large files, kept because of their connections."""
+        # Large files need a long timeout on a slow line; a small file that takes as long is stuck.
         return self._store(TIMEOUT), self._store(15 * TIMEOUT)
 
     def _store(self, timeout: float) -> Any:
@@ -286,7 +286,7 @@ class Bucket:
         first, longest = timedelta(seconds=FIRST_PAUSE), timedelta(seconds=LONGEST_PAUSE)
         backoff: Any = {"init_backoff": first, "max_backoff": longest, "base": 2}
         keys = self._keys
-        # As arguments, keys would be mixed with those of the environment: somebody's own token with these.
+        # As plain arguments, the keys would be combined with a session token from the environment.
         credentials: Any = lambda: {  # noqa: E731
             "access_key_id": keys.access_key,
             "secret_access_key": keys.secret_key,
@@ -315,10 +315,10 @@ class Bucket:
                 },
             )
         except Exception as error:
-            raise DeployError(f"Uploads to {self.name} cannot begin: {str(error).splitlines()[0]}") from error
+            raise DeployError(f"Uploads to {self.name} cannot start: {str(error).splitlines()[0]}") from error
 
     def _client_options(self) -> dict[str, str | bytes]:
-        """Proxy and certificates for obstore, which would else read the variables in its own way."""
+        """Proxy and certificates for obstore, which would otherwise read the variables in its own way."""
         network = self._network
         proxy = {"proxy_url": network.proxy}
         if not network.proxy:
@@ -341,7 +341,7 @@ class Bucket:
         most: int = MOST,
         tries: int | None = None,
     ) -> Answer:
-        """Send a request until it is answered, and return the answer. Raises DeployError."""
+        """Send a request, with retries, and return the response. Raises DeployError."""
         from botocore.exceptions import BotoCoreError
         from urllib3.exceptions import HTTPError
 
@@ -380,17 +380,17 @@ class Bucket:
         self._signer.add_auth(request)
         self._count(1)
         answer = self._session.send(request.prepare())
-        # What is expected is the object; an error may be longer than that.
+        # `most` is for the object; an error document can be longer.
         most = most if answer.status_code < 300 else MOST
         received = answer.raw.read(most + 1)
         found = {name.lower(): value for name, value in answer.headers.items()}
         length = found.get("content-length", "")
         if len(received) > most:
             answer.raw.close()
-            raise Refused(f"S3's answer to {doing} {self.name} is larger than {most:,} bytes.")
+            raise Refused(f"S3's response to {doing} {self.name} is larger than {most:,} bytes.")
         if length.isdigit() and len(received) < int(length) and answer.status_code != 304:
             answer.raw.close()
-            raise OSError("the answer was cut off")
+            raise OSError("the response was cut off")
         return Answer(answer.status_code, found, received)
 
     def _count(self, requests: int) -> None:
@@ -415,28 +415,28 @@ class Bucket:
             proxies={urlsplit(self._endpoint).scheme: network.proxy} if network.proxy else {},
             timeout=(CONNECT_TIMEOUT, TIMEOUT),
             max_pool_connections=OBSTORE_FROM + 1,
-            # urllib3's own, which botocore leaves out: with TCP_NODELAY no body waits 40 ms for an acknowledgement.
+            # urllib3's defaults, which botocore drops: without TCP_NODELAY a body waits 40 ms for an acknowledgement.
             socket_options=HTTPConnection.default_socket_options,
         )
 
     @cached_property
     def _network(self) -> Network:
-        # Reading certificates takes 0.06 s; without TLS nobody asks for them.
+        # Reading certificates takes 0.06 s, and without TLS they are not needed.
         certificates = _certificates() if self._endpoint.startswith("https:") else None
         return Network(_proxy(self._endpoint) if self._use_proxy else "", certificates)
 
     # Errors
 
     def _xml(self, answer: Answer, doing: str, wanted: str) -> ElementTree.Element:
-        """The answer's XML without namespaces. Raises DeployError for any other than the wanted document."""
+        """The response's XML without namespaces. Raises DeployError if it is not the wanted document."""
         try:
             root = ElementTree.fromstring(answer.body)  # noqa: S314 - of the bucket that we write to
         except ElementTree.ParseError as error:
-            raise DeployError(f"S3's answer to {doing} {self.name} is malformed: {error}.") from error
+            raise DeployError(f"S3's response to {doing} {self.name} is malformed: {error}.") from error
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
         if root.tag != wanted:
-            raise DeployError(f"S3's answer to {doing} {self.name} is malformed: {root.tag} instead of {wanted}.")
+            raise DeployError(f"S3's response to {doing} {self.name} is malformed: {root.tag} instead of {wanted}.")
         return root
 
     def _error(self, answer: Answer, doing: str) -> S3Error:
@@ -450,18 +450,18 @@ class Bucket:
         return self._explained(answer.status, code, message, doing)
 
     def _explained(self, status: int, code: str, message: str, doing: str) -> S3Error:
-        """An error of S3 in a sentence, with the exit code that it deserves."""
+        """An error of S3 as a sentence, with its exit code."""
         where = f"{doing} the bucket {self.name} ({self._where}, {self.region})"
         text = f"S3 refused {where}: {code or status}{': ' + message if message else ''}"
         if code in CREDENTIALS:
-            text = f"S3 does not accept the credentials for {where}: {code}. Log in again and run it again."
+            text = f"S3 rejected the credentials for {where}: {code}. Log in again and run this again."
         if code in REGION or status in (301, 307):
             text = f"Wrong region for {where}: {code}. Check AWS_REGION and the settings."
         refused = code in CREDENTIALS or code in REGION or status in (301, 307)
         return S3Error(text, status, code, REFUSED if refused else FAILED)
 
     def _translated(self, error: BaseException) -> DeployError:
-        """An error of obstore, whose text holds S3's XML, or the certificate's fault far below the first line."""
+        """Translate an error of obstore. Its text holds S3's XML, or names the certificate far below the first line."""
         text, doing = str(error), "writing to"
         code = text.partition("<Code>")[2].partition("</Code>")[0]
         if code:
@@ -471,17 +471,17 @@ class Bucket:
         return self._unreachable(doing, text.splitlines()[0][:300], TRIES)
 
     def _unreachable(self, doing: str, problem: str, tries: int) -> DeployError:
-        return Unanswered(f"S3 cannot be reached for {doing} {self.name} ({self._where}), {tries} tries: {problem}")
+        return Unanswered(f"S3 cannot be reached for {doing} {self.name} ({self._where}) in {tries} tries: {problem}")
 
     def _untrusted(self, doing: str) -> DeployError:
         return DeployError(
             f"The certificate of {urlsplit(self._endpoint).netloc} is not trusted, for {doing} {self.name}"
-            f" ({self._where}): set AWS_CA_BUNDLE to the file with the certificate of its CA."
+            f" ({self._where}): set AWS_CA_BUNDLE to a file with the certificate of its CA."
         )
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong with a connection, as urllib3 says it: botocore's own sentence leaves the cause out."""
+    """Why a connection failed, in urllib3's words: botocore's own message leaves out the cause."""
     inner = getattr(error, "kwargs", {}).get("error") or error
     return OBJECT.sub("", str(inner)) or type(inner).__name__
 
@@ -498,14 +498,14 @@ def _proxy(endpoint: str) -> str:
     except ValueError:
         malformed = True
     if malformed:
-        # It may hold a password: it is not shown.
+        # Not shown, because it may hold a password.
         scheme = urlsplit(endpoint).scheme.upper()
-        raise Refused(f"{scheme}_PROXY is not the URL of a proxy: it begins with http:// and a host.")
+        raise Refused(f"{scheme}_PROXY is not the URL of a proxy: it must begin with http:// and a host.")
     return proxy
 
 
 def _certificates() -> str:
-    """The PEM file of the CAs that are trusted, found where botocore finds it. Raises Refused for one that is none."""
+    """The PEM file of the trusted CAs, found like botocore does. Raises Refused for a file without certificates."""
     import ssl
 
     from botocore.httpsession import get_cert_path
@@ -529,7 +529,7 @@ def _etag(answer: Answer) -> str:
 
 
 def _body(upload: Upload) -> bytes | Path:
-    """What is sent: the file's bytes, or its path if it goes in parts. Raises what `_content` does."""
+    """The body of an upload: the file's bytes, or its path if it is sent in parts. Raises as `_content` does."""
     if upload.size <= SINGLE_PUT:
         return _content(upload)
     with _reading(upload) as file:
@@ -538,7 +538,7 @@ def _body(upload: Upload) -> bytes | Path:
 
 
 def _content(upload: Upload) -> bytes:
-    """The file's bytes. Raises DeployError for a file that is no longer the one that was hashed."""
+    """The file's bytes. Raises DeployError if the file has changed since it was hashed."""
     with _reading(upload) as file:
         body: bytes = file.readall()
     _check(upload, hashlib.sha256(body).hexdigest())
@@ -551,28 +551,28 @@ def _reading(upload: Upload) -> Iterator[Any]:
         with open(upload.path, "rb", buffering=0) as file:
             yield file
     except OSError as error:
-        raise DeployError(f"{upload.path} cannot be read any more: {error.strerror}.") from error
+        raise DeployError(f"{upload.path} can no longer be read: {error.strerror}.") from error
 
 
 def _check(upload: Upload, sha256: str) -> None:
     if sha256 != upload.sha256:
-        raise DeployError(f"{upload.path} was changed while it was released: build again, and release that.")
+        raise DeployError(f"{upload.path} changed during the release: build again, and release the new build.")
 
 
 def requests_of(size: int) -> int:
-    """How many requests it takes to put a file of a size in bytes."""
+    """How many requests an upload of `size` bytes takes."""
     return 1 if size <= SINGLE_PUT else 2 + -(-size // PART)
 
 
 def open_bucket(environment: Environment, name: str) -> Bucket:
-    """The bucket of an environment, with the credentials that are set here.
+    """A bucket of an environment, with the credentials of this machine.
 
-    The endpoint is that of `aws.endpoint_of`, the keys are those of the variables, else whatever botocore finds
-    (profiles, single sign-on, web identity). Raises Refused where there are none.
+    The endpoint comes from `aws.endpoint_of`, the keys from the environment variables or else from wherever botocore
+    finds them (profiles, single sign-on, web identity). Raises Refused if there are none.
     """
     aws.quiet()
     if environment.endpoint_url:
-        # An embedded AWS is on this machine: no proxy leads there.
+        # An embedded AWS is on this machine: no proxy.
         keys = Keys("local", "local")
         return Bucket(name, environment.region, environment.endpoint_url, keys, environment.name, use_proxy=False)
     endpoint = aws.endpoint_of("s3", environment)

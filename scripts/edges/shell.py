@@ -1,8 +1,8 @@
-"""The one door to other programs, and the only importer of sh.
+"""Runs other programs; the only importer of sh.
 
-Arguments are a list of strings, never a shell line; secrets go in by `stdin` or `env`, never as
-arguments. A program that is missing, fails or is too slow is a DeployError with its own words. Each gets a process
-group of its own, which ends with it or with us, whatever it has started itself.
+Arguments are a list of strings, never a shell line; secrets are passed by `stdin` or `env`, never as arguments. A
+program that is missing, fails or is too slow raises a DeployError with its output. Each program gets a process group of
+its own, so that everything it starts ends with it or with this process.
 """
 
 import os
@@ -20,7 +20,7 @@ from scripts.frame.errors import DeployError, Refused
 if TYPE_CHECKING:
     import sh
 
-# Seconds that a program gets to end by itself.
+# Seconds between SIGTERM and SIGKILL.
 GRACE = 0.5
 
 
@@ -53,16 +53,13 @@ def stream(
     stdin: str | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Run a program whose output, stdout and stderr both, passes to our stderr as it comes.
-
-    Raises as `capture` does.
-    """
+    """Run a program and copy its stdout and stderr to our stderr as they come. Raises as `capture` does."""
     redirect = {"_out": console.relay, "_err": console.relay}
     _run(arguments, cwd, env, stdin, timeout, redirect)
 
 
 def words(arguments: Sequence[str]) -> str:
-    """Show a command as a person could paste it."""
+    """A command as a shell line, for messages."""
     return shlex.join(arguments)
 
 
@@ -83,9 +80,9 @@ def _run(
         "_tty_out": False,
         "_cwd": str(cwd) if cwd else None,
         "_env": {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None},
-        # A session of its own: what it starts can be ended with it, and a Ctrl-C reaches us alone.
+        # A session of its own: its children can be ended with it, and Ctrl-C reaches only this process.
         "_new_session": True,
-        # File names and commit messages may be in any encoding.
+        # File names and commit messages can be in any encoding.
         "_decode_errors": "replace",
         **redirect,
     }
@@ -101,9 +98,9 @@ def _run(
 
     try:
         with stop.owned(start, _end) as running:
-            # Not sh's own time-outs: the one kills at once, the other does not wait for all that was printed.
+            # Not sh's own timeouts: one kills at once, the other does not wait for all output.
             if timeout is not None and not _ends(running, timeout):
-                raise DeployError(f"`{words(arguments)}` took longer than {timeout} s.")
+                raise DeployError(f"`{words(arguments)}` took longer than {timeout:g} s and was ended.")
             return running.wait()
     except sh.ErrorReturnCode as error:
         said = (error.stderr or error.stdout or b"").decode(errors="replace").strip()
@@ -115,7 +112,7 @@ def _run(
 
 
 def _ends(running: "sh.RunningCommand", timeout: float) -> bool:
-    """Whether a program ends within some seconds."""
+    """Wait for a program's end. Returns False if it is still running after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while running.is_alive():
         if time.monotonic() > deadline:
@@ -125,7 +122,7 @@ def _ends(running: "sh.RunningCommand", timeout: float) -> bool:
 
 
 def _end(running: "sh.RunningCommand") -> None:
-    """End a program's whole group, unless the program has ended well by itself: then what it left may stay."""
+    """End a program's process group, unless the program exited with 0: then its background processes may stay."""
     group = running.pid
     if running.is_alive() or running.exit_code != 0:
         deadline = time.monotonic() + GRACE
@@ -139,7 +136,7 @@ def _end(running: "sh.RunningCommand") -> None:
 
 
 def _signal(group: int, number: int) -> bool:
-    """Send a signal to a process group. Returns whether there is one."""
+    """Send a signal to a process group. Returns whether the group exists."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):

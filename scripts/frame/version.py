@@ -80,5 +80,5 @@ def answering(url: str, timeout: float) -> str:
     except (ValueError, KeyError, TypeError) as error:
         raise DeployError("the response is not JSON with a version") from error
     if not isinstance(found, str) or not found:
-        raise DeployError("the version in the response is empty")
+        raise DeployError("the response's version is empty")
     return found

@@ -117,7 +117,7 @@ LASTING = {
     "the listing is another page": (Fault("GET", LIST, status=200, body=b"<html/>"), "html instead of ListBucket"),
     "the listing has no next page": (
         Fault("GET", LIST, status=200, body=b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"),
-        "is cut off",
+        "is incomplete",
     ),
     "the manifest is damaged": (Fault("GET", MANIFEST, status=200, body=b'{"format": 1'), "is damaged"),
 }
@@ -192,7 +192,7 @@ def test_a_fault_after_the_commit_point_leaves_the_new_page_whole(
 
 
 @pytest.mark.parametrize("chunks", [5, 20])
-@pytest.mark.parametrize(("change", "said"), [(Path.unlink, "cannot be read any more"), (_alter, "was changed while")])
+@pytest.mark.parametrize(("change", "said"), [(Path.unlink, "can no longer be read"), (_alter, "changed during")])
 def test_a_build_that_changes_under_the_release_is_not_published(
     site: Site, old: Path, tmp_path: Path, chunks: int, change: Callable[[Path], None], said: str
 ) -> None:
@@ -272,5 +272,5 @@ def test_a_server_that_stays_away_is_said(proxy: FaultProxy, quick: None, old: P
     """With the environment and what was being done."""
     proxy.leave()
 
-    with pytest.raises(DeployError, match=f"S3 cannot be reached for .* {BUCKET} .local., 3 tries: .*refused"):
+    with pytest.raises(DeployError, match=f"S3 cannot be reached for .* {BUCKET} .local. in 3 tries: .*refused"):
         release(old)

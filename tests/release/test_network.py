@@ -260,13 +260,13 @@ def test_a_certificate_that_is_not_trusted_is_said(secure: Rclone, invoke: Invok
     assert done.stderr.splitlines()[-1].startswith(f"The certificate of {secure.url[8:]} is not trusted, for listing")
 
     bucket = Bucket("site", "us-west-2", secure.url, Keys("key", "secret"), "dev")
-    with pytest.raises(DeployError, match=r"is not trusted, for writing a .*: set AWS_CA_BUNDLE to the file"):
+    with pytest.raises(DeployError, match=r"is not trusted, for writing a .*: set AWS_CA_BUNDLE to a file"):
         bucket.put("a", b"", {})
     body = tmp_path / "body"
     body.write_bytes(b"1")
     digest = hashlib.sha256(b"1").hexdigest()
     uploads = [Upload(f"key{number}", str(body), 1, digest, {}) for number in range(OBSTORE_FROM)]
-    with pytest.raises(DeployError, match=r"is not trusted, for writing to .*: set AWS_CA_BUNDLE to the file"):
+    with pytest.raises(DeployError, match=r"is not trusted, for writing to .*: set AWS_CA_BUNDLE to a file"):
         bucket.put_all(uploads, lambda upload, etag: None)
 
 

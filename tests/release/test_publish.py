@@ -322,7 +322,7 @@ def test_the_bucket_of_another_environment_is_refused(site: Site, release: Relea
     [
         ({"status": 403, "code": "AccessDenied"}, 1, "S3 refused listing the bucket local-mint-app-static"),
         ({"status": 404, "code": "NoSuchBucket"}, 1, "NoSuchBucket"),
-        ({"status": 400, "code": "ExpiredToken"}, 2, "S3 does not accept the credentials"),
+        ({"status": 400, "code": "ExpiredToken"}, 2, "S3 rejected the credentials"),
         ({"status": 301, "code": "PermanentRedirect"}, 2, "Wrong region"),
     ],
 )
