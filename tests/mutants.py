@@ -2,28 +2,35 @@
 
     python -m tests.mutants --sample=40 scripts/deploy.py scripts/frame/
 
-It works on copies of the checkout, each change alone, with the tests of the module that is changed. What survives
-either needs a test or makes no difference; a change that does neither is a line that can go.
+It works on copies of the checkout. The tests of each file run once as it is, which shows what they reach; then each
+change alone, with the tests that reach its line, the quickest first, in a process forked from one that has imported
+everything but the project. What survives either needs a test or makes no difference; a change that does neither is a
+line that can go.
 """
 
 import argparse
 import ast
-import contextlib
+import importlib
+import itertools
+import json
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+OWN = {"tests", "scripts", "ecs_manager", "local_aws", "tasks"}
 # Stops sixty deployments; what it would notice, the others of its file do too.
 SLOW = "test_a_deployment_that_is_stopped"
 LEFT_OUT = shutil.ignore_patterns(".venv", ".local", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis")
@@ -34,17 +41,30 @@ TESTS = {
     "scripts/frame/errors.py": "tests/test_run.py tests/test_cli.py tests/test_text.py",
     "scripts/frame/report.py": "tests/test_run.py tests/test_status.py",
     "scripts/frame/run.py": "tests/test_run.py tests/test_stop.py tests/test_cli.py",
-    "scripts/deploy.py": "tests/test_deploy.py tests/e2e/test_pipeline.py tests/test_deploy_database_steps.py",
-    "scripts/deploy_service.py": "tests/test_deploy_service.py tests/test_cli.py tests/test_recordings.py",
-    "scripts/ecs/": "tests/test_{name}.py tests/test_rollout.py tests/test_healthcheck.py tests/test_cli.py",
+    "scripts/deploy.py": "tests/test_deploy.py tests/test_deploy_database_steps.py tests/e2e/test_pipeline.py",
+    "scripts/deploy_service.py": "tests/test_deploy_service.py tests/test_recordings.py",
+    "scripts/run_task.py": "tests/test_migrate_database.py tests/test_recordings.py",
+    "scripts/ecs/rollout.py": "tests/test_rollout.py tests/test_healthcheck.py",
+    "scripts/ecs/": "tests/test_deploy_service.py tests/test_recordings.py tests/test_check_image.py",
     "scripts/edges/s3.py": "tests/release",
     "scripts/edges/git.py": "tests/test_version.py tests/test_revert.py",
     "scripts/release": "tests/release",
     "scripts/": "tests/test_{name}.py",
-    "ecs_manager/": "tests/ecs_manager tests/test_recordings.py",
+    "ecs_manager/": "tests/ecs_manager",
     "local_aws/": "tests/local_aws",
 }
 DEFAULT = ["scripts/frame/", "scripts/ecs/", "scripts/deploy.py", "scripts/deploy_service.py", "scripts/healthcheck.py"]
+# Added to tests/lines.py once it is known what the tests reach: marking lines takes as long as the quick ones.
+UNMARKED = b"""
+
+def install() -> None:
+    if VARIABLE not in os.environ:
+        os.environ[VARIABLE] = tempfile.mkstemp(prefix="lines-")[1]
+
+
+def prepare() -> None:
+    pass
+"""
 OTHER = {
     ast.Eq: "!=", ast.NotEq: "==", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">",
     ast.In: "not in", ast.NotIn: "in", ast.Is: "is not", ast.IsNot: "is",
@@ -53,12 +73,18 @@ OTHER = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: the text between two offsets (in bytes of UTF-8) of a file is another one."""
+    """One change: the text between two offsets (in bytes of UTF-8) of a file is another one.
+
+    reached: the lines where a test may meet it: that of the statement around it, or where a constant of the module is
+    used. None is known of what else is run when the module is loaded.
+    """
 
     path: str
     line: int
+    reached: tuple[int, ...]
     start: int
     end: int
+    old: str
     new: str
 
     def apply(self, source: bytes) -> bytes:
@@ -66,34 +92,57 @@ class Mutant:
         return source[: self.start] + self.new.encode() + source[self.end :]
 
     def __str__(self) -> str:
-        old = " ".join((ROOT / self.path).read_bytes()[self.start : self.end].decode().split())
-        return f"{self.path}:{self.line}: {old[:100]}  ->  {' '.join(self.new.split())[:100] or 'nothing'}"
+        old, new = (" ".join(text.split())[:100] for text in (self.old, self.new))
+        return f"{self.path}:{self.line}: {old}  ->  {new or 'nothing'}"
 
 
-def mutants(path: str) -> list[Mutant]:
+def mutants(path: str, root: Path = ROOT) -> list[Mutant]:
     """All changes of one file."""
-    source = (ROOT / path).read_bytes()
+    source = (root / path).read_bytes()
+    tree = ast.parse(source)
+    begins = statements(tree)
     offsets = [0]
     for line in source.splitlines(keepends=True):
         offsets.append(offsets[-1] + len(line))
-
-    def at(node: ast.AST) -> tuple[int, int]:
-        begin, end = offsets[node.lineno - 1] + node.col_offset, offsets[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
-        return begin, end
-
     found = []
-    for node, new in changes(ast.parse(source)):
-        start, end = at(node)
+    for node, new in changes(tree):
+        start = offsets[node.lineno - 1] + node.col_offset
+        end = offsets[node.end_lineno - 1] + node.end_col_offset
         if isinstance(node, ast.keyword):
             # With the comma behind it.
             end += len(re.match(rb"\s*,?", source[end:])[0])  # type: ignore[index]
-        found.append(Mutant(path, node.lineno, start, end, new))  # type: ignore[attr-defined]
+        old = source[start:end].decode()
+        found.append(Mutant(path, node.lineno, begins.get(node, ()), start, end, old, new))
     return found
 
 
-def changes(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+def statements(tree: ast.Module) -> dict[ast.AST, tuple[int, ...]]:
+    """For each part of a module the lines where a test may meet it, as in `Mutant`."""
+    found: dict[ast.AST, tuple[int, ...]] = {}
+
+    def visit(node: ast.AST, begin: tuple[int, ...]) -> None:
+        found[node] = begin
+        body = node.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else []
+        for child in ast.iter_child_nodes(node):
+            inside = child in body or (begin and isinstance(child, ast.stmt))
+            visit(child, (child.lineno,) if inside else begin)  # type: ignore[attr-defined]
+
+    visit(tree, ())
+    used = [(node.id, found[node]) for node in found if isinstance(node, ast.Name) and found[node]]
+    for constant in tree.body:
+        if isinstance(constant, ast.Assign):
+            names = {node.id for target in constant.targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+            lines = tuple(line for name, at in used if name in names for line in at)
+            found |= dict.fromkeys(ast.walk(constant), lines)
+    return found
+
+
+def changes(tree: ast.AST) -> Iterator[tuple[Any, str]]:
     """Each part of a module that is changed, with what takes its place."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            # What a class promises of its kind is for the type checker.
+            node.decorator_list = []
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             node.body = []
         if isinstance(node, ast.JoinedStr):
@@ -116,7 +165,9 @@ def _bool(node: ast.BoolOp) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _condition(node: ast.If | ast.While | ast.IfExp) -> Iterator[tuple[ast.AST, str]]:
-    yield node.test, f"not ({ast.unparse(node.test)})"
+    # A comparison is turned round on its own.
+    if not isinstance(node.test, ast.Compare):
+        yield node.test, f"not ({ast.unparse(node.test)})"
 
 
 def _call(node: ast.Call) -> Iterator[tuple[ast.AST, str]]:
@@ -131,7 +182,7 @@ def _statement(node: ast.Expr | ast.Raise) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _return(node: ast.Return) -> Iterator[tuple[ast.AST, str]]:
-    if node.value is not None and ast.unparse(node.value) not in ("None", "[]", "''", "()", "{}"):
+    if node.value is not None and ast.unparse(node.value) not in ("None", "False", "[]", "''", "()", "{}"):
         yield node, "return None"
 
 
@@ -162,42 +213,147 @@ def tests_of(path: str) -> list[str]:
     own = f"tests/test_{Path(path).stem}.py"
     listed = next((tests for start, tests in TESTS.items() if path.startswith(start)), own)
     words = [own, *listed.format(name=Path(path).stem).split()]
-    return sorted({word for word in words if (ROOT / word).exists()})
+    return [word for word in dict.fromkeys(words) if (ROOT / word).exists()]
 
 
-def passes(copy: Path, tests: list[str], seconds: float) -> bool:
-    """Whether the tests pass in a copy; too slow is a failure."""
-    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-k", f"not {SLOW}", *tests]
-    process = subprocess.Popen(
-        pytest, cwd=copy, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+@dataclass
+class Reached:
+    """What the tests of one file reach. tests: seconds and lines of each, by its name. modules: what they import."""
+
+    tests: dict[str, tuple[float, list[int]]]
+    modules: list[str]
+
+    def tests_at(self, lines: Collection[int], most: float) -> dict[str, float]:
+        """The seconds of the quickest tests that reach one of these lines, `most` in all; of any where none does."""
+        reaching = {name: seconds for name, (seconds, marked) in self.tests.items() if not {*lines}.isdisjoint(marked)}
+        found, left = dict[str, float](), most
+        every = reaching or {name: seconds for name, (seconds, _) in self.tests.items()}
+        for name, seconds in sorted(every.items(), key=lambda item: item[1]):
+            left -= seconds
+            if left >= 0 or not found:
+                found[name] = seconds
+        return found
+
+
+class Recorder:
+    """A plugin of pytest that finds out what its tests reach of one file."""
+
+    def __init__(self, path: str, into: Path) -> None:
+        self.path, self.into, self.tests, self.began = path, into, dict[str, tuple[float, list[int]]](), 0.0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        import builtins
+
+        from tests import lines
+
+        path = Path(self.path).absolute()
+        start, size = lines.offsets()[str(path)], path.read_bytes().count(b"\n") + 1
+        marks = builtins.__lines__  # type: ignore[attr-defined]
+        marks[start : start + size] = bytes(size)
+        began = time.monotonic()
+        result = yield
+        reached = [line for line, mark in enumerate(marks[start : start + size]) if mark]
+        self.tests[item.nodeid] = (time.monotonic() - began, reached)
+        return result
+
+    def pytest_sessionfinish(self) -> None:
+        modules = [name for name in sys.modules if not re.search("pytest|hypothesis|xdist|__main__", name)]
+        others = [name for name in modules if name.partition(".")[0] not in OWN]
+        self.into.write_text(json.dumps({"tests": self.tests, "modules": others}))
+
+
+class Chosen:
+    """A plugin of pytest that runs these tests alone, the quickest first."""
+
+    def __init__(self, tests: Mapping[str, float]) -> None:
+        self.tests = tests
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted((i for i in items if i.nodeid in self.tests), key=lambda item: self.tests[item.nodeid])
+
+
+def start(copy: Path, words: Sequence[str], plugin: object, output: str = os.devnull) -> int:
+    """Run tests in a copy, in a process of its own; its exit code is pytest's. Returns its pid."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
     try:
-        return process.wait(seconds) == 0
-    except subprocess.TimeoutExpired:
-        return False
+        os.setsid()
+        to = os.open(output, os.O_RDWR | os.O_CREAT)
+        for number in range(3):
+            os.dup2(to, number)
+        os.chdir(copy)
+        sys.path[0] = str(copy)
+        for name in list(sys.modules):
+            if name.partition(".")[0] in OWN:
+                del sys.modules[name]
+        os._exit(pytest.main(["-x", "-q", *words], plugins=[plugin]))
     finally:
-        # Also what the tests have left behind.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        os._exit(99)
 
 
-def survives(mutant: Mutant, copies: "Queue[Path]", seconds: float) -> bool:
-    """Whether no test notices a change."""
-    copy = copies.get()
-    file = copy / mutant.path
-    whole = file.read_bytes()
-    try:
-        changed = mutant.apply(whole)
-        try:
-            compile(changed, mutant.path, "exec")
-        except SyntaxError:
-            return False
-        file.write_bytes(changed)
-        return passes(copy, tests_of(mutant.path), seconds)
-    finally:
-        file.write_bytes(whole)
-        copies.put(copy)
+def end(pid: int) -> None:
+    """End a process that `start` gave, with whatever its tests have left behind."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getsid(int(process.name)) == pid:
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def reached(path: str, copy: Path, folder: Path) -> Reached:
+    """Run the tests of a file as it is."""
+    tests, into, output = tests_of(path), folder / "reached.json", folder / "output"
+    if not tests:
+        sys.exit(f"{path}: there are no tests")
+    pid = start(copy, ["-k", f"not {SLOW}", *tests], Recorder(path, into), str(output))
+    if os.waitpid(pid, 0)[1]:
+        sys.exit(f"{output.read_text()}{path}: its tests fail already")
+    return Reached(**json.loads(into.read_text()))
+
+
+def put(file: Path, text: bytes, count: Iterator[int] = itertools.count(1_000_000_000)) -> None:  # noqa: B008
+    """Write a file so that no compiled one of an earlier second is taken for it."""
+    file.write_bytes(text)
+    now = next(count)
+    os.utime(file, (now, now))
+
+
+def survivors(
+    found: Reached, chosen: Sequence[Mutant], copies: Sequence[Path], most: float
+) -> Iterator[tuple[Mutant, bool]]:
+    """Try the changes of one file. Gives each with whether no test has noticed it."""
+    left, free, running = list(reversed(chosen)), list(copies), dict[int, tuple[Mutant, Path, bytes, float]]()
+    while left or running:
+        while left and free:
+            mutant = left.pop()
+            file = free[-1] / mutant.path
+            whole = file.read_bytes()
+            changed = mutant.apply(whole)
+            try:
+                compile(changed, mutant.path, "exec")
+            except SyntaxError:
+                yield mutant, False
+                continue
+            put(file, changed)
+            tests = found.tests_at(mutant.reached, most)
+            deadline = time.monotonic() + 15 + 4 * sum(tests.values())
+            files = sorted({name.partition("::")[0] for name in tests})
+            copy = free.pop()
+            running[start(copy, files, Chosen(tests))] = (mutant, copy, whole, deadline)
+        for pid, (mutant, copy, whole, deadline) in list(running.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            late = not ended and time.monotonic() > deadline
+            if ended or late:
+                end(pid)
+                if late:
+                    os.waitpid(pid, 0)
+                put(copy / mutant.path, whole)
+                free.append(copy)
+                del running[pid]
+                yield mutant, not late and status == 0
+        time.sleep(0.01)
 
 
 def main() -> None:
@@ -207,31 +363,39 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=60, help="how many changes to try; 0 tries all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--timeout", type=float, default=300, help="seconds for the tests of one change")
+    parser.add_argument("--seconds", type=float, default=20, help="how long the tests of one change may take, about")
+    parser.add_argument("--lines", default="", help="of one file alone, such as 10-20")
     given = parser.parse_args()
-    files = [
-        str(file.relative_to(ROOT))
-        for path in given.paths
-        for file in ([ROOT / path] if path.endswith(".py") else sorted((ROOT / path).rglob("*.py")))
-    ]
-    every = [mutant for path in files for mutant in mutants(path)]
-    chosen = random.Random(given.seed).sample(every, min(given.sample or len(every), len(every)))
-    print(f"{len(chosen)} of {len(every)} changes of {len(files)} files", flush=True)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.jobs) as pool:
-        copies: Queue[Path] = Queue()
-        for number in range(given.jobs):
-            copy = Path(folder) / str(number)
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [Path(folder) / str(number) for number in range(given.jobs)]
+        for copy in copies:
             shutil.copytree(ROOT, copy, ignore=LEFT_OUT, symlinks=True)
-            copies.put(copy)
+        files = [
+            str(file.relative_to(copies[0]))
+            for path in given.paths
+            for file in ([copies[0] / path] if path.endswith(".py") else sorted((copies[0] / path).rglob("*.py")))
+        ]
+        first, _, last = given.lines.partition("-")
+        wanted = range(int(first or 0), int(last or first or 10**6) + 1)
+        every = [mutant for path in files for mutant in mutants(path, copies[0]) if mutant.line in wanted]
+        chosen = random.Random(given.seed).sample(every, min(given.sample or len(every), len(every)))
+        print(f"{len(chosen)} of {len(every)} changes of {len(files)} files", flush=True)
+        left = 0
         for path in sorted({mutant.path for mutant in chosen}):
-            if not passes(copy, tests_of(path), given.timeout):
-                sys.exit(f"{path}: its tests fail already: {' '.join(tests_of(path)) or 'there are none'}")
-        found = pool.map(lambda mutant: (mutant, survives(mutant, copies, given.timeout)), chosen)
-        left = []
-        for mutant, alive in found:
-            left += [mutant] * alive
-            print("survives " if alive else "noticed  ", mutant, flush=True)
-    print(f"{len(left)} of {len(chosen)} survive")
+            marking = (copies[0] / "tests/lines.py").read_bytes()
+            found = reached(path, copies[0], Path(folder))
+            for copy in copies:
+                put(copy / "tests/lines.py", marking + UNMARKED)
+            for name in found.modules:
+                with suppress(ImportError):
+                    importlib.import_module(name)
+            own = sorted((mutant for mutant in chosen if mutant.path == path), key=lambda mutant: mutant.start)
+            for mutant, alive in survivors(found, own, copies, given.seconds):
+                left += alive
+                print("survives " if alive else "noticed  ", mutant, flush=True)
+            for copy in copies:
+                put(copy / "tests/lines.py", marking)
+    print(f"{left} of {len(chosen)} survive")
     sys.exit(1 if left else 0)
 
 

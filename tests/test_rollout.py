@@ -1,8 +1,13 @@
 """The verdict on a rollout, as a table of what ECS may show."""
 
+import json
+
 import pytest
 
-from scripts.ecs.rollout import Deployment, Event, Service, Target, Verdict, explain, find, start, verdict
+from scripts.ecs.rollout import Deployment, Event, Service, Target, Verdict, explain, find, observe, start, verdict
+from scripts.frame import settings
+from scripts.frame.errors import DeployError
+from tests.stand_in import Reply, stand_in
 
 # When things happened, in seconds: the day before, the old deployment, ours, and what came after it.
 YESTERDAY, OLD_AT, NEW_AT, LATER = 100.0, 1000.0, 2000.0, 2100.0
@@ -76,11 +81,19 @@ KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
             Verdict.RUNNING,
             id="40 failed tasks, but ECS has a breaker that decides",
         ),
-        pytest.param(
-            service(deployment("v2", state="IN_PROGRESS", failed=9), DRAINING, breaker=False),
-            NEW,
-            Verdict.RUNNING,
-            id="a few failed tasks and no breaker",
+        *(
+            pytest.param(
+                service(deployment("v2", state="IN_PROGRESS", failed=failed, desired=desired), breaker=False),
+                NEW,
+                expected,
+                id=f"{failed} failed tasks of {desired} and no breaker",
+            )
+            for failed, desired, expected in (
+                (9, 2, Verdict.RUNNING),
+                (10, 2, Verdict.FAILED),
+                (19, 10, Verdict.RUNNING),
+                (20, 10, Verdict.FAILED),
+            )
         ),
         pytest.param(service(GOES_BACK, FAILED), NEW, Verdict.ROLLED_BACK, id="the rollback has begun"),
         pytest.param(
@@ -112,6 +125,14 @@ KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
             for words in ("Rolling back.", "ROLLBACK to ecs-svc/old", "was rolled back", "roll-back")
         ),
         pytest.param(service(THEIRS), NEW, Verdict.SUPERSEDED, id="somebody else deployed meanwhile"),
+        pytest.param(
+            service(deployment("v3", id="ecs-svc/theirs", created=NEW_AT)),
+            NEW,
+            Verdict.SUPERSEDED,
+            id="somebody else deployed in the same moment",
+        ),
+        pytest.param(service(), NEW, Verdict.SUPERSEDED, id="ECS lists no deployment any more"),
+        pytest.param(service(THEIRS, FAILED), NEW, Verdict.ROLLED_BACK, id="ours failed, then somebody else deployed"),
         pytest.param(
             service(THEIRS, events=((LATER, "has started 2 tasks"), (LATER, "steady state"), (YESTERDAY, BACK_EVENT))),
             NEW,
@@ -184,6 +205,20 @@ FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
             id="ours was complete, then somebody else deployed",
         ),
         pytest.param(OURS, service(THEIRS), Verdict.SUPERSEDED, id="ours is not listed and another one rolls out"),
+        pytest.param(UNKNOWN, service(THEIRS), Verdict.ABSENT, id="without an id that one may be from before"),
+        pytest.param(OURS, service(GOES_BACK), Verdict.ABSENT, id="ours is not listed and another one is taken back"),
+        pytest.param(
+            KNOWN,
+            service(deployment("v3", id="ecs-svc/theirs", created=NEW_AT)),
+            Verdict.ABSENT,
+            id="ours is not listed, and what is PRIMARY did not come after it",
+        ),
+        pytest.param(
+            KNOWN,
+            service(deployment("v1", id="ecs-svc/old", created=NEW_AT), events=((NEW_AT, FAILED_EVENT),)),
+            Verdict.ROLLED_BACK,
+            id="the same, and an event has our id",
+        ),
         pytest.param(
             KNOWN,
             service(deployment("v2", id="ecs-svc/theirs")),
@@ -207,6 +242,21 @@ FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
             service(deployment("v3", id="ecs-svc/theirs", created=LATER + 60), events=((LATER, BACK_EVENT),)),
             Verdict.ABSENT,
             id="the same, but what is PRIMARY came after that rollback",
+        ),
+        *(
+            pytest.param(
+                Target("v2", "app", since=NEW_AT),
+                service(deployment("v1", id="ecs-svc/back", created=LATER + later), events=((LATER, BACK_EVENT),)),
+                expected,
+                id=f"the same, {later} s after that rollback",
+            )
+            for later, expected in ((5, Verdict.ROLLED_BACK), (5.5, Verdict.ABSENT))
+        ),
+        pytest.param(
+            Target("v2", "app", since=NEW_AT),
+            service(OLD, events=((NEW_AT, BACK_EVENT),)),
+            Verdict.ROLLED_BACK,
+            id="a rollback in the moment that counts first",
         ),
         pytest.param(
             Target("v2", "app", since=NEW_AT),
@@ -270,6 +320,9 @@ def test_only_what_is_newer_than_the_start_explains() -> None:
 
     assert explain(now, NEW_AT) == "no capacity · 3 tasks failed · (service app) was unable to place a task"
     assert explain(service(OLD, events=((LATER, "steady"), (YESTERDAY, "old"))), 0) == "(service app) steady"
+    assert explain(service(deployment("v1", id="ecs-svc/old", reason=BACK)), NEW_AT) == BACK
+    failures = tuple((LATER, f"failed {number}") for number in range(9))
+    assert explain(service(events=failures), 0).count(" · ") == 4
 
 
 def test_the_start_is_that_of_ours_else_what_is_known_of_it() -> None:
@@ -280,3 +333,59 @@ def test_the_start_is_that_of_ours_else_what_is_known_of_it() -> None:
     assert start(Target("v2", "app", since=5.0), now) == 5.0
     assert start(OURS, now) == NEW_AT
     assert start(UNKNOWN, now) == 0.0
+    assert start(KNOWN, now, deployment("v2", created=0.0)) == NEW_AT
+
+
+DEFINITION = {"taskDefinitionArn": "arn:app:1", "containerDefinitions": [{"name": "app", "image": "r.io/app:v2"}]}
+BARE = {"id": "ecs-svc/new", "status": "PRIMARY", "taskDefinition": "arn:app:1"}
+WHOLE = BARE | {"rolloutState": "FAILED", "rolloutStateReason": "why", "createdAt": NEW_AT} | {
+    "desiredCount": 4,
+    "runningCount": 3,
+    "failedTasks": 2,
+}  # fmt: skip
+ONE = {"id": "ecs-svc/new", "status": "PRIMARY", "task_definition": "arn:app:1", "images": ("r.io/app:v2",)}
+NOTHING = {"state": "", "reason": "", "created": 0.0, "desired": 0, "running": 0, "failed": 0}
+ALL = {"state": "FAILED", "reason": "why", "created": NEW_AT, "desired": 4, "running": 3, "failed": 2}
+BREAKER = {"deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True}}}
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({}, Service("app", (), (), breaker=False)),
+        ({"deployments": [BARE]}, Service("app", (Deployment(**ONE, **NOTHING),), (), breaker=False)),  # type: ignore[arg-type]
+        (
+            {"deployments": [WHOLE], "deploymentConfiguration": {}},
+            Service("app", (Deployment(**ONE, **ALL),), (), breaker=False),  # type: ignore[arg-type]
+        ),
+        ({"deploymentConfiguration": {"deploymentCircuitBreaker": {}}}, Service("app", (), (), breaker=False)),
+        (
+            BREAKER | {"events": [{}, {"message": "a", "createdAt": OLD_AT}, {"message": "b", "createdAt": NEW_AT}]},
+            Service("app", (), (Event("b", NEW_AT), Event("a", OLD_AT), Event("", 0.0)), breaker=True),
+        ),
+    ],
+    ids=["nothing", "a deployment", "with all its fields", "no breaker", "events in no order, and a breaker"],
+)
+def test_a_service_is_read_with_whatever_ecs_tells_of_it(
+    shown: dict[str, object], expected: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was deleted under the name is another one; what ECS leaves out is empty."""
+    gone = {"status": "INACTIVE", "deployments": [WHOLE, WHOLE]}
+    body = json.dumps({"services": [gone, shown], "taskDefinition": DEFINITION}).encode()
+    with stand_in(lambda *_: Reply(body, headers={"Content-Type": "application/x-amz-json-1.1"})) as aws:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        assert observe(settings.environment("dev"), "app") == expected
+    assert json.loads(aws.requests[0]["body"]) == {"cluster": "dev-mint-app", "services": ["app"]}
+    assert all(json.loads(r["body"]) == {"taskDefinition": "arn:app:1"} for r in aws.requests[1:])
+
+
+def test_a_service_that_was_deleted_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ECS goes on showing it for a while."""
+    with stand_in(lambda *_: Reply(b'{"services": [{"status": "INACTIVE"}]}')) as aws:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        with pytest.raises(DeployError, match="There is no service app in the cluster dev-mint-app"):
+            observe(settings.environment("dev"), "app")

@@ -78,8 +78,8 @@ class Service:
 
     name: str
     deployments: tuple[Deployment, ...]
-    events: tuple[Event, ...] = ()
-    breaker: bool = True
+    events: tuple[Event, ...]
+    breaker: bool
 
     @property
     def primary(self) -> Deployment | None:

@@ -81,8 +81,9 @@ def test_the_container_that_gets_the_image(containers: list[dict[str, Any]], ima
 )
 def test_an_image_that_fits_no_container_or_two_is_an_error(containers: list[dict[str, Any]], said: str) -> None:
     """That names the containers and their images."""
-    with pytest.raises(ManagerError, match=said):
+    with pytest.raises(ManagerError, match=said) as error:
         task_definition.container_for_image(definition(*containers), "elsewhere/other:new")
+    assert error.value.title == "AmbiguousContainer"
 
 
 def test_image_and_secrets_change_one_container_and_nothing_else() -> None:
@@ -111,8 +112,10 @@ def test_without_an_image_the_secrets_go_where_secrets_are() -> None:
     new = task_definition.changed(definition(SIDECAR, APP), None, secrets)
 
     assert [c.get("secrets") for c in new["containerDefinitions"]] == [None, secrets]
-    with pytest.raises(ManagerError, match="could go to any of agent, agent"):
+    with pytest.raises(ManagerError, match="could go to any of agent, agent") as error:
         task_definition.changed(definition(SIDECAR, SIDECAR), None, secrets)
+    assert error.value.title == "AmbiguousContainer"
+    assert task_definition.changed(definition(SIDECAR, SIDECAR), None, None) == definition(SIDECAR, SIDECAR)
 
 
 @pytest.mark.parametrize(
