@@ -1,5 +1,6 @@
 """Machines as they are: a checkout that cannot be written, no home, no space, closed streams, odd folders."""
 
+import json
 import os
 import resource
 import shutil
@@ -41,7 +42,8 @@ MACHINES = {
     "no language": Machine(env={"LANG": "C", "LC_ALL": "C"}),
     "no TERM and no PATH but the system's": Machine(without=("TERM",), env={"PATH": "/usr/bin:/bin"}),
 }
-NO_SPACE = Machine(begin=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+# No file may grow, as on a full disk.
+FULL = {"full": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)), "usual": lambda: None}
 
 
 @dataclass
@@ -77,15 +79,40 @@ def checkout(machine: Machine, cloud: EmbeddedCloud, tmp_path: Path) -> Checkout
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_a_version_is_deployed_on_every_machine(name: str, cloud: EmbeddedCloud, build: Path, tmp_path: Path) -> None:
-    """A dry run, and the whole pipeline but for what it would build."""
+def test_a_frontend_is_released_on_every_machine(name: str, cloud: EmbeddedCloud, build: Path, tmp_path: Path) -> None:
+    """And a deployment is planned, on stdout for a program: the narration never gets there."""
     there = checkout(MACHINES[name], cloud, tmp_path)
-    words = ["deploy", "--no-build", f"--build-dir={build}"]
+    planned = there.run("deploy", "--no-build", f"--build-dir={build}", "--dry-run", "--json")
+    released = there.run("release-static", "--no-build", f"--build-dir={build}")
 
-    for more in (["--dry-run"], []):
-        done = there.run(*words, *more)
+    for done in (planned, released):
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
+    if name != "stdout closed":
+        assert json.loads(planned.stdout)["exit_code"] == 0
+    assert released.stdout == ""
+    assert cloud.objects("local-mint-app-static")["index.html"][1] == (build / "index.html").read_bytes()
 
-    assert cloud.requests("s3", "PutObject") != []
-    assert cloud.health()["version"] == "v0"
+
+def test_no_space_is_left(cloud: EmbeddedCloud, build: Path, tmp_path: Path) -> None:
+    """What only tells warns; what has to be written is refused or has failed, in one sentence, and leaves nothing."""
+    full, usual = (checkout(Machine(folder=name, begin=begin), cloud, tmp_path) for name, begin in FULL.items())
+    summary = tmp_path / "summary"
+    full.env |= {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
+    for version in ("one", "two"):
+        (build / "index.html").write_text(version)
+        assert usual.run("release-static", "--no-build", f"--build-dir={build}").returncode == 0
+    package = tmp_path / "manager.zip"
+
+    released = full.run("release-static", "--no-build", f"--build-dir={build}")
+    packed = full.run("package-ecs-manager", f"--output={package}")
+    rolled_back = full.run("release.rollback")
+
+    assert released.returncode == 0, released.stderr
+    assert "GITHUB_STEP_SUMMARY cannot be written" in released.stderr
+    assert (packed.returncode, rolled_back.returncode) == (2, 2)
+    assert packed.stderr.splitlines()[-1] == f"'{package}' cannot be written: File too large."
+    assert rolled_back.stderr.splitlines()[-1].startswith("No temporary folder can be created: ")
+    assert not package.exists()
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(("manager", "rollback"))] == []
+    assert cloud.objects("local-mint-app-static")["index.html"][1] == b"two"

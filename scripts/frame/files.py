@@ -42,7 +42,17 @@ def write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def temporary_folder(prefix: str) -> stop.owned[Path]:
-    """A folder that only this user can read; it is removed however the block ends."""
-    return stop.owned(
-        lambda: Path(tempfile.mkdtemp(prefix=prefix)), lambda path: shutil.rmtree(path, ignore_errors=True)
-    )
+    """A folder that only this user can read; it is removed however the block ends.
+
+    Raises Refused where there is none to be had.
+    """
+
+    def make() -> Path:
+        try:
+            return Path(tempfile.mkdtemp(prefix=prefix))
+        except OSError as error:
+            raise Refused(
+                f"No temporary folder can be created: {error.strerror}. Free space, or set TMPDIR."
+            ) from error
+
+    return stop.owned(make, lambda path: shutil.rmtree(path, ignore_errors=True))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scripts.edges.s3 import Bucket
 from scripts.frame.errors import Refused
+from scripts.frame.files import write
 from scripts.release import manifest
 from scripts.release.manifest import Entry, Manifest, Release, State
 from scripts.release.plan import reason_to_put
@@ -113,7 +114,7 @@ def restored(
             missing.append(key)
             continue
         path = folder / entry.sha256
-        path.write_bytes(found[0])
+        write(path, found[0])
         files[key] = File(str(path), entry.size, entry.sha256)
     if missing:
         raise Refused(f"{to.id} cannot be restored: {', '.join(missing[:10])} is no longer there as it was released.")
