@@ -1,7 +1,6 @@
-"""Tells the team's Slack channel that a job of the main branch has failed.
+"""Tells the team's Slack channel that a job on the main branch failed.
 
-Was scripts/github-action-announce-broken-branch. The announcement is a courtesy: whatever Slack does, it
-never changes the outcome of the job.
+Was scripts/github-action-announce-broken-branch. An error of Slack never changes the outcome of the job.
 """
 
 import json
@@ -29,7 +28,7 @@ LONGEST = 1000
 
 @dataclass(frozen=True)
 class Announcement:
-    """What is to be posted. payload: empty where nothing is to be said, and `why` says why."""
+    """What is to be posted. payload: empty for nothing, and then `why` gives the reason."""
 
     why: str
     payload: Mapping[str, Any]
@@ -42,7 +41,7 @@ class Announcement:
 
 @dataclass(frozen=True)
 class Announced(Report):
-    """Whether it was posted, and if not why."""
+    """Whether it was posted. why: the reason if it was not."""
 
     posted: bool
     why: str
@@ -69,8 +68,8 @@ def plan(
 ) -> Announcement:
     """Decide what to post, from what GitHub says of the run.
 
-    step, reason: of the failure, where they are known. running: the version that still answers.
-    now: Unix time in seconds. Raises Refused where this is no run of GitHub Actions.
+    step, reason: of the failure, if known. running: the version that the environment still runs.
+    now: Unix time in seconds. Raises Refused outside GitHub Actions.
     """
     names = ("REF", "RUN_ID", "JOB", "REPOSITORY", "ACTOR")
     github = {name: os.environ.get(f"GITHUB_{name}", "") for name in names}
@@ -108,21 +107,21 @@ def quoted(value: str) -> str:
 
 
 def announce(plan: Announcement) -> Announced:
-    """Post it. Never raises for what Slack does: that is a warning."""
+    """Post it. An error of Slack is only a warning."""
     if not plan.payload:
         return Announced(False, plan.why)
     why = post(plan.payload)
     if why:
-        console.warn(f"Slack was not told: {why}")
+        console.warn(f"the message was not posted to Slack: {why}")
     return Announced(not why, why)
 
 
 def post(payload: Mapping[str, Any]) -> str:
-    """Post a payload as Slack's form field to $SLACK_WEBHOOK_URL. Returns why Slack did not take it, or ""."""
+    """Post a payload as Slack's form field to $SLACK_WEBHOOK_URL. Returns why that failed, or ""."""
     url = os.environ.get("SLACK_WEBHOOK_URL", "").strip()
     console.mask(url)
     try:
-        # Nothing of what is wrong with it is shown: the whole URL is a secret.
+        # The error is not shown: the whole URL is a secret.
         usable = http.keeps_secrets(http.checked(url, "a webhook"))
     except Refused:
         usable = False
@@ -136,4 +135,4 @@ def post(payload: Mapping[str, Any]) -> str:
     if answer.status != 200:
         return f"it answered with HTTP status {answer.status}"
     # https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors
-    return "" if answer.body.strip() == b"ok" else "its answer is not ok: SLACK_WEBHOOK_URL may not be Slack's"
+    return "" if answer.body.strip() == b"ok" else "its response is not ok: check that SLACK_WEBHOOK_URL is Slack's"

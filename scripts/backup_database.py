@@ -1,7 +1,7 @@
 """Takes a snapshot of the application's database and waits until it is available.
 
-Was scripts/rds-snapshot-app-db. Old snapshots are deleted, where the settings ask for it, only once the
-new one exists, and only those that carry this tool's tags.
+Was scripts/rds-snapshot-app-db. Old snapshots are deleted only if the settings say so, only after the new one is
+available, and only those with this tool's tags.
 """
 
 import time
@@ -25,7 +25,7 @@ TIMEOUT = 3600.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One snapshot of a database, as RDS describes it. created: Unix time, 0 while it has none."""
+    """One snapshot of a database, as RDS describes it. created: Unix time, 0 while it is being created."""
 
     id: str
     status: str
@@ -37,7 +37,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Backup:
-    """A snapshot that is to be taken. expired: those to be deleted once it is available."""
+    """A snapshot to be taken. busy: snapshots to wait for first. expired: those to delete once it is available."""
 
     database: str
     snapshot: str
@@ -105,12 +105,12 @@ def _snapshot(item: Mapping[str, Any]) -> Snapshot:
 
 
 def plan(environment: Environment, existing: tuple[Snapshot, ...], now: float) -> Backup:
-    """Decide the new snapshot's name and which ones it makes superfluous. now: Unix time in seconds."""
+    """Decide the new snapshot's name, and which old ones to delete. now: Unix time in seconds."""
     database = environment.database.name.require()
     tags = {"Environment": environment.name, "Tool": TOOL}
     ours = [s for s in existing if s.manual and s.status == "available" and tags.items() <= s.tags.items()]
     ours.sort(key=lambda snapshot: (snapshot.created, snapshot.id), reverse=True)
-    # The new one is the first of those to be kept.
+    # The new snapshot counts as one of those to keep.
     expired = ours[environment.database.keep_snapshots - 1 :] if environment.database.keep_snapshots else []
     return Backup(
         database=database,
@@ -124,8 +124,8 @@ def plan(environment: Environment, existing: tuple[Snapshot, ...], now: float) -
 def backup(environment: Environment, plan: Backup, *, clock: Clock = CLOCK) -> BackedUp:
     """Take the snapshot, wait for it, then delete the expired ones.
 
-    Raises DeployError if it fails, OutcomeUnknown if it is not available after an hour or RDS does not say so: then
-    nothing is deleted, and RDS may still finish it.
+    Raises DeployError if it fails, OutcomeUnknown if it is not available after an hour or its status cannot be read:
+    RDS may still finish it. In both cases nothing is deleted.
     """
     client = aws.client("rds", environment, once=True)
     deadline = clock.now() + TIMEOUT
@@ -138,31 +138,31 @@ def backup(environment: Environment, plan: Backup, *, clock: Clock = CLOCK) -> B
             DBSnapshotIdentifier=plan.snapshot,
             Tags=[{"Key": key, "Value": value} for key, value in plan.tags.items()],
         )
-    with unknown_after(f"RDS is taking the snapshot {plan.snapshot}; look at it before you run this again"):
+    with unknown_after(f"RDS is taking the snapshot {plan.snapshot}; check it before you run this again"):
         status = _wait(environment, plan.snapshot, deadline, clock)
     if status != "available":
-        raise DeployError(f"The snapshot {plan.snapshot} is {status} instead of available. Nothing was deleted.")
+        raise DeployError(f"The snapshot {plan.snapshot} is {status}, not available. No snapshot was deleted.")
     for name in plan.expired:
         _delete(environment, client, name, plan.snapshot)
     return BackedUp(plan.database, plan.snapshot, plan.expired)
 
 
 def _delete(environment: Environment, client: Any, name: str, taken: str) -> None:
-    """Delete an old snapshot. Raises DeployError, OutcomeUnknown for a lost answer; both say what was taken."""
+    """Delete an old snapshot. Raises DeployError, OutcomeUnknown for a lost response. taken: the new one, to report."""
     try:
         with aws.errors(f"deleting the snapshot {name}", environment, starts_something=True):
             client.delete_db_snapshot(DBSnapshotIdentifier=name)
     except DeployError as error:
         message = f"The snapshot {taken} is available, but the old one {name} may still be there: {error}"
         if error.code == Refused.exit_code:
-            # The credentials have expired meanwhile: something was changed before.
+            # The credentials expired meanwhile. A snapshot was taken, so this is a failure, not a refusal.
             raise DeployError(message) from error
         raise error.with_message(message) from error
     console.say(f"deleted the snapshot {name}")
 
 
 def _wait(environment: Environment, name: str, deadline: float, clock: Clock) -> str:
-    """Wait until a snapshot is no longer being taken, and return its status; "gone" if it is not there."""
+    """Wait until a snapshot is no longer being created, and return its status; "gone" if it does not exist."""
     client = aws.client("rds", environment)
 
     def look() -> tuple[str, str | None]:
@@ -180,4 +180,4 @@ def _wait(environment: Environment, name: str, deadline: float, clock: Clock) ->
     try:
         return wait(look, seconds=deadline - clock.now(), every=INTERVAL, clock=clock)
     except TimedOut as error:
-        raise TimedOut(f"{error} after {TIMEOUT:g} s: RDS may still finish it; nothing was deleted.") from error
+        raise TimedOut(f"{error} after {TIMEOUT:g} s: RDS may still finish it. No snapshot was deleted.") from error

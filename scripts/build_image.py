@@ -20,14 +20,14 @@ from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import ROOT, Environment
 
-# One platform and no attestations, because an image scanner cannot read an index of several manifests. As
-# variables: builders that do not know one ignore it.
+# One platform and no attestations, because an image scanner cannot read an index of several manifests. These are
+# variables, because builders ignore those that they do not know.
 BUILDER = {"DOCKER_DEFAULT_PLATFORM": "linux/amd64", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
 
 @dataclass(frozen=True)
 class ImageBuild:
-    """An image that is to be built. digest: of the one that has the tag already, empty if none has."""
+    """An image to be built. digest: of the image that already has the tag, empty if there is none."""
 
     uri: str
     registry: str
@@ -76,7 +76,7 @@ class ImageBuilt(Report):
         return f"{self.uri} is in the registry{'' if self.built else ' already: not pushed again'} ({self.digest})"
 
     def outputs(self) -> dict[str, str]:
-        """By its digest exactly this image is deployed and promoted, whatever its tag names later."""
+        """The image by tag, and pinned by digest, so that exactly this image is deployed and promoted."""
         pinned = replace(images.checked(self.uri), tag="", digest=self.digest)
         known = {"pinned": str(pinned), "digest": self.digest} if self.digest else {}
         return {"image": self.uri, **known}
@@ -91,7 +91,7 @@ def build_image(
     tag: str | None = None,
     no_push: bool = False,
 ) -> ImageBuilt | None:
-    """Build an image, unless the registry has it."""
+    """Build and push an image, unless the registry already has it."""
     env = run.environment
     repository, tag = planned(env, image, tag)
     known = None if no_push else run.read(f"{repository} in ECR", lambda: images.find(env, repository, tag))
@@ -101,7 +101,7 @@ def build_image(
 
 
 def planned(environment: Environment, image: str | None, tag: str | None) -> tuple[str, str]:
-    """Repository and tag of the image to be built. Raises Refused where one is malformed."""
+    """Repository and tag of the image to be built. Raises Refused if one is malformed."""
     repository = environment.service.image if image is None else image
     return version.repository(repository), version.wanted(tag)
 
@@ -141,18 +141,18 @@ def plan(
 
 
 def check_sources(plan: ImageBuild) -> None:
-    """Look that there is something to build. Raises Refused for a Dockerfile or context that is not there."""
-    # Not those of Path, which raise for a name that is too long.
+    """Raises Refused if the Dockerfile or the context does not exist."""
+    # Not Path.is_dir and Path.is_file, which raise for a name that is too long.
     if not os.path.isdir(plan.context):
         raise Refused(f"The build context {plan.context} is not a folder.")
     if not os.path.isfile(plan.file):
-        raise Refused(f"The Dockerfile {plan.file} is not there.")
+        raise Refused(f"There is no Dockerfile {plan.file}: give --file.")
 
 
 def build(environment: Environment, plan: ImageBuild) -> ImageBuilt:
-    """Build the image, push it, and look in ECR that it is there.
+    """Build the image, push it, and check that ECR has it.
 
-    Raises Refused where no Docker engine answers, DeployError where building or pushing fails.
+    Raises Refused if no Docker engine answers, DeployError if building or pushing fails.
     """
     if plan.digest:
         console.say(plan.describe()[0].replace("skip", "skipping", 1))
@@ -175,15 +175,15 @@ def build(environment: Environment, plan: ImageBuild) -> ImageBuilt:
         if not plan.push:
             return ImageBuilt(plan.uri, "", built=True)
         _push(environment, plan)
-    with unknown_after(f"{plan.uri} was pushed, and whether ECR has it is not known"):
+    with unknown_after(f"{plan.uri} was pushed, but it could not be checked that ECR has it"):
         digest = images.find(environment, plan.repository, plan.tag)
     if not digest:
-        raise DeployError(f"{plan.uri} was pushed, but ECR does not know it: look at {plan.registry}.")
+        raise DeployError(f"{plan.uri} was pushed, but ECR does not have it: check the registry {plan.registry}.")
     return ImageBuilt(plan.uri, digest, built=True)
 
 
 def engine_fault() -> str:
-    """Why no Docker engine can be used, or an empty text."""
+    """Why no Docker engine can be used, empty if one can."""
     if not shell.available("docker"):
         return "docker is not installed."
     try:
@@ -201,14 +201,14 @@ def token(environment: Environment) -> str:
     with aws.errors("getting a token for the registry", environment):
         data = client.get_authorization_token()["authorizationData"][0]
     secret = base64.b64decode(data["authorizationToken"]).decode().partition(":")[2]
-    # docker keeps and sends the token as it came, with the user in it.
+    # docker stores and sends the token in its original form, which includes the user.
     for form in (data["authorizationToken"], secret):
         console.mask(form)
     return secret
 
 
 def _push(environment: Environment, plan: ImageBuild) -> None:
-    """Log in and push with a configuration of our own, so that the token does not stay on the machine."""
+    """Log in and push with a temporary Docker configuration, so that the token does not stay on the machine."""
     console.say(f"pushing {plan.uri}")
     with files.temporary_folder("docker-") as folder:
         env = {"DOCKER_CONFIG": str(folder)}

@@ -1,6 +1,6 @@
-"""Empties an environment's database, where the settings name the task that does it.
+"""Empties an environment's database with the task that the settings name.
 
-Whatever the settings say, the database of production is never emptied.
+The database of production is never emptied, whatever the settings say.
 """
 
 from scripts.frame import settings
@@ -20,32 +20,34 @@ def clean_database(run: Run) -> TaskEnded | None:
 
 
 def check(environment: Environment) -> None:
-    """Raises Refused where the database must not be emptied, or the settings do not say how."""
+    """Raises Refused if the database must not be emptied, or if the settings do not say how."""
     why = protected(environment)
     if why:
         raise Refused(f"The database of {environment.name} is never cleaned: {why}.")
     if not (environment.cleaner.function and environment.cleaner.service):
         missing = "service" if environment.cleaner.function else "function"
-        raise Refused(f"The database of {environment.name} may not be cleaned: its settings have no cleaner.{missing}.")
+        raise Refused(f"The database of {environment.name} cannot be cleaned: its settings have no cleaner.{missing}.")
     shared = shared_with(environment)
     if shared:
-        raise Refused(f"The database of {environment.name} is never cleaned: its settings are those of {shared}.")
+        raise Refused(
+            f"The database of {environment.name} is never cleaned: {shared} has the same cluster or database."
+        )
 
 
 def protected(environment: Environment) -> str:
-    """Why an environment is production, or ""."""
+    """Why an environment counts as production, "" if it does not."""
     promotion = environment.application.promotion
     if environment.name.lower() in PRODUCTION:
-        return "it is production by its name"
+        return "by its name it is production"
     if promotion and environment.name == promotion[-1]:
-        return "it is the last one in the order of promotion"
+        return "it is the last environment in the order of promotion"
     if environment.confirm:
-        return "a person has to confirm what is done there"
+        return "it needs a person's confirmation"
     return ""
 
 
 def shared_with(environment: Environment) -> str:
-    """The protected environment whose cluster or database this one's settings name by mistake, or ""."""
+    """The protected environment whose cluster or database this one's settings wrongly name, "" if there is none."""
     if environment.endpoint_url:
         return ""
     for name in settings.names():

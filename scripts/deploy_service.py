@@ -1,6 +1,6 @@
 """Deploys a service: the ECS manager registers its task definition with the new image and starts the rollout.
 
-The payload is that of the old script of this name, to the byte.
+The payload is byte for byte that of the old script of this name.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from scripts.frame.settings import Environment
 
 @dataclass(frozen=True)
 class ServiceDeployment:
-    """What is to be deployed. image: its URI, empty for a restart with the image that runs."""
+    """What is to be deployed. image: its URI, empty for a restart with the current image."""
 
     service: str
     cluster: str
@@ -36,8 +36,9 @@ class ServiceDeployment:
 class Deployed(Report):
     """What the ECS manager did.
 
-    image: its URI, empty for a restart. digest: of that image, empty where it cannot be known. deployment_id: of the
-    rollout in ECS, empty where ECS cannot be read. since: when that began, Unix time by ECS's clock, or 0.
+    image: its URI, empty for a restart. digest: of that image, empty if not known. task_definition, before: ARNs of the
+    new and the previous revision. deployment_id: of the rollout in ECS, empty if not known. since: when the rollout
+    started, Unix time by ECS's clock, or 0.
     """
 
     service: str
@@ -69,21 +70,21 @@ def deploy_service(
     function_name: str | None = None,
     qualifier: str | None = None,
 ) -> Deployed | None:
-    """Have the ECS manager deploy the service once."""
+    """Call the ECS manager once to deploy the service."""
     env = run.environment
     name = manager.checked_service(env.service.name if service is None else service)
     parts = {"--image": image, "--tag": tag, "--digest": digest}
     given = [flag for flag, value in parts.items() if value is not None]
     if no_image and (given or image_uri is not None):
-        raise Refused("--no-image restarts what runs: leave out --image, --tag, --digest and --image-uri.")
+        raise Refused("--no-image keeps the current image: leave out --image, --tag, --digest and --image-uri.")
     if no_image:
         chosen = None
     elif image_uri is not None:
         chosen = images.checked(image_uri)
-        # The old script was given the repository too, in a place of its own.
+        # The repository may be given too, as for the old script, if it is the same.
         extra = [flag for flag in given if (flag, parts[flag]) != ("--image", chosen.repository)]
         if extra:
-            raise Refused(f"--image-uri names the whole image: leave out {' and '.join(extra)}.")
+            raise Refused(f"--image-uri is the full name of the image: leave out {' and '.join(extra)}.")
     else:
         chosen = images.named(env, _repository(env, name) if image is None else image, tag, digest)
     env.account.require()
@@ -93,18 +94,18 @@ def deploy_service(
 
 
 def _repository(environment: Environment, service: str) -> str:
-    """The repository of a service's own image. Raises Refused for a service whose image the settings do not name."""
+    """The repository of a service's own image. Raises Refused if it is not in the settings."""
     own = {
         environment.service.name: environment.service.image,
         environment.migrations.service: environment.migrations.image,
     }
     if service not in own:
-        raise Refused(f"No image is set for {service}: give --image, --image-uri or --no-image.")
+        raise Refused(f"No image is set for {service} in the settings: give --image, --image-uri or --no-image.")
     return own[service]
 
 
 def _body(environment: Environment, service: str, image: Image | None) -> dict[str, Any]:
-    """What the manager is asked for. Only the application's own service gets secrets."""
+    """The body of the manager's event. Only the application's own service gets secrets."""
     body: dict[str, Any] = {"cluster_id": environment.cluster, "service_ids": [service]}
     if service == environment.service.name:
         body["secrets"] = [environment.service.secrets.require()]
@@ -114,9 +115,9 @@ def _body(environment: Environment, service: str, image: Image | None) -> dict[s
 
 
 def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:
-    """Call the ECS manager once, and read in ECS what it started.
+    """Call the ECS manager once, and read from ECS what it started.
 
-    Raises OutcomeUnknown, with what ECS shows, when the answer is lost; DeployError when the manager failed.
+    Raises OutcomeUnknown, with what ECS shows, when the response is lost; DeployError when the manager failed.
     """
     before = _look(environment, plan.service)
     call = plan.invocation
@@ -140,20 +141,20 @@ def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:
 
 
 def _look(environment: Environment, service: str) -> rollout.Service | None:
-    """The service in ECS, or None where it cannot be read: the manager deploys all the same."""
+    """The service in ECS, or None if it cannot be read: the deployment goes on without it."""
     try:
         return rollout.observe(environment, service)
     except DeployError as error:
-        console.say(f"ECS is not watched: {error}")
+        console.say(f"the rollout in ECS is not watched: {error}")
         return None
 
 
 def _started(
     environment: Environment, service: str, before: rollout.Service | None, task_definition: str = ""
 ) -> rollout.Deployment | None:
-    """The newest deployment that was not there before; None where ECS cannot be read or shows no new one.
+    """The newest deployment that did not exist before; None if ECS cannot be read or shows no new one.
 
-    task_definition: the ARN that it has to have, empty where it is not known: somebody else may deploy too.
+    task_definition: the ARN that it must have, because somebody else may deploy too; empty if not known.
     """
     now = _look(environment, service) if before else None
     if before is None or now is None:
@@ -164,8 +165,8 @@ def _started(
 
 
 def _what_ecs_shows(environment: Environment, plan: ServiceDeployment, before: rollout.Service | None) -> str:
-    """A sentence on whether the call whose answer was lost has started a deployment."""
-    again = "Do not run it again before that is clear."
+    """A sentence that says whether the call whose response was lost has started a deployment."""
+    again = "Do not run this again before that is clear."
     started = _started(environment, plan.service, before)
     if started:
         return (
@@ -174,4 +175,4 @@ def _what_ecs_shows(environment: Environment, plan: ServiceDeployment, before: r
         )
     if before:
         return f"ECS shows no new deployment of {plan.service} yet. {again}"
-    return f"Look into ECS whether {plan.service} rolls out in {plan.cluster}. {again}"
+    return f"Check in ECS whether {plan.service} is rolling out in {plan.cluster}. {again}"

@@ -1,7 +1,8 @@
-"""Waits until an environment answers with the version that was deployed.
+"""Waits until an environment's healthcheck returns the deployed version.
 
-While a rollout drains, old and new tasks answer in turn, so one match proves nothing; and a service that was rolled
-back is stable too. So the version has to answer several times in a row, and ECS, where it can be asked, has to be done.
+During a rollout, old and new tasks answer in turn, so one match proves nothing; and a service that was rolled back is
+stable too. So the version has to answer several times in a row, and the rollout in ECS, if it can be read, has to be
+complete.
 """
 
 import time
@@ -25,9 +26,9 @@ REQUEST_TIMEOUT = 2.0
 INTERVAL = 1.0
 MATCHES = 3
 WATCH_INTERVAL = 5.0
-# After so many looks into ECS of which none succeeded, the endpoint alone decides.
+# After this many failed reads of ECS and no successful one, the endpoint alone decides.
 BLIND_LOOKS = 3
-# A deployment whose id is not known may have begun, and ended, so many seconds before this command.
+# Without a deployment id: how many seconds before this command the deployment may have started.
 LOOK_BACK = 300.0
 
 
@@ -50,7 +51,7 @@ class Expectation:
 
     @property
     def where(self) -> str:
-        """What is said to run the version: the environment only if its own URL is asked."""
+        """What messages name: the environment if its own URL is requested, else the URL."""
         return self.environment if self.own_url else self.url
 
     def describe(self) -> list[str]:
@@ -62,10 +63,10 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Healthy(Report):
-    """What runs now. changed_from: the other version that answered last on the way, empty if none did.
+    """What runs now. changed_from: the last other version that answered, empty if none did.
 
-    where: the environment, or the URL that was asked instead of its own. answers: false where ECS wants no task, so
-    that nothing can answer. note: how far this can be trusted, or empty.
+    where: the environment, or the URL that was given instead of its own. answers: False if the desired count is 0, so
+    that nothing can answer. note: a restriction, such as that ECS could not be read; or empty.
     """
 
     environment: str
@@ -96,7 +97,7 @@ def healthcheck(
     url: str | None = None,
 ) -> Healthy | None:
     """Wait until the version answers."""
-    # deploy-service puts out an empty id or digest where it cannot know it.
+    # The outputs of deploy-service are empty if the id or the digest is not known.
     if deployment_id and not rollout.DEPLOYMENT_ID.fullmatch(deployment_id):
         raise Refused(f"{deployment_id[:200]!r} is not the id of a deployment: it looks like ecs-svc/1234567890.")
     if digest:
@@ -108,7 +109,7 @@ def healthcheck(
 
 
 def follow(run: Run, target: Target, *, timeout: float = TIMEOUT, url: str | None = None) -> Healthy | None:
-    """Wait until the version answers. url: of the healthcheck, where it is not the environment's."""
+    """Wait until the version answers. url: of the healthcheck, if it is not the environment's."""
     env = run.environment
     asked = http.checked(env.healthcheck if url is None else url, "the URL of a healthcheck")
     decided = Expectation(
@@ -126,14 +127,14 @@ def follow(run: Run, target: Target, *, timeout: float = TIMEOUT, url: str | Non
 
 
 def still(environment: Environment, target: Target, healthy: Healthy) -> Healthy:
-    """What was healthy, if ECS still works towards it. Raises RolledBack or DeployError where it does not any more.
+    """Check in ECS that a healthy deployment is still the current one. Raises RolledBack or DeployError if it is not.
 
-    Without the deployment's id, or where ECS cannot be read, nothing can be said against it.
+    Without the deployment's id, or if ECS cannot be read, it counts as current.
     """
     try:
         service = rollout.observe(environment, environment.service.name) if target.id else None
     except DeployError as error:
-        console.say(f"ECS cannot be seen any more: {error}")
+        console.say(f"ECS can no longer be read: {error}")
         service = None
     if service:
         raise_if_lost(healthy.where, target, service, None)
@@ -141,18 +142,18 @@ def still(environment: Environment, target: Target, healthy: Healthy) -> Healthy
 
 
 def watcher(environment: Environment) -> Callable[[], Service] | None:
-    """A look at the service in ECS, or None where there are no credentials to ask with."""
+    """A function that reads the service from ECS, or None if there are no credentials."""
     if not aws.has_credentials(environment):
-        console.say("ECS is not watched: there are no AWS credentials here")
+        console.say("the rollout in ECS is not watched: there are no AWS credentials here")
         return None
     return partial(rollout.observe, environment, environment.service.name)
 
 
 def wait(plan: Expectation, look: Callable[[], Service] | None = None, *, clock: Clock = CLOCK) -> Healthy:
-    """Wait until the version answers several times in a row and ECS, if it can be seen, is done with it.
+    """Wait until the version answers several times in a row and its rollout in ECS, if it can be read, is complete.
 
-    look: reads the service in ECS. Raises RolledBack as soon as ECS takes the version back, DeployError when the
-    rollout failed or was superseded, OutcomeUnknown at the time-out, with what answers then.
+    look: reads the service from ECS. Raises RolledBack as soon as ECS rolls the version back, DeployError when the
+    rollout failed or was superseded, OutcomeUnknown at the timeout, with the last answer.
     """
     watch, deadline = Watch(plan, look, clock), clock.now() + plan.timeout
     matches, other = 0, ""
@@ -182,14 +183,14 @@ def wait(plan: Expectation, look: Callable[[], Service] | None = None, *, clock:
         version, after = versions.short(plan.version), f"after {plan.timeout:g} s"
         answers = f"{plan.where} does not run {version} {after}: {error}."
         if matches >= MATCHES:
-            answers = f"{plan.where} answers with {version}, but ECS is not done {after}."
+            answers = f"{plan.where} answers with {version}, but its rollout in ECS is not complete {after}."
         raise OutcomeUnknown(
             f"{answers}{watch.says} It may still be rolling out: `invoke healthcheck` goes on waiting."
         ) from error
 
 
 class Watch:
-    """Looks into ECS now and then, says what changed, and raises when the rollout is lost."""
+    """Reads ECS from time to time, prints changes, and raises when the rollout has failed or was superseded."""
 
     def __init__(self, plan: Expectation, look: Callable[[], Service] | None, clock: Clock) -> None:
         self._plan, self._look, self._clock = plan, look, clock
@@ -199,46 +200,46 @@ class Watch:
         self._seen: Deployment | None = None
         self._service: Service | None = None
         self._verdict: Verdict | None = None
-        # Looks that failed since the last one that succeeded.
+        # Failed reads since the last successful one.
         self._failed = 0
 
     @property
     def blind(self) -> bool:
-        """Whether ECS has not been seen at all."""
+        """Whether ECS has never been read."""
         return self._service is None
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing in ECS speaks against the answers of the endpoint."""
+        """Whether ECS does not contradict the endpoint."""
         if self.blind:
             return self._look is None or self._failed >= BLIND_LOOKS
         if self._failed:
             return False
-        # A deployment that is known by its id has to be seen; another one may only be named differently.
+        # A deployment with a known id has to be found; without one, its image may only be named differently.
         return self._verdict is Verdict.SUCCEEDED or (self._verdict is Verdict.ABSENT and not self._target.id)
 
     @property
     def wants_no_task(self) -> bool:
-        """Whether ECS is done with the deployment, and no task of it is to run."""
+        """Whether the rollout is complete with a desired count of 0."""
         primary = self._service.primary if self._service else None
         return self._verdict is Verdict.SUCCEEDED and primary is not None and primary.desired == 0
 
     @property
     def note(self) -> str:
-        """What the answers of the endpoint leave open."""
-        return "says its endpoint alone, ECS was not seen" if self.blind else ""
+        """The restriction on a result without ECS."""
+        return "according to its endpoint alone; ECS was not read" if self.blind else ""
 
     @property
     def says(self) -> str:
-        """What ECS says, as a sentence to be added to another; empty where it was not asked."""
+        """The state in ECS, as a sentence to append to a message; empty if ECS is not watched."""
         if self._look is None:
             return ""
         if self._service is None or self._verdict is None:
-            return " ECS could not be seen."
+            return " ECS could not be read."
         return f" In ECS, {self._service.name} {self._verdict.value}."
 
     def look_if_due(self, *, now: bool) -> None:
-        """Look, if it is time or `now`. Raises RolledBack or DeployError where the rollout is lost."""
+        """Read ECS, if it is time or `now`. Raises RolledBack or DeployError as `raise_if_lost` does."""
         if self._look is None or (self._clock.now() < self._due and (self._failed or not now)):
             return
         self._due = self._clock.now() + WATCH_INTERVAL
@@ -246,7 +247,7 @@ class Watch:
             service = self._look()
         except DeployError as error:
             if not self._failed:
-                console.say(f"ECS cannot be seen, and is looked at again in {WATCH_INTERVAL:g} s: {error}")
+                console.say(f"ECS cannot be read, trying again in {WATCH_INTERVAL:g} s: {error}")
             self._failed += 1
             return
         verdict = raise_if_lost(self._plan.where, self._target, service, self._seen)
@@ -257,18 +258,18 @@ class Watch:
 
 
 def raise_if_lost(where: str, target: Target, service: Service, seen: Deployment | None) -> Verdict:
-    """The verdict on a deployment that has not ended badly. seen: as it was at an earlier look.
+    """The verdict on a deployment. seen: as it was last seen.
 
-    Raises RolledBack, and DeployError where it failed or was superseded, with ECS's reasons.
+    Raises RolledBack, or DeployError if it failed or was superseded, with ECS's reasons.
     """
     verdict = rollout.verdict(target, service, seen)
     since = rollout.start(target, service, rollout.find(target, service, seen))
     what = f"{where}: {versions.short(target.version)} of {service.name}"
     why = rollout.explain(service, since) or "ECS gives no reason"
     if verdict is Verdict.ROLLED_BACK:
-        raise RolledBack(f"{what} was rolled back, the version before it runs: {why}.")
+        raise RolledBack(f"{what} was rolled back, the previous version runs: {why}.")
     if verdict is Verdict.FAILED and not service.breaker:
-        why += ". No circuit breaker takes it back: deploy the version before it"
+        why += ". The service has no circuit breaker, so ECS does not roll back: deploy the previous version"
     if verdict in (Verdict.FAILED, Verdict.SUPERSEDED):
         raise DeployError(f"{what} {verdict.value}: {why}.")
     return verdict

@@ -1,6 +1,6 @@
-"""Migrates the database: deploys the migrations of a version, runs them once, and shows what they printed.
+"""Migrates the database: deploys the migrations of a version, runs them once, and shows their logs.
 
-The lines come from CloudWatch, whether the migration went well or not.
+The logs come from CloudWatch, whether or not the migration succeeded.
 """
 
 import time
@@ -21,16 +21,16 @@ from scripts.frame.settings import Environment
 from scripts.frame.waiting import CLOCK, Clock, TimedOut
 from scripts.run_task import TaskEnded, run_task
 
-# CloudWatch shows a line some seconds after it was printed.
+# CloudWatch shows a line some seconds after it was logged.
 TIMEOUT, INTERVAL = 5.0, 1.5
-# How far apart this clock and that of AWS may be, in seconds.
+# Maximum difference between this machine's clock and AWS's, in seconds.
 SKEW = 5.0
 LINES = 200
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a container's lines go: a log group, and what its streams' names begin with."""
+    """Where a container logs to. prefix: of the names of its log streams."""
 
     group: str
     region: str
@@ -54,7 +54,7 @@ def migrate_database(
 
 
 def migrate(run: Run) -> TaskEnded | None:
-    """Run the migrations that are deployed, and show what they print."""
+    """Run the deployed migrations once, and show their logs."""
     with showing_logs(run.environment):
         return run_task(run, service=service(run.environment))
 
@@ -62,15 +62,13 @@ def migrate(run: Run) -> TaskEnded | None:
 def service(environment: Environment) -> str:
     """The service that migrates. Raises Refused where the environment has none."""
     if not environment.migrations.service:
-        raise Refused(
-            f"{environment.name} has no migrations.service in the settings: there is nothing to migrate with."
-        )
+        raise Refused(f"{environment.name} has no migrations.service in the settings: set it to migrate the database.")
     return environment.migrations.service
 
 
 @contextmanager
 def showing_logs(environment: Environment, *, clock: Clock = CLOCK) -> Iterator[None]:
-    """Run what is inside, then show what the migration printed meanwhile. Logs never change the outcome."""
+    """Show what the migration logged during the block, after it. A failure to read logs never changes the outcome."""
     since = time.time() - SKEW
     try:
         yield
@@ -97,7 +95,7 @@ def _show(environment: Environment, since: float, clock: Clock) -> None:
         console.say(f"the migration's logs cannot be read: {error}")
         return
     if not lines:
-        console.say("the migration's logs show nothing" if found else "the migration writes no logs to CloudWatch")
+        console.say("the migration has logged nothing" if found else "the migration does not log to CloudWatch")
         return
     with console.group(f"what {environment.migrations.service} printed"):
         for line in lines[-LINES:]:
@@ -105,7 +103,7 @@ def _show(environment: Environment, since: float, clock: Clock) -> None:
 
 
 def sources(environment: Environment) -> list[Source]:
-    """Where the containers of the service that migrates write to, as its task definition says."""
+    """The log sources of the containers in the task definition of the service that migrates."""
     primary = rollout.observe(environment, service(environment)).primary
     if primary is None:
         return []
@@ -125,7 +123,7 @@ def _source(environment: Environment, container: Mapping[str, Any]) -> Source | 
 
 
 def read(environment: Environment, source: Source, since: float) -> list[str]:
-    """The lines of the newest task that wrote there. since: Unix time in seconds."""
+    """The lines of the newest task that logged there. since: Unix time in seconds."""
     client = aws.client("logs", structs.replace(environment, region=source.region))
     with aws.errors(f"reading the log group {source.group}", environment):
         pages = client.get_paginator("filter_log_events").paginate(

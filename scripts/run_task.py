@@ -1,6 +1,6 @@
-"""Runs a service's task once, through the ECS manager, and judges how it ended.
+"""Runs a service's task once, through the ECS manager, and checks its exit code.
 
-The payload is that of the old script db_lambda_invoke, to the byte.
+The payload is byte for byte that of the old script db_lambda_invoke.
 """
 
 from dataclasses import dataclass
@@ -46,10 +46,10 @@ class TaskEnded(Report):
 def run_task(
     run: Run, *, service: str | None = None, function_name: str | None = None, qualifier: str | None = None
 ) -> TaskEnded | None:
-    """Have the ECS manager run the service's task once, and wait for its end."""
+    """Call the ECS manager once to run the service's task, and wait until it stops."""
     env = run.environment
     if service is None and not env.migrations.service:
-        raise Refused(f"Which service is not known: give --service, or set migrations.service for {env.name}.")
+        raise Refused(f"No service to run: give --service, or set migrations.service for {env.name}.")
     name = manager.checked_service(env.migrations.service if service is None else service)
     body = {"cluster_id": env.cluster, "service_id": name}
     call = manager.planned(env, function_name, qualifier, {"command": "runtask", "body": body})
@@ -57,10 +57,10 @@ def run_task(
 
 
 def start(environment: Environment, plan: TaskRun) -> TaskEnded:
-    """Run the task once and wait for its end.
+    """Run the task once and wait until it stops.
 
-    Raises DeployError with its exit code and reason if that is not 0, OutcomeUnknown if the answer is lost: the task
-    may still be running then.
+    Raises DeployError with its exit code and reason if that is not 0, OutcomeUnknown if the response is lost: the task
+    may still be running.
     """
     console.say(f"running the task of {plan.service} in {plan.cluster}")
     reply = manager.invoke(environment, plan.invocation)
@@ -70,7 +70,7 @@ def start(environment: Environment, plan: TaskRun) -> TaskEnded:
     code, task = status.get("exitCode"), str(response.get("taskArn", ""))
     reason = status.get("stoppedReason") or status.get("stopCode") or "no reason given"
     if type(code) is not int:
-        raise DeployError(f"The task of {plan.service} never ran to an end: {reason} ({task}).")
+        raise DeployError(f"The task of {plan.service} stopped without an exit code: {reason} ({task}).")
     if code != 0:
         raise DeployError(f"The task of {plan.service} ended with exit code {code}: {reason} ({task}).")
     return TaskEnded(plan.service, task, code, str(reason))

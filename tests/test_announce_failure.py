@@ -133,7 +133,7 @@ def silent() -> Iterator[str]:
         (Reply(b"rate limited", 429), "HTTP status 429"),
         (Reply(b"", 500), "HTTP status 500"),
         (Reply(b"", 302, {"Location": "http://127.0.0.1:9/"}), "HTTP status 302"),
-        (Reply(b"<html>Log in</html>"), "its answer is not ok"),
+        (Reply(b"<html>Log in</html>"), "its response is not ok"),
         (Reply(b"", drop=True), "closed connection"),
     ],
 )
@@ -146,7 +146,7 @@ def test_slack_refusing_is_a_warning(
         done = announce_failure.announce(announce_failure.plan(settings.environment("prod")))
 
     assert (done.posted, why in done.why) == (False, True), done.why
-    assert f"warning: Slack was not told: {done.why}" in capsys.readouterr().err
+    assert f"warning: the message was not posted to Slack: {done.why}" in capsys.readouterr().err
 
 
 def test_slack_being_slow_is_a_warning(run: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_a_webhook_that_cannot_be_used_is_a_warning_without_the_secret(
     done = invoke("announce-failure", **cloud.env, **RUN, SLACK_WEBHOOK_URL=url)
 
     assert done.returncode == 0, done.stderr
-    assert "warning: Slack was not told: " in done.stderr
+    assert "warning: the message was not posted to Slack: " in done.stderr
     assert "hidden" not in done.stderr
     assert "Traceback" not in done.stderr
 

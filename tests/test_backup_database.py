@@ -195,7 +195,7 @@ def test_a_snapshot_that_fails_deletes_nothing(
     plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
     stay(monkeypatch, "failed")
 
-    with pytest.raises(DeployError, match="is failed instead of available") as error:
+    with pytest.raises(DeployError, match="is failed, not available") as error:
         run(cloud, local, plan)
 
     assert error.value.code == 1

@@ -76,7 +76,7 @@ def test_a_dry_run_shows_the_commands_without_engine_or_credentials(invoke: Invo
         (["--image=Upper"], {}, "'Upper' is not the name of an image's repository"),
         (["--tag=a b"], {}, "'a b' is not a version"),
         (["--context=/no/such"], {}, "The build context /no/such is not a folder"),
-        (["--file=/no/such"], {}, "The Dockerfile /no/such is not there"),
+        (["--file=/no/such"], {}, "There is no Dockerfile /no/such: give --file"),
     ],
 )
 def test_bad_input_is_refused(
@@ -159,7 +159,7 @@ def test_the_registrys_password_is_masked_and_leaves_no_trace(
     done = invoke("build-image", "--tag=v7", **cloud.env, GITHUB_ACTIONS="true", TMPDIR=str(tmp_path))
 
     # The stand-in pushes nothing, which the command finds out.
-    assert "was pushed, but ECR does not know it" in done.stderr
+    assert "was pushed, but ECR does not have it" in done.stderr
     _, _, login, push = docker()
     password = login["stdin"].strip()
     assert password
@@ -216,7 +216,7 @@ def test_a_registry_that_takes_the_image_but_does_not_list_it_is_a_failure(
     plan = build_image.plan(env, tag="v7")
     cloud.fail(service="ecr", operation="DescribeImages", status=400, code="ImageNotFoundException")
 
-    with pytest.raises(DeployError, match="was pushed, but ECR does not know it"):
+    with pytest.raises(DeployError, match="was pushed, but ECR does not have it"):
         build_image.build(env, plan)
 
 

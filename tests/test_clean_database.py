@@ -43,8 +43,8 @@ def test_dev_is_cleaned_by_its_own_function(invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     ("cleaner", "said"),
     [
-        ("", "impl may not be cleaned: its settings have no cleaner.function"),
-        ('cleaner = { function = "f" }', "impl may not be cleaned: its settings have no cleaner.service"),
+        ("", "impl cannot be cleaned: its settings have no cleaner.function"),
+        ('cleaner = { function = "f" }', "impl cannot be cleaned: its settings have no cleaner.service"),
     ],
 )
 def test_without_a_function_and_a_service_nothing_is_cleaned(cleaner: str, said: str, file: Path) -> None:
@@ -59,16 +59,16 @@ def test_without_a_function_and_a_service_nothing_is_cleaned(cleaner: str, said:
 @pytest.mark.parametrize(
     ("environment", "text", "said"),
     [
-        ("prod", allow("prod"), "production by its name"),
+        ("prod", allow("prod"), "by its name it is production"),
         (
             "live",
             allow("prod").replace("environments.prod]", "environments.live]").replace('"prod"]', '"live"]'),
-            "last one in the order of promotion",
+            "last environment in the order of promotion",
         ),
-        ("impl", allow("impl", "confirm = true"), "a person has to confirm"),
+        ("impl", allow("impl", "confirm = true"), "it needs a person's confirmation"),
         ("Production", allow("prod").replace("environments.prod]", "environments.Production]"), "by its name"),
-        ("impl", allow("impl", 'cluster = "prod-mint-app"'), "its settings are those of prod"),
-        ("impl", allow("impl", 'database.name = "mintprod"'), "its settings are those of prod"),
+        ("impl", allow("impl", 'cluster = "prod-mint-app"'), "prod has the same cluster or database"),
+        ("impl", allow("impl", 'database.name = "mintprod"'), "prod has the same cluster or database"),
     ],
     ids=["named prod", "last in promotion", "to be confirmed", "another case", "prod's cluster", "prod's database"],
 )

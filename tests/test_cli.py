@@ -150,7 +150,7 @@ def test_no_task_has_a_positional_argument() -> None:
         (["--env=dev", "--service=other"], ACCOUNT, "No image is set for other"),
         (["--env=dev", "--function-name=a/b"], ACCOUNT, "'a/b' is not the name of a Lambda function"),
         (["--env=dev", "--qualifier="], ACCOUNT, "'' is not a version or an alias"),
-        (["--env=dev", "--no-image", "--tag=x"], ACCOUNT, "--no-image restarts what runs"),
+        (["--env=dev", "--no-image", "--tag=x"], ACCOUNT, "--no-image keeps the current image"),
         (["--env=prod"], ACCOUNT, "prod needs a confirmation, and there is no terminal to ask on: give --yes"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -254,7 +254,7 @@ def test_a_slow_function_is_called_exactly_once(invoke: Invoke, tmp_path: Path) 
 
     assert done.returncode == 3
     assert len(aws.lambda_calls()) == 1
-    assert "Do not run it again before that is clear" in done.stderr
+    assert "Do not run this again before that is clear" in done.stderr
 
 
 def test_an_unreachable_endpoint_is_said(invoke: Invoke) -> None:
@@ -375,5 +375,5 @@ def test_a_role_that_may_not_read_ecs_can_still_deploy(invoke: Invoke) -> None:
         done = invoke("deploy-service", "--env=dev", "--tag=x", AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS)
 
     assert done.returncode == 0, done.stderr
-    assert "ECS is not watched: AWS refused reading the service mint-app" in done.stderr
+    assert "the rollout in ECS is not watched: AWS refused reading the service mint-app" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("dev-mint-app: mint-app rolls out mint-app:42 (")

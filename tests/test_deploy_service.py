@@ -25,9 +25,10 @@ ECR = "123456789012.dkr.ecr.us-west-2.amazonaws.com"
         ("localhost/app:1", Image("localhost", "app", "1")),
         ("library/nginx:1", Image("", "library/nginx", "1")),
         ("nginx", Image("", "nginx")),
+        ("x" * 512, Image("", "x" * 512)),
         *(
             (odd, None)
-            for odd in ("", "<", "a b", "a:", "a@sha256:1", "A/b", "a/b:1\n", "a\n/b", "a.b/../c", "x" * 600)
+            for odd in ("", "<", "a b", "a:", "a@sha256:1", "A/b", "a/b:1\n", "a\n/b", "a.b/../c", "x" * 513)
         ),
         ("r.io/a:" + "t" * 129, None),
     ],
@@ -47,13 +48,13 @@ def test_an_image_is_taken_apart_and_put_together_again(reference: str, expected
             (["--image-uri", odd], "is not an image's URI")
             for odd in ("", "<", "<AWS_ACCOUNT_ID>/a:1", "a/b:1\n", "nginx")
         ),
-        (["--image-uri=r.io/b:1", "--image=b", "--tag=1"], "--image-uri names the whole image: leave out --tag."),
-        (["--image-uri=a/b:1", "--image=x"], "--image-uri names the whole image: leave out --image."),
+        (["--image-uri=r.io/b:1", "--image=b", "--tag=1"], "is the full name of the image: leave out --tag."),
+        (["--image-uri=a/b:1", "--image=x"], "--image-uri is the full name of the image: leave out --image."),
         (["--image-uri=a/b:1", "--image=x", "--tag=y"], "leave out --image and --tag."),
         (["--image-uri=a/b:1", f"--digest={DIGEST}"], "leave out --digest."),
         (["--tag=x", f"--digest={DIGEST}"], "--digest and --tag exclude each other"),
-        (["--no-image", "--tag=x"], "--no-image restarts what runs"),
-        (["--no-image", "--image-uri=a/b:1"], "--no-image restarts what runs"),
+        (["--no-image", "--tag=x"], "--no-image keeps the current image"),
+        (["--no-image", "--image-uri=a/b:1"], "--no-image keeps the current image"),
         (["--digest="], "--digest must be sha256:"),
         (["--digest", f"{DIGEST}\n"], "--digest must be sha256:"),
         (["--tag", "v1\n"], "is not a version"),

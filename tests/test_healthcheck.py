@@ -75,7 +75,7 @@ def test_one_match_while_old_and_new_alternate_proves_nothing(
 
     assert len(server.requests) == 9
     assert (healthy.version, healthy.changed_from) == (NEW, OLD_VERSION)
-    assert healthy.line() == "dev runs bbbbbbb (was aaaaaaa), says its endpoint alone, ECS was not seen"
+    assert healthy.line() == "dev runs bbbbbbb (was aaaaaaa), according to its endpoint alone; ECS was not read"
 
 
 def test_the_wait_is_bounded_by_the_clock(answers: tuple[StandIn, list[Reply]]) -> None:
@@ -173,7 +173,7 @@ def test_a_rollout_that_is_not_done_at_the_time_out_is_said(answers: tuple[Stand
     server, replies = answers
     replies.append(health(NEW))
 
-    with pytest.raises(OutcomeUnknown, match=r"answers with bbbbbbb, but ECS is not done after 10 s. In ECS, app is"):
+    with pytest.raises(OutcomeUnknown, match=r"its rollout in ECS is not complete after 10 s. In ECS, app is"):
         wait(server.url, 10, showing(NEW_STARTS))
 
 
@@ -183,7 +183,7 @@ def test_a_rollout_that_is_not_done_at_the_time_out_is_said(answers: tuple[Stand
         (service(deployment(NEW, state="FAILED", reason="no memory")), "failed: no memory"),
         (
             service(deployment(NEW, state="IN_PROGRESS", failed=40), breaker=False),
-            "40 tasks failed. No circuit breaker",
+            "40 tasks failed. The service has no circuit breaker",
         ),
     ],
     ids=["ECS says so", "no breaker ends it"],
@@ -218,8 +218,8 @@ def test_the_answers_alone_decide_where_ecs_cannot_be_asked(
     healthy = wait(server.url, look=showing(DeployError("AccessDenied")), time=time)
 
     assert time.time == (BLIND_LOOKS - 1) * WATCH_INTERVAL
-    assert healthy.line() == "dev runs bbbbbbb, says its endpoint alone, ECS was not seen"
-    assert capsys.readouterr().err.count("ECS cannot be seen, and is looked at again in 5 s: AccessDenied") == 1
+    assert healthy.line() == "dev runs bbbbbbb, according to its endpoint alone; ECS was not read"
+    assert capsys.readouterr().err.count("ECS cannot be read, trying again in 5 s: AccessDenied") == 1
 
 
 def test_the_answers_alone_decide_at_a_time_out_before_those_looks(answers: tuple[StandIn, list[Reply]]) -> None:
@@ -253,7 +253,7 @@ def test_the_last_word_of_ecs_does_not_count_while_it_cannot_be_seen(
     server, replies = answers
     replies.append(health(NEW))
 
-    with pytest.raises(OutcomeUnknown, match=f"ECS is not done after 60 s. In ECS, app {said}"):
+    with pytest.raises(OutcomeUnknown, match=f"in ECS is not complete after 60 s. In ECS, app {said}"):
         wait(server.url, look=showing(last, *[THROTTLED] * 20))
 
 
@@ -341,7 +341,7 @@ def test_the_command_waits_and_says_what_runs_now(answers: tuple[StandIn, list[R
     done = invoke("healthcheck", "--env=impl", f"--url={server.url}", "--json", GITHUB_SHA=NEW)
 
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"{server.url} runs bbbbbbb, says its endpoint alone")
+    assert done.stderr.splitlines()[-1].startswith(f"{server.url} runs bbbbbbb, according to its endpoint alone")
     result = json.loads(done.stdout)["steps"][0]["result"]
     assert (result["environment"], result["version"]) == ("impl", NEW)
 
@@ -362,5 +362,5 @@ def test_a_role_that_may_not_read_ecs_can_still_wait(invoke: Invoke) -> None:
         done = invoke(*words, AWS_ENDPOINT_URL=server.url, AWS_ACCOUNT_ID="123456789012", **keys)
 
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("ECS cannot be seen") == 1
-    assert "says its endpoint alone, ECS was not seen" in done.stderr.splitlines()[-1]
+    assert done.stderr.count("ECS cannot be read") == 1
+    assert "according to its endpoint alone; ECS was not read" in done.stderr.splitlines()[-1]

@@ -77,7 +77,7 @@ def test_a_migration_that_logs_elsewhere_says_so(cloud: EmbeddedCloud, invoke: I
     done = migrate(invoke, cloud)
 
     assert done.returncode == 0, done.stderr
-    assert "the migration writes no logs to CloudWatch" in done.stderr
+    assert "the migration does not log to CloudWatch" in done.stderr
 
 
 def test_a_dry_run_shows_both_payloads_and_reads_no_logs(cloud: EmbeddedCloud, invoke: Invoke) -> None:
@@ -95,7 +95,7 @@ def test_a_dry_run_shows_both_payloads_and_reads_no_logs(cloud: EmbeddedCloud, i
     [
         (["migrate-database", "--digest="], "--digest must be sha256:"),
         (["migrate-database", "--tag=v0", f"--digest=sha256:{'a' * 64}"], "--digest and --tag exclude each other"),
-        (["migrate-database", "--tag=v0", "--image-uri=r.io/a:v0"], "--image-uri names the whole image"),
+        (["migrate-database", "--tag=v0", "--image-uri=r.io/a:v0"], "--image-uri is the full name of the image"),
         *(
             (["run-task", "--service", odd], "is not the name of an ECS service")
             for odd in ("", "a\n::error::b", "a\n")

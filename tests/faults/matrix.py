@@ -355,7 +355,7 @@ def promised(changed: list[str], said: str) -> list[str]:
 
 def report(done: Outcome) -> str:
     """The last line and what was printed, without times and without what it says that it has not seen."""
-    return re.sub(r"\(\d+ s\)|, says its endpoint alone.*?seen", "", f"{done.said.splitlines()[-1:]}{done.printed}")
+    return re.sub(r"\(\d+ s\)|, according to its endpoint.*?read", "", f"{done.said.splitlines()[-1:]}{done.printed}")
 
 
 UNREADABLE = re.compile(r"Traceback|NoneType| object at 0x|<class|\[Errno")
