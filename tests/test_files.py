@@ -115,17 +115,6 @@ def test_the_umask_counts(mode: int, umask: int, found: int, tmp_path: Path) -> 
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == found
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_read_only_is_said(tmp_path: Path) -> None:
-    """With the system's own words."""
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(Refused, match="cannot be written: Permission denied"):
-            files.write(tmp_path / "file", b"")
-    finally:
-        tmp_path.chmod(0o700)
-
-
 def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path) -> None:
     """A write that fails half-way changes nothing."""
     path = tmp_path / "in" / "file"

@@ -94,6 +94,18 @@ def test_a_frontend_is_released_on_every_machine(name: str, cloud: EmbeddedCloud
     assert cloud.objects("local-mint-app-static")["index.html"][1] == (build / "index.html").read_bytes()
 
 
+def test_what_would_be_written_into_a_read_only_checkout_is_refused(cloud: EmbeddedCloud, tmp_path: Path) -> None:
+    """With the system's own words."""
+    there = checkout(MACHINES["a checkout that cannot be written"], cloud, tmp_path)
+
+    done = there.run("package-ecs-manager")
+
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "'ecs_manager.zip' cannot be written: Permission denied.",
+    )
+
+
 def test_no_space_is_left(cloud: EmbeddedCloud, build: Path, tmp_path: Path) -> None:
     """What only tells warns; what has to be written is refused or has failed, in one sentence, and leaves nothing."""
     full, usual = (checkout(Machine(folder=name, begin=begin), cloud, tmp_path) for name, begin in FULL.items())

@@ -51,8 +51,6 @@ def temporary_folder(prefix: str) -> stop.owned[Path]:
         try:
             return Path(tempfile.mkdtemp(prefix=prefix))
         except OSError as error:
-            raise Refused(
-                f"No temporary folder can be created: {error.strerror}. Free space, or set TMPDIR."
-            ) from error
+            raise Refused(f"No temporary folder can be created: {error.strerror}. Free space or set TMPDIR.") from error
 
     return stop.owned(make, lambda path: shutil.rmtree(path, ignore_errors=True))
