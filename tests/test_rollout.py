@@ -303,6 +303,9 @@ def test_what_was_seen_is_followed_after_a_rollback_to_the_same_version() -> Non
 
     assert verdict(UNKNOWN, back, seen=NEW) is Verdict.ROLLED_BACK
     assert find(UNKNOWN, again, seen=NEW) == again.primary
+    older = deployment("v2", id="ecs-svc/old", status="ACTIVE", state="FAILED")
+    twice = service(deployment("v2", id="ecs-svc/back", reason=BACK), older, FAILED_AGAIN)
+    assert find(UNKNOWN, twice) == FAILED_AGAIN
 
 
 def test_only_what_is_newer_than_the_start_explains() -> None:

@@ -235,7 +235,9 @@ def test_a_revision_that_is_refused_for_another_one_is_registered_again(cloud: E
         return register
 
     concurrent = "Too many concurrent attempts to create a new revision of the specified family."
-    reply = commands.deploy(call(cloud, register_task_definition=busy(concurrent, 3)), body(image=image(cloud, "v1")))
+    patient = call(cloud, register_task_definition=busy(concurrent, 3))
+    reply = commands.deploy(patient, body(image=image(cloud, "v1")))
+    assert patient.remaining() == 900 - 1 - 2 - 3
     assert definition(cloud, reply["NewTaskdefArn"])["containerDefinitions"][0]["image"] == image(cloud, "v1")
     assert len(tries) == 4
 
@@ -289,6 +291,40 @@ def test_a_service_that_is_not_there_is_named(cloud: EmbeddedCloud, command: Cal
 
     assert error.value.title == "ServiceNotFoundException"
     assert changes(cloud) == []
+
+
+@pytest.mark.parametrize("status", ["INACTIVE", "DRAINING"])
+def test_a_service_that_is_being_deleted_is_not_there(status: str) -> None:
+    """ECS goes on showing it."""
+    shown = {"serviceName": APP, "serviceArn": "arn", "status": status}
+    ecs = Scripted(None, describe_services=lambda **_: {"services": [shown]})
+
+    with pytest.raises(ManagerError, match=f"There is no active service {APP}"):
+        commands.deploy(Invocation(ecs, None, "request-1", lambda: 900), body())
+
+
+def test_ecs_is_asked_for_as_many_as_it_takes(cloud: EmbeddedCloud) -> None:
+    """Ten services, or a hundred tasks, at a time."""
+    services = [f"service-{number}" for number in range(21)]
+    with pytest.raises(ManagerError, match=r"service-0, .*, service-20 in"):
+        commands.deploy(call(cloud), body(service_ids=services))
+    asked = [r["parameters"]["services"] for r in cloud.requests("ecs", "DescribeServices")]
+    assert asked == [services[:10], services[10:20], services[20:]]
+
+    arns, looks = [f"arn:{number}" for number in range(201)], list[list[str]]()
+
+    def describe(**given: Any) -> Any:
+        looks.append(given["tasks"])
+        return {"tasks": [{"taskArn": arn} for arn in given["tasks"]]}
+
+    class Pages:
+        def paginate(self, **_: Any) -> Any:
+            return [{"taskArns": arns[:150]}, {"taskArns": arns[150:]}]
+
+    many = call(cloud, describe_tasks=describe, get_paginator=lambda _: Pages())
+    tasks = commands.healthcheck(many, {"cluster": CLUSTER})["tasks"]
+    assert tasks == [{"taskArn": arn, "containers": []} for arn in arns]
+    assert looks == [arns[:100], arns[100:200], arns[200:]]
 
 
 @pytest.mark.parametrize(
@@ -417,9 +453,10 @@ def test_runtask_gives_one_container_another_command_for_this_task_alone(
 
 def test_runtask_names_the_containers_where_the_one_that_is_asked_for_is_not_there(cloud: EmbeddedCloud) -> None:
     """And starts nothing."""
-    with pytest.raises(ManagerError, match=f"no container db: there are {MIGRATE}, log-router"):
+    with pytest.raises(ManagerError, match=f"no container db: there are {MIGRATE}, log-router") as error:
         commands.runtask(call(cloud), run(entrypoint="x", container_id="db"))
 
+    assert error.value.title == "UnknownContainer"
     assert changes(cloud) == []
 
 
@@ -449,8 +486,10 @@ def test_a_task_that_ecs_does_not_start_says_why(cloud: EmbeddedCloud) -> None:
     """RunTask answers with failures and HTTP status 200."""
     failed = {"tasks": [], "failures": [{"arn": "arn", "reason": "RESOURCE:ENI", "detail": "no free address"}]}
 
-    with pytest.raises(ManagerError, match=r"did not start the task of .*: RESOURCE:ENI no free address"):
+    with pytest.raises(ManagerError, match=r"did not start the task of .*: RESOURCE:ENI no free address") as error:
         commands.runtask(call(cloud, run_task=lambda **_: failed), run())
+
+    assert error.value.title == "TaskNotStarted"
 
 
 def test_runtask_gives_up_before_the_function_is_stopped(cloud: EmbeddedCloud) -> None:
@@ -462,7 +501,7 @@ def test_runtask_gives_up_before_the_function_is_stopped(cloud: EmbeddedCloud) -
         commands.runtask(limited, run())
 
     assert error.value.title == "TaskStillRunning"
-    assert limited.remaining() >= commands.MARGIN_SECONDS
+    assert limited.remaining() == commands.MARGIN_SECONDS == 5
 
 
 def test_a_task_that_ecs_does_not_know_yet_is_waited_for(cloud: EmbeddedCloud) -> None:

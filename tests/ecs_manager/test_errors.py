@@ -1,0 +1,42 @@
+"""What AWS did not answer, as a table: whether something may have begun."""
+
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
+
+from ecs_manager.errors import ManagerError, begins
+
+
+def answer(status: int | None) -> ClientError:
+    """An error that AWS answered with an HTTP status."""
+    metadata = {} if status is None else {"ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError({"Error": {"Code": "C", "Message": "m"}, **metadata}, "RunTask")  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EndpointConnectionError(endpoint_url="u"), None),
+        (ConnectTimeoutError(endpoint_url="u"), None),
+        (answer(400), None),
+        (answer(499), None),
+        (answer(None), None),
+        (ZeroDivisionError(), None),
+        (answer(500), "a task of app may have begun: An error"),
+        (answer(503), "a task of app may have begun: An error"),
+        (ReadTimeoutError(endpoint_url="u"), "a task of app may have begun: "),
+        (KeyError("tasks"), "a task of app may have begun: "),
+        (TypeError("x"), "a task of app may have begun: "),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_aws_may_have_begun_is_said(error: Exception, said: str | None) -> None:
+    """What it refused, and what never reached it, is raised as it is."""
+    with pytest.raises(Exception) as raised, begins("a task of app"):  # noqa: PT011
+        raise error
+
+    if said is None:
+        assert raised.value is error
+    else:
+        assert isinstance(raised.value, ManagerError)
+        assert raised.value.title == "OutcomeUnknown"
+        assert raised.value.message.startswith(said)
