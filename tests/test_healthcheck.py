@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from scripts import healthcheck
-from scripts.ecs.rollout import Service
-from scripts.frame import version
+from scripts.ecs.rollout import Service, Target
+from scripts.frame import settings, version
 from scripts.frame.errors import DeployError, OutcomeUnknown, RolledBack
 from scripts.frame.waiting import Clock
 from scripts.healthcheck import BLIND_LOOKS, WATCH_INTERVAL, Expectation, Healthy
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
-from tests.test_rollout import BACK, DIGEST, DRAINING, OLD, deployment, service
+from tests.test_rollout import BACK, DIGEST, DRAINING, OLD, THEIRS, deployment, service
 
 NEW, OLD_VERSION = "b" * 40, "a" * 40
 
@@ -279,6 +279,33 @@ def test_the_version_that_ran_before_is_no_proof_of_the_deployment_with_the_id(
     with pytest.raises(OutcomeUnknown, match="app has not started"):
         wait(server.url, 10, showing(before), deployment_id="ecs-svc/new")
     assert wait(server.url, look=showing(before, service(deployment(NEW))), deployment_id="ecs-svc/new").note == ""
+
+
+def test_what_rolls_out_instead_of_the_deployment_with_the_id_ends_the_wait(
+    answers: tuple[StandIn, list[Reply]],
+) -> None:
+    """Whoever gave the id has seen it in ECS; without an id that says nothing."""
+    server, replies = answers
+    replies.append(health(NEW))
+
+    with pytest.raises(DeployError, match="app was superseded"):
+        wait(server.url, look=showing(service(THEIRS)), deployment_id="ecs-svc/new")
+    assert wait(server.url, look=showing(service(THEIRS))).version == NEW
+
+
+@pytest.mark.parametrize(("id", "looks"), [("", 0), ("ecs-svc/new", 1)])
+def test_what_was_healthy_still_is_where_ecs_cannot_be_seen(
+    id: str, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be said against it, and without an id nobody is asked."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    healthy = Healthy("dev", NEW, "", "dev")
+    with stand_in(lambda *_: DENIED) as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        assert healthcheck.still(settings.environment("dev"), Target(NEW, "app", id=id), healthy) is healthy
+
+    assert len(aws.requests) == looks
 
 
 def test_an_image_by_digest_is_ours_only_by_the_id_or_that_digest(answers: tuple[StandIn, list[Reply]]) -> None:
