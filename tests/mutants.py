@@ -139,18 +139,25 @@ def statements(tree: ast.Module) -> dict[ast.AST, tuple[int, ...]]:
 
 def changes(tree: ast.AST) -> Iterator[tuple[Any, str]]:
     """Each part of a module that is changed, with what takes its place."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            # What a class promises of its kind is for the type checker.
-            node.decorator_list = []
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
-        if isinstance(node, ast.JoinedStr):
-            # What is inside does not know where it is.
-            node.values = []
+    for node in parts(tree):
         for kind, change in KINDS.items():
             if isinstance(node, kind):
                 yield from change(node)
+
+
+def parts(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything but what is for the type checker, and the inside of an f-string, which does not know where it is."""
+    yield node
+    aside = {id(node.test), *map(id, node.body)} if isinstance(node, ast.If) and _is_for_types(node.test) else set()
+    if isinstance(node, ast.ClassDef):
+        aside = {*map(id, node.decorator_list)}
+    for child in [] if isinstance(node, ast.JoinedStr) else ast.iter_child_nodes(node):
+        if id(child) not in aside:
+            yield from parts(child)
+
+
+def _is_for_types(test: ast.expr) -> bool:
+    return "TYPE_CHECKING" in ast.unparse(test)
 
 
 def _compare(node: ast.Compare) -> Iterator[tuple[ast.AST, str]]:
