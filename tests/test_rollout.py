@@ -324,6 +324,7 @@ def test_only_what_is_newer_than_the_start_explains() -> None:
     assert explain(now, NEW_AT) == "no capacity · 3 tasks failed · (service app) was unable to place a task"
     assert explain(service(OLD, events=((LATER, "steady"), (YESTERDAY, "old"))), 0) == "(service app) steady"
     assert explain(service(deployment("v1", id="ecs-svc/old", reason=BACK)), NEW_AT) == BACK
+    assert explain(service(OLD, events=((NEW_AT, "in that moment"),)), NEW_AT) == "(service app) in that moment"
     failures = tuple((LATER, f"failed {number}") for number in range(9))
     assert explain(service(events=failures), 0).count(" · ") == 4
 
