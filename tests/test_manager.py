@@ -113,8 +113,24 @@ def test_a_call_waits_for_the_reply_and_says_what_was_asked(monkeypatch: pytest.
         aws.answer = answering(Reply(b""))
         with pytest.raises(OutcomeUnknown, match=r"other \(dev\) returned an empty response"):
             manager.invoke(environment, call)
+        aws.answer = answering(Reply(b'{"errorType": "E"}', headers={"X-Amz-Function-Error": "Unhandled"}))
+        with pytest.raises(DeployError, match=r"other \(dev\) failed: E: no message"):
+            manager.invoke(environment, call)
 
     asked = aws.requests[0]
     assert asked["path"] == "/2015-03-31/functions/other/invocations"
     assert (asked["query"], json.loads(asked["body"])) == ({"Qualifier": ["live"]}, {"a": 1})
     assert asked["headers"]["X-Amz-Invocation-Type"] == "RequestResponse"
+
+
+def test_a_call_whose_answer_is_lost_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have started something: a second one would start it again."""
+    environment = settings.environment("dev")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with stand_in(answering(Reply(b"", drop=True))) as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        with pytest.raises(OutcomeUnknown):
+            manager.invoke(environment, manager.planned(environment, None, None, {}))
+
+    assert len(aws.requests) == 1
