@@ -152,7 +152,7 @@ def _overrides(body: Mapping[str, Any], definition: Mapping[str, Any]) -> dict[s
     name = _text(body, "container_id")
     names = [c["name"] for c in definition["containerDefinitions"]]
     if name not in names:
-        raise ManagerError("UnknownContainer", f"There is no container {name}: there are {', '.join(names)}.")
+        raise ManagerError("UnknownContainer", f"There is no container {name}: use one of {', '.join(names)}.")
     return {"overrides": {"containerOverrides": [{"name": name, "command": _words(entrypoint)}]}}
 
 
@@ -161,7 +161,7 @@ def _words(entrypoint: Any) -> list[str]:
     try:
         words = shlex.split(entrypoint) if isinstance(entrypoint, str) else entrypoint
     except ValueError as error:
-        raise BadRequest(f"the body's entrypoint cannot be taken apart: {error}") from error
+        raise BadRequest(f"the body's entrypoint cannot be split into words: {error}") from error
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise BadRequest("the body's entrypoint must be a text or a list of texts")
     return words
@@ -188,7 +188,7 @@ def _wait(call: Invocation, cluster: str, arn: str) -> dict[str, Any]:
             status = task.get("lastStatus", "not known yet")
             raise ManagerError(
                 "TaskStillRunning",
-                f"The task {arn} is {status} and the time of this function ends: it may still finish.",
+                f"The task {arn} is {status}, and this function is about to time out: the task may still finish.",
             )
         call.sleep(POLL_SECONDS)
 
@@ -245,14 +245,14 @@ def _failures(answer: Mapping[str, Any]) -> str:
 def _text(body: Mapping[str, Any], key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str) or not value:
-        raise BadRequest(f"the body needs {key}, a text that is not empty")
+        raise BadRequest(f"the body needs {key}, a non-empty string")
     return value
 
 
 def _texts(body: Mapping[str, Any], key: str) -> list[str]:
     value = body.get(key)
     if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
-        raise BadRequest(f"the body needs {key}, a list with at least one text and none that is empty")
+        raise BadRequest(f"the body needs {key}, a non-empty list of non-empty strings")
     return value
 
 

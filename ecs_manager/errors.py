@@ -36,6 +36,6 @@ def begins(what: str) -> Iterator[None]:
     except ClientError as error:
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500:
             raise
-        raise ManagerError(OUTCOME_UNKNOWN, f"{what} may have begun: {error}") from error
+        raise ManagerError(OUTCOME_UNKNOWN, f"{what} may have started: {error}") from error
     except (BotoCoreError, LookupError, TypeError) as error:
-        raise ManagerError(OUTCOME_UNKNOWN, f"{what} may have begun: AWS's answer was lost: {error}") from error
+        raise ManagerError(OUTCOME_UNKNOWN, f"{what} may have started: AWS's response was lost: {error}") from error

@@ -23,7 +23,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     started = time.perf_counter()
     command = event.get("command") if isinstance(event, Mapping) else None
     if not isinstance(command, str) or command not in COMMANDS:
-        return _not_understood(f"unknown command {command!r}: there are {', '.join(COMMANDS)}")
+        return _not_understood(f"unknown command {command!r}: use one of {', '.join(COMMANDS)}")
     try:
         response = _run(event, context)
     except BadRequest as error:
@@ -40,7 +40,7 @@ def _run(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
     body = event.get("body")
     if not isinstance(body, Mapping):
-        raise BadRequest("the event needs a body, an object")
+        raise BadRequest("the event needs a body that is an object")
     call = Invocation(
         ecs=boto3.client("ecs"),
         ssm=boto3.client("ssm"),

@@ -43,7 +43,7 @@ def _path(expression: str) -> str:
     if found is None:
         raise ManagerError(
             "BadExpression",
-            f"{expression!r} must begin with a path of two names at least, such as ^/prod/mint-app/.",
+            f"{expression!r} must begin with a path of at least two names, such as ^/prod/mint-app/.",
         )
     return found[1]
 
@@ -58,7 +58,10 @@ def _names(ssm: Any, path: str) -> list[str]:
 def _compiled(expression: str) -> re.Pattern[str]:
     # One repetition is enough for a path; several can take longer than the function has.
     if len(re.findall(r"[*+{]", expression)) > 1 or len(expression) > LONGEST:
-        raise ManagerError("BadExpression", f"{expression[:LONGEST]!r} repeats more than once, or is too long.")
+        raise ManagerError(
+            "BadExpression",
+            f"{expression[:LONGEST]!r} has more than one repetition, or more than {LONGEST} characters.",
+        )
     try:
         return re.compile(expression)
     except re.error as error:

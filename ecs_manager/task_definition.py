@@ -104,8 +104,6 @@ def verdict(task: Mapping[str, Any], names: Iterable[str]) -> int:
     if never:
         reasons = [containers.get(name, {}).get("reason", "") for name in never]
         told = [text for text in (task.get("stopCode"), task.get("stoppedReason"), *reasons) if text]
-        raise ManagerError(
-            "TaskFailedToStart",
-            f"{', '.join(never)} never ran to an end: {'; '.join(dict.fromkeys(told)) or 'ECS gives no reason'}.",
-        )
+        why = "; ".join(dict.fromkeys(told)) or "ECS gives no reason"
+        raise ManagerError("TaskFailedToStart", f"{', '.join(never)} stopped without an exit code: {why}.")
     return next((int(code) for code in codes.values() if code), 0)

@@ -128,7 +128,7 @@ def _control(
             raise ValueError("not an object")
         result = routes[name](given)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        told = {"error": f"this is not understood: {type(error).__name__}: {error}"}
+        told = {"error": f"invalid request: {type(error).__name__}: {error}"}
         return answer(start, 400, json.dumps(told).encode())
     return answer(start, 200, json.dumps(result).encode())
 

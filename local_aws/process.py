@@ -48,7 +48,7 @@ def status(port: int) -> dict[str, Any] | None:
             return None
     except ValueError:
         pass
-    raise Refused(f"Port {port} is used by something that is not the embedded AWS: give another one with --port.")
+    raise Refused(f"Port {port} is used by another program than the embedded AWS: give another port with --port.")
 
 
 def ensure_running(url: str, *, containers: bool = False) -> bool:
@@ -133,7 +133,7 @@ def _wait_until_ready(port: int, alive: int | None) -> None:
     try:
         wait(look, seconds=START_TIMEOUT, every=INTERVAL)
     except TimedOut as error:
-        message = f"The embedded AWS on port {port} is not ready after {START_TIMEOUT:g} s: look into {_log(port)}."
+        message = f"The embedded AWS on port {port} is not ready after {START_TIMEOUT:g} s: read {_log(port)}."
         raise OutcomeUnknown(message) from error
 
 
@@ -154,7 +154,7 @@ def stop(port: int) -> bool:
 def _end(port: int, pid: Any) -> None:
     """End the process that answers on a port, and wait until it is gone."""
     if type(pid) is not int or not _runs(pid):
-        raise Refused(f"The embedded AWS on port {port} is part of another program, process {pid}: end that one.")
+        raise Refused(f"The embedded AWS on port {port} runs inside another program, process {pid}: end that program.")
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, TimedOut):
             os.kill(pid, number)

@@ -1,7 +1,6 @@
-"""Says what the registry's scanner found in an image, and whether that is acceptable.
+"""Reads what the registry's scanner found in an image, and decides whether that is acceptable.
 
-Was scripts/check_ecr_findings and scripts/check_deployed_image_findings. An image that was not scanned is
-not a clean one.
+Was scripts/check_ecr_findings and scripts/check_deployed_image_findings. An image that was not scanned fails.
 """
 
 import datetime
@@ -30,12 +29,12 @@ from scripts.frame.waiting import CLOCK, Clock, TimedOut, wait
 SEVERITIES = ("INFORMATIONAL", "LOW", "MEDIUM", "HIGH", "CRITICAL")
 DONE = {"COMPLETE", "ACTIVE"}
 UNDER_WAY = {"IN_PROGRESS", "PENDING"}
-# Our own word, where ECR knows of no scan.
+# Not a status of ECR: there is no scan of the image.
 NOT_SCANNED = "NOT_SCANNED"
 INTERVAL = 2.0
 ANSWER_TIMEOUT = 5.0
 SCAN_TIMEOUT = 300.0
-# A scan on push begins a moment after the push.
+# Seconds to wait for a scan to appear: a scan on push starts shortly after the push.
 GRACE = 30.0
 # GitHub shows no more of one step.
 ANNOTATIONS = 10
@@ -52,7 +51,7 @@ class Waiver:
     package: str = ""
 
     def covers(self, repository: str, finding: "Finding") -> bool:
-        """Whether it is about this finding, expired or not."""
+        """Whether the waiver is for this finding, expired or not."""
         return (
             self.finding == finding.name
             and self.repository in ("", repository)
@@ -98,7 +97,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """What is to be looked at. call: the Lambda that counts, None for ECR itself. running: to compare with."""
+    """What to check. call: of the Lambda that counts, None for ECR. running: version to compare with, or empty."""
 
     repository: str
     tag: str
@@ -114,9 +113,9 @@ class Check:
         image = f"{self.repository}:{self.tag}"
         lines = [f"read what the scan of {image} found, and wait up to {self.timeout:g} s for it"]
         if self.running:
-            lines.append(f"leave out what is in {self.repository}:{self.running} too, which runs")
+            lines.append(f"ignore findings that {self.repository}:{self.running}, which runs, has too")
         lines += [f"accept {w.finding} until {w.expires}: {w.reason}" for w in self.waivers]
-        return [*lines, f"fail for what is left from {self.fail_on} on"]
+        return [*lines, f"fail for every other finding of severity {self.fail_on} or higher"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Checked(Report):
-    """What was found. total: how many count."""
+    """What was found. total: number of findings that count."""
 
     image: str
     total: int
@@ -189,16 +188,16 @@ def check_image(
 def check_flags(tag: str | None, running: bool, against_running: bool) -> None:
     """Raises Refused for flags that contradict each other."""
     if running and (tag is not None or against_running):
-        raise Refused("--running checks the version that runs: --tag and --against-running say otherwise.")
+        raise Refused("--running checks the running version: leave out --tag and --against-running.")
 
 
 def running_version(environment: Environment) -> str:
-    """The version that the environment's healthcheck answers with. Raises DeployError for none."""
+    """The version that the environment's healthcheck returns. Raises DeployError if there is none."""
     url = environment.healthcheck
     try:
         return version.ask(url, ANSWER_TIMEOUT)
     except DeployError as error:
-        message = f"The version that runs in {environment.name} is not known: {url}: {error}."
+        message = f"The running version of {environment.name} is not known: {url}: {error}."
         raise error.with_message(message) from error
 
 
@@ -263,10 +262,10 @@ def check(
     today: datetime.date | None = None,
     clock: Clock = CLOCK,
 ) -> Checked:
-    """Ask what was found and judge it; what it says is for `require_clean` or a person to act on.
+    """Read the findings and decide which count. `require_clean` fails for them.
 
-    Raises DeployError for an image that is not there or not scanned, OutcomeUnknown for a scan that is not
-    done in time.
+    Raises DeployError for an image that does not exist or is not scanned, OutcomeUnknown for a scan that is not
+    complete in time.
     """
     image = f"{plan.repository}:{plan.tag}"
     if plan.call:
@@ -277,7 +276,7 @@ def check(
         try:
             known = _read(environment, plan.repository, plan.running, 0, clock)
         except DeployError as error:
-            console.warn(f"Nothing to compare with, so that everything counts: {error}")
+            console.warn(f"The findings of the running version cannot be read, so all findings count: {error}")
     today = today or datetime.datetime.now(datetime.UTC).date()
     judged = judge(plan, found, known, today)
     for waiver in plan.waivers:
@@ -288,7 +287,7 @@ def check(
 
 
 def _asked(environment: Environment, call: Invocation) -> Any:
-    """What the Lambda answers, which changes nothing: without its answer nothing is unknown. Raises DeployError."""
+    """The reply of the Lambda. It changes nothing, so a lost response is a plain failure. Raises DeployError."""
     try:
         return manager.invoke(environment, call, reads=True)
     except OutcomeUnknown as error:
@@ -298,12 +297,12 @@ def _asked(environment: Environment, call: Invocation) -> Any:
 def _count(reply: Any, function: str) -> int:
     total = reply.get("totalFindings") if isinstance(reply, dict) else None
     if type(total) is not int:
-        raise DeployError(f"{function} did not say how many findings there are.")
+        raise DeployError(f"{function} did not return the number of findings (totalFindings).")
     return total
 
 
 def require_clean(checked: Checked) -> None:
-    """Raises DeployError if anything counts, naming the worst."""
+    """Raises DeployError if any finding counts, naming the worst ones."""
     if not checked.total:
         return
     worst = [one.finding for one in checked.findings if one.counts][:5]
@@ -336,7 +335,7 @@ def rank(severity: str) -> int:
 
 
 def _read(environment: Environment, repository: str, tag: str, seconds: float, clock: Clock) -> list[Finding]:
-    """All findings of an image, once its scan is done. seconds: how long that is waited for."""
+    """All findings of an image, once its scan is complete. seconds: how long to wait for that."""
     image = f"{repository}:{tag}"
     client = aws.client("ecr", environment)
     graced = clock.now() + min(GRACE, seconds)
@@ -347,13 +346,13 @@ def _read(environment: Environment, repository: str, tag: str, seconds: float, c
             return "", findings
         late = clock.now() + INTERVAL > graced
         if status not in UNDER_WAY and (status != NOT_SCANNED or late):
-            raise DeployError(f"{image} is not scanned, which does not make it clean: {status}{why}.")
+            raise DeployError(f"{image} has no complete scan: {status}{why}. Scan it, then run this again.")
         return f"waiting for the scan of {image}: {status}", None
 
     try:
         return wait(look, seconds=seconds, every=INTERVAL, clock=clock)
     except TimedOut as error:
-        message = f"The scan of {image} is not done after {seconds:g} s. Run it again later, or with --timeout."
+        message = f"The scan of {image} is not complete after {seconds:g} s. Run this again, or give --timeout."
         raise OutcomeUnknown(message) from error
 
 
@@ -391,7 +390,7 @@ def _basic(item: Mapping[str, Any]) -> Finding:
 
 
 def _enhanced(item: Mapping[str, Any]) -> list[Finding]:
-    """A finding of Amazon Inspector, one for each package; none for one that is suppressed or closed there."""
+    """A finding of Amazon Inspector as one for each package; empty if it is suppressed or closed there."""
     if item.get("status", "ACTIVE") != "ACTIVE":
         return []
     details = item.get("packageVulnerabilityDetails", {})
@@ -420,7 +419,7 @@ def show(image: str, judged: Sequence[Judged]) -> None:
 
 
 def rows(judged: Sequence[Judged]) -> list[tuple[str, ...]]:
-    """The findings as rows of a table, the head first; nothing where there are none."""
+    """The findings as rows of a table, the header first; empty if there are none."""
     rows: list[tuple[str, ...]] = [("SEVERITY", "FINDING", "PACKAGE", "INSTALLED", "FIXED IN", "")]
     for one in judged:
         f = one.finding
@@ -430,7 +429,7 @@ def rows(judged: Sequence[Judged]) -> list[tuple[str, ...]]:
 
 
 def message(environment: Environment, checked: Checked, now: float | None = None) -> dict[str, Any]:
-    """What the team's Slack channel is told of the findings. now: Unix time in seconds."""
+    """The Slack message about the findings. now: Unix time in seconds."""
     worst = [one.finding for one in checked.findings if one.counts][:ANNOTATIONS]
     lines = [quoted(f"{one.severity} {one.name} {one.package} {one.installed}") for one in worst]
     attachment = {

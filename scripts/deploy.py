@@ -1,4 +1,4 @@
-"""The pipeline: the other commands in a row. The workflow calls it, and a person calls the same."""
+"""The pipeline: runs the other commands in order. The workflow and a person call the same command."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from scripts.migrate_database import migrate
 
 @dataclass
 class Deployment:
-    """What is deployed, and what the steps have learned so far, by name.
+    """What is deployed, and the results of the steps so far.
 
-    digest, migration_digest: of the images, None where their tag is the version. deployed: what deploying the service
-    has told, healthy: what answered; None before that and in a dry run.
+    digest, migration_digest: of the images, None if they are found by tag. deployed: result of deploying the service.
+    healthy: result of the healthcheck. Both None before their step and in a dry run.
     """
 
     environment: Environment
@@ -38,12 +38,12 @@ class Deployment:
 
     @property
     def builds_images(self) -> bool:
-        """Whether images are built: an embedded environment has no pipeline that has built them."""
+        """Whether to build images: in an embedded environment no workflow has built them."""
         return bool(self.environment.endpoint_url) and not self.no_build
 
     @property
     def target(self) -> Target:
-        """The deployment of the service, for whoever follows it in ECS."""
+        """The deployment of the service, to follow in ECS."""
         repository = self.environment.service.image
         if self.deployed is None:
             return Target(self.version, repository, digest=self.digest or "")
@@ -55,9 +55,9 @@ Do = Callable[[Run, Deployment], object]
 
 
 class Step(NamedTuple):
-    """One step. applies: whether settings and flags ask for it.
+    """One step. applies: whether settings and flags include it.
 
-    check: what it needs, looked at before the first step changes anything; raises Refused.
+    check: verifies what the step needs, before the first step changes anything; raises Refused.
     """
 
     name: str
@@ -75,13 +75,13 @@ def deploy(
     no_build: bool = False,
     build_dir: str | None = None,
 ) -> None:
-    """Deploy a version, one step after the other; the first failure ends it."""
+    """Deploy a version step by step; the first failure ends it."""
     for given, flag in ((digest, "--digest"), (migration_digest, "--migration-digest")):
         if given is not None:
             images.checked_digest(given, flag)
     now = Deployment(run.environment, version.wanted(tag), digest, migration_digest, no_build, build_dir)
     steps = [step for step in PIPELINE if step.applies(now)]
-    # A dry run shows what each step needs where its turn comes.
+    # A dry run reports what is missing at each step instead.
     for step in [] if run.dry_run else steps:
         step.check(now)
     run.run_steps([(step.name, partial(step.do, run, now)) for step in steps])

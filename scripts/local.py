@@ -1,4 +1,4 @@
-"""Starts, stops and shows the embedded AWS that answers for an environment with an endpoint of its own."""
+"""Starts, stops and shows the embedded AWS of an environment with an endpoint of its own."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from scripts.frame.settings import Environment
 
 @dataclass(frozen=True)
 class Embedded:
-    """What is to be done with the embedded AWS on a port: up or down."""
+    """What to do with the embedded AWS on a port. verb: up or down."""
 
     verb: str
     port: int
 
     def describe(self) -> list[str]:
-        what = {"up": "start, unless it runs,", "down": "stop"}[self.verb]
+        what = {"up": "start, unless it is running,", "down": "stop"}[self.verb]
         return [f"{what} the embedded AWS on port {self.port}"]
 
 
@@ -54,7 +54,7 @@ def status(run: Run, *, port: str | None = None) -> State | None:
 
 
 def chosen(environment: Environment, port: str | None) -> int:
-    """The port that is meant. Raises Refused for an environment of the real AWS and for what is not a port."""
+    """The port of the embedded AWS. Raises Refused for an environment of the real AWS and for an invalid port."""
     from local_aws import process
 
     if not environment.endpoint_url:
@@ -67,7 +67,7 @@ def chosen(environment: Environment, port: str | None) -> int:
 
 
 def act(plan: Embedded) -> State:
-    """Start or stop it. Raises Refused where something else has the port, DeployError where it does not start."""
+    """Start or stop it. Raises Refused if another program uses the port, DeployError if it does not start."""
     from local_aws import process
 
     url = f"http://127.0.0.1:{plan.port}"
@@ -76,7 +76,7 @@ def act(plan: Embedded) -> State:
 
 
 def state(port: int, *, changed: bool = False) -> State:
-    """Look whether it runs. Raises Refused where something else has the port."""
+    """Check whether it runs. Raises Refused if another program uses the port."""
     from local_aws import process
 
     return State(f"http://127.0.0.1:{port}", process.status(port) is not None, changed)

@@ -1,7 +1,7 @@
 """Packs the ecs-manager Lambda into a zip, with the same bytes each time.
 
-Nothing in it depends on when, where or by whom it is made: names are sorted, times and modes are fixed,
-and the files are stored as they are, because compressors differ between machines.
+The zip does not depend on when, where or by whom it is made: names are sorted, times and modes are fixed, and files are
+stored uncompressed, because compressors differ between machines.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def package_ecs_manager(run: Run, *, output: str | None = None) -> Packaged | No
 
 
 def plan(output: str | None) -> Package:
-    """Decide what goes into the zip. Raises Refused where it cannot be written."""
+    """Decide the content of the zip. Raises Refused if it cannot be written."""
     path = Path("ecs_manager.zip" if output is None else output)
     files.check_target(path)
     data = archive(PACKAGE)
@@ -64,7 +64,7 @@ def plan(output: str | None) -> Package:
 
 
 def write(plan: Package) -> Packaged:
-    """Write the zip, whole or not at all. Raises Refused where the file cannot be written."""
+    """Write the zip completely or not at all. Raises Refused if the file cannot be written."""
     data = archive(PACKAGE)
     files.write(Path(plan.output), data)
     return Packaged(plan.output, hashlib.sha256(data).hexdigest())

@@ -176,7 +176,7 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
         found = read_site(path)
         listing, stored = looking.result(), reading.result()
     if stored.unread:
-        console.warn(f"the release goes on without its manifest, and deletes nothing: {stored.unread}")
+        console.warn(f"the manifest cannot be read, so this release deletes nothing: {stored.unread}")
     if environment.dry_run and not stored.unread:
         lease.warn_of_holder(bucket, listing)
     return Observed(found, State(listing, *stored), name, bucket)
@@ -236,7 +236,7 @@ def release(
 ) -> Released:
     """Carry the plan out. wait: until CloudFront has finished. Raises DeployError; the page stays whole."""
     if observed.bucket is None:
-        raise Refused(f"{observed.name} was not read: nothing is released to it.")
+        raise Refused(f"The bucket {observed.name} could not be read, so nothing was released to it.")
     who, run = actor()
     done = publish.publish(
         observed.bucket,

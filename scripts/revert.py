@@ -1,7 +1,6 @@
 """The rollback of the deployment guide: reverts a commit on a branch of its own and opens a pull request.
 
-Works in a worktree of its own, so that the checkout is neither touched nor in the way, and leaves nothing
-behind when it fails or is stopped.
+Works in a worktree of its own, so that the checkout is not changed, and removes everything when it fails or is stopped.
 """
 
 import json
@@ -25,17 +24,17 @@ from scripts.frame.settings import Environment
 from scripts.status import ask, healthchecks
 
 REQUEST_TIMEOUT = 30.0
-# Bytes of an answer: a pull request comes with all that GitHub knows of both repositories.
+# Bytes of a response: a pull request contains the data of both repositories.
 MOST = 1 << 20
 REMOTE = "origin"
-# What a first commit has before it: git knows the tree without entries by this hash.
+# git's hash of the empty tree, which stands in for the parent of a first commit.
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What the repository holds. branch_exists: where the new branch's name is taken, "" if it is free."""
+    """The state of the repository. branch_exists: where a branch of the new name exists, "" if nowhere."""
 
     folder: str
     base: str
@@ -79,11 +78,11 @@ class Revert:
         return commands + ([self.push_branch()] if self.push else [])
 
     def add_branch(self) -> list[str]:
-        """Make the branch; git refuses where there is one of that name."""
+        """Create the branch; git refuses if one of that name exists."""
         return ["branch", "--no-track", self.branch, f"{REMOTE}/{self.base}"]
 
     def add_worktree(self, path: str) -> list[str]:
-        """Make a worktree of the branch, without files at first."""
+        """Add a worktree of the branch, without files at first."""
         return ["worktree", "add", "--quiet", "--no-checkout", path, self.branch]
 
     def revert(self) -> list[str]:
@@ -102,7 +101,7 @@ class Revert:
 
 @dataclass(frozen=True)
 class Reverted(Report):
-    """A revert that is on its branch. pull_request: its URL, or the link that opens one."""
+    """A revert that was committed to its branch. pull_request: its URL, or the link that opens one."""
 
     commit: str
     branch: str
@@ -137,7 +136,7 @@ def revert(
 
 
 def top(folder: Path) -> Path:
-    """The repository that a folder is in. Raises Refused for none."""
+    """The top folder of the repository that a folder is in. Raises Refused if it is in none."""
     try:
         return Path(git.run(folder, "rev-parse", "--show-toplevel"))
     except DeployError as error:
@@ -145,8 +144,8 @@ def top(folder: Path) -> Path:
 
 
 def fetch(folder: Path) -> None:
-    """Bring the remote's branches here, with their whole history. Raises DeployError where it cannot be reached."""
-    # A checkout in a workflow has the newest commit alone.
+    """Fetch the remote's branches with their full history. Raises DeployError if the remote cannot be reached."""
+    # A checkout in a workflow has only the newest commit.
     shallow = git.run(folder, "rev-parse", "--is-shallow-repository") == "true"
     git.run(folder, "fetch", "--quiet", "--prune", *(["--unshallow"] if shallow else []), REMOTE)
 
@@ -177,8 +176,8 @@ def observe(
     branch = f"revert-{found.sha[:7]}"
     if not git.is_whole(folder, found):
         raise Refused(
-            f"The commit before {found.sha[:7]} is not in this checkout, which is shallow, so that nobody can say what"
-            " it changed. Nothing was changed. Run `git fetch --unshallow` first, or check out with fetch-depth: 0."
+            f"The parent of {found.sha[:7]} is not in this checkout, which is shallow, so it is not known what the"
+            " commit changed. Nothing was changed. Run `git fetch --unshallow` first, or check out with fetch-depth: 0."
         )
     changed = [path for path, (_, new) in _undone(folder, found).items() if git.NOTHING not in new]
     prefix = environment.migrations.folder
@@ -198,23 +197,23 @@ def observe(
 
 
 def _undone(folder: Path, commit: Commit) -> dict[str, tuple[str, str]]:
-    """What a commit changed, and its revert has to undo: path -> entry before and after."""
+    """What a commit changed and its revert has to undo: path -> entry before and after."""
     return git.changes(folder, commit.parents[0] if commit.parents else EMPTY_TREE, commit.sha)
 
 
 def _wanted(flag: str | None, base: str, running: Mapping[str, str], of_environment: str) -> tuple[str, str]:
-    """The commit that is meant, and why that one."""
+    """The commit to revert, and how it was chosen."""
     if flag is not None:
         return flag, "from --commit"
     if of_environment:
         if of_environment not in running:
-            raise Refused(f"{of_environment} does not say which version it runs: give --commit.")
+            raise Refused(f"The healthcheck of {of_environment} returns no version: give --commit.")
         return running[of_environment], f"which {of_environment} runs"
     return f"{REMOTE}/{base}", f"the newest on {base}"
 
 
 def _reverted_by(folder: Path, sha: str, tip: str) -> str:
-    """The commit of the base branch that has reverted this one and was not itself reverted, "" for none."""
+    """The commit of the base branch that reverted this one and was not itself reverted, "" if there is none."""
     message = f"This reverts commit {sha}"
     reverts = git.run(folder, "rev-list", "--fixed-strings", f"--grep={message}", f"{sha}..{tip}").split()
     standing = [one for one in reverts if not _reverted_by(folder, one, tip)]
@@ -229,7 +228,7 @@ def _branch_exists(folder: Path, branch: str) -> str:
 
 
 def plan(observed: Observed, *, push: bool = True, pull_request: bool = True) -> Revert:
-    """Decide the revert. Raises Refused where it makes no sense; nothing has been changed then."""
+    """Decide the revert. Raises Refused if the commit cannot be reverted now."""
     commit = observed.commit
     short, branch = commit.sha[:7], f"revert-{commit.sha[:7]}"
     if not observed.on_base:
@@ -240,8 +239,8 @@ def plan(observed: Observed, *, push: bool = True, pull_request: bool = True) ->
         )
     if observed.branch_exists:
         raise Refused(
-            f"The branch {branch} exists {observed.branch_exists}: a revert of {short} is under way."
-            f" Go on with it, or delete the branch first."
+            f"The branch {branch} exists {observed.branch_exists}: a revert of {short} was already started."
+            f" Continue with it, or delete the branch first."
         )
     name = observed.repository
     if name and not REPOSITORY.fullmatch(name):
@@ -261,16 +260,16 @@ def plan(observed: Observed, *, push: bool = True, pull_request: bool = True) ->
 
 
 def _token() -> str:
-    """What opens the pull request; empty for none. Raises Refused for what cannot be one."""
+    """GITHUB_TOKEN, which opens the pull request; empty if it is not set. Raises Refused for an invalid one."""
     token = os.environ.get("GITHUB_TOKEN", "").strip()
     console.mask(token)
     if not (token.isascii() and token.isprintable()):
-        raise Refused("GITHUB_TOKEN is not a token: it holds characters that no token has.")
+        raise Refused("GITHUB_TOKEN is not a token: it contains characters that a token cannot have.")
     return token
 
 
 def _api(repository: str) -> str:
-    """The URL that a pull request of the repository is posted to. Raises Refused for what cannot be one."""
+    """The API URL for pull requests of the repository. Raises Refused for an invalid or insecure one."""
     if not repository:
         raise Refused(f"The repository on GitHub is not known from the URL of {REMOTE}: set GITHUB_REPOSITORY.")
     api = os.environ.get("GITHUB_API_URL", "https://api.github.com")
@@ -280,7 +279,7 @@ def _api(repository: str) -> str:
 
 
 def body(observed: Observed) -> str:
-    """The pull request's text: what is reverted, who runs it now, and what a revert does not undo."""
+    """The pull request's text: what is reverted, which environments run it, and what a revert does not undo."""
     commit = observed.commit
     lines = [f"Reverts {commit.sha}: {text.markdown(commit.subject)}"]
     if commit.pull_request:
@@ -295,8 +294,8 @@ def body(observed: Observed) -> str:
 def act(plan: Revert) -> Reverted:
     """Revert, push, and open the pull request.
 
-    Raises Refused, with nothing left behind, for conflicts, a push that is rejected and a pull request that GitHub
-    does not take; OutcomeUnknown where the pull request may exist: then the branch stays.
+    Raises Refused, with everything undone, for conflicts, a rejected push and a rejected pull request; OutcomeUnknown
+    if the pull request may exist: then the branch stays.
     """
     folder = Path(plan.folder)
     with stop.owned(lambda: _branch(folder, plan), Branch.take_back) as branch:
@@ -312,7 +311,7 @@ def act(plan: Revert) -> Reverted:
 
 @dataclass
 class Branch:
-    """The new branch. pushed: the commit that the remote has of it, "" for none. stays: nothing is taken back."""
+    """The new branch. pushed: the commit that was pushed, "" for none. stays: it must not be removed."""
 
     folder: Path
     name: str
@@ -320,7 +319,7 @@ class Branch:
     stays: bool = False
 
     def take_back(self) -> None:
-        """Remove it here and on the remote, unless it stays; on the remote only as it was pushed."""
+        """Remove it locally and on the remote, unless it stays; on the remote only if nobody has changed it."""
         if self.stays:
             return
         git.succeeds(self.folder, "branch", "--quiet", "-D", self.name)
@@ -336,12 +335,12 @@ def _branch(folder: Path, plan: Revert) -> Branch:
 
 @contextmanager
 def _worktree(folder: Path, plan: Revert) -> Iterator[Path]:
-    """A worktree with the new branch, which is gone when the block ends."""
+    """A worktree of the new branch, which is removed when the block ends."""
     with files.temporary_folder("revert-") as home:
         work = home / "work"
 
         def add() -> None:
-            # Quick, because a stop waits for it: the files come after.
+            # Quick, because a stop waits for it: the files are checked out afterwards.
             git.run(folder, *plan.add_worktree(str(work)))
 
         def remove(_: None) -> None:
@@ -362,13 +361,13 @@ def _revert(work: Path, plan: Revert) -> None:
         said = _words(error)
         if "nothing to commit" in said or "--allow-empty" in said:
             raise Refused(
-                f"{plan.commit.sha[:7]} changes nothing any more on {plan.base}: it is already undone."
+                f"A revert of {plan.commit.sha[:7]} changes nothing on {plan.base}: it is already undone."
             ) from error
         raise Refused(f"git could not revert {plan.commit.sha[:7]}: {said}") from error
 
 
 def _check(work: Path, plan: Revert) -> None:
-    """Look at the revert before anybody else sees it: it undoes the commit, and nothing besides. Raises Refused."""
+    """Check before the push that the revert undoes the commit and nothing else. Raises Refused."""
     made = git.commit(work, "HEAD")
     base = git.commit(work, f"refs/remotes/{REMOTE}/{plan.base}")
     if made is None or base is None or made.parents != (base.sha,):
@@ -378,7 +377,7 @@ def _check(work: Path, plan: Revert) -> None:
     if wrong:
         names = ", ".join(text.one_line(name, 100) for name in wrong[:10]) + (" …" if len(wrong) > 10 else "")
         raise Refused(
-            f"git's revert of {plan.commit.sha[:7]} does something else than undo it, at {names}. Nothing was pushed:"
+            f"git's revert of {plan.commit.sha[:7]} does not exactly undo it: check {names}. Nothing was pushed:"
             f" revert it by hand. {_by_hand(plan, wrong)}"
         )
 
@@ -387,10 +386,10 @@ Changes = Mapping[str, tuple[str, str]]
 
 
 def faults(commit: Changes, since: Changes, revert: Changes) -> list[str]:
-    """The paths at which a revert does not undo a commit, or does more than that.
+    """The paths at which a revert does not undo a commit, or changes something else.
 
-    All: path -> entry before and after; since: between the commit and what the revert was made on. What was changed
-    since as well, git has merged: it must not be gone, unless it was not there before the commit.
+    All arguments: path -> entry before and after. since: changes between the commit and the base of the revert. A file
+    that was changed since then too was merged by git: it must still exist, unless the commit added it.
     """
     wrong = [path for path in revert if path not in commit]
     for path, (before, after) in commit.items():
@@ -404,7 +403,7 @@ def faults(commit: Changes, since: Changes, revert: Changes) -> list[str]:
 
 
 def _push(work: Path, plan: Revert, branch: Branch) -> None:
-    """Push the branch. Raises Refused where the remote does not take it, OutcomeUnknown where it may have it."""
+    """Push the branch. Raises Refused if the remote rejects it, OutcomeUnknown if the remote may have it."""
     branch.pushed = git.run(work, "rev-parse", "HEAD")
     try:
         git.run(work, *plan.push_branch())
@@ -415,17 +414,17 @@ def _push(work: Path, plan: Revert, branch: Branch) -> None:
             there = "unknown"
         if there:
             raise OutcomeUnknown(
-                f"The push of {plan.branch} failed, and {REMOTE} may have it all the same: {_words(error)}"
+                f"The push of {plan.branch} failed, but {REMOTE} may have it: check there. {_words(error)}"
             ) from error
         raise Refused(f"The push of {plan.branch} was rejected: {_words(error)}") from error
 
 
 def _by_hand(plan: Revert, names: list[str]) -> str:
-    """How a person does what git could not do alone."""
+    """The commands with which a person reverts the commit by hand."""
     lines = [
         f"git switch -c {plan.branch} {REMOTE}/{plan.base}",
         "git " + " ".join(plan.revert()),
-        "# put the files right, then",
+        "# correct the files, then",
         f"git add {shlex.join(names)}",
         "git revert --continue",
         f"git push {REMOTE} {plan.branch}",
@@ -441,26 +440,26 @@ def _conflict(plan: Revert, names: list[str]) -> str:
 
 
 def _pull_request(plan: Revert, branch: Branch) -> str:
-    """Open the pull request, if that was asked for, and return its URL or else the link that opens one.
+    """Open the pull request, if requested, and return its URL, or else the link that opens one.
 
-    Raises Refused where GitHub refuses it; OutcomeUnknown where it may be open: then the branch stays.
+    Raises Refused if GitHub rejects it, OutcomeUnknown if it may be open: then the branch stays.
     """
     if not plan.api:
         console.say("no pull request was opened: open it with the link")
         return plan.compare
     undone = f"The branch {plan.branch} was removed again; to keep it, use --no-pr."
-    unknown = f"It may be open all the same, and the branch {plan.branch} stays. Look there: {plan.compare}"
+    unknown = f"It may be open, so the branch {plan.branch} stays. Check there: {plan.compare}"
     try:
         answer = _ask_github(plan)
     except Unreachable as error:
         if not error.sent:
             raise Refused(f"GitHub cannot be reached for the pull request: {error}. {undone}") from error
         branch.stays = True
-        raise OutcomeUnknown(f"GitHub's answer to the pull request was lost: {error}. {unknown}") from error
+        raise OutcomeUnknown(f"GitHub's response to the pull request was lost: {error}. {unknown}") from error
     url = _url(answer)
     if url:
         return url
-    said = f"GitHub did not say that the pull request is open: HTTP {answer.status}: {_reason(answer)}"
+    said = f"GitHub did not confirm the pull request: HTTP {answer.status}: {_reason(answer)}"
     if 300 <= answer.status < 500:
         raise Refused(f"{said} {undone}")
     branch.stays = True
@@ -472,7 +471,7 @@ def _ask_github(plan: Revert) -> Answer:
     token = _token()
     if text.in_actions() or token.startswith("ghs_"):
         console.warn(
-            "The token is the workflow's own: the pull request starts no workflow until somebody pushes to it."
+            "GITHUB_TOKEN is the workflow's own: the pull request starts no workflow until somebody pushes to it."
         )
     headers = {
         "Accept": "application/vnd.github+json",
@@ -485,7 +484,7 @@ def _ask_github(plan: Revert) -> Answer:
 
 
 def _url(answer: Answer) -> str:
-    """The URL of the pull request that was opened, "" if the answer does not say so."""
+    """The URL of the opened pull request, "" if the response has none."""
     try:
         url = answer.json()["html_url"] if answer.ok else ""
         return http.checked(url, "a URL")
@@ -494,7 +493,7 @@ def _url(answer: Answer) -> str:
 
 
 def _reason(answer: Answer) -> str:
-    """What GitHub says of a refusal, in one line."""
+    """GitHub's reason for a rejection, in one line."""
     try:
         told = answer.json()
     except ValueError:
@@ -507,5 +506,5 @@ def _reason(answer: Answer) -> str:
 
 
 def _words(error: DeployError) -> str:
-    """git's own words in an error of the shell."""
+    """git's own message in an error of `shell`."""
     return str(error).partition("exit code")[2].partition(": ")[2] or str(error)

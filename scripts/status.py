@@ -13,14 +13,14 @@ from scripts.frame.errors import DeployError
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 
-# Seconds for an answer, and how much longer it is waited for: a name server that is silent holds no deadline.
+# Seconds for a response, and how much longer to wait for the thread: a DNS lookup does not observe the timeout.
 TIMEOUT = 5.0
 LEEWAY = 0.5
 
 
 @dataclass(frozen=True)
 class Answering:
-    """What an environment answers: its version, or why there is none."""
+    """The version that an environment returned, or why there is none."""
 
     environment: str
     version: str
@@ -29,7 +29,7 @@ class Answering:
 
 @dataclass(frozen=True)
 class Row:
-    """One environment. behind: commits of the main branch that it does not have, None where not known."""
+    """One environment. behind: commits of the main branch that it does not have, None if not known."""
 
     environment: str
     version: str
@@ -73,7 +73,7 @@ def healthchecks(name: str | None = None) -> dict[str, str]:
 
 
 def ask(urls: Mapping[str, str]) -> list[Answering]:
-    """Ask all at the same time, so that a slow one delays no other. Takes 6 seconds at most."""
+    """Request all healthchecks concurrently, so that a slow one does not delay the others. Takes at most 6 seconds."""
     found: dict[str, Answering] = {}
 
     def one(name: str, url: str) -> None:
@@ -88,12 +88,12 @@ def ask(urls: Mapping[str, str]) -> list[Answering]:
     deadline = time.monotonic() + TIMEOUT + LEEWAY
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
-    late = f"does not answer: nothing after {TIMEOUT:g} s"
+    late = f"does not answer: no response within {TIMEOUT:g} s"
     return [found.get(name) or Answering(name, "", late) for name in urls]
 
 
 def observe(urls: Mapping[str, str], folder: Path, main_branch: str, now: float) -> Table:
-    """Ask, and look the versions up in the repository. now: Unix time in seconds."""
+    """Request the versions, and look them up in the repository. now: Unix time in seconds."""
     tip = git.commit(folder, f"origin/{main_branch}") or git.commit(folder, main_branch)
     return Table(tuple(row(answering, folder, tip, now) for answering in ask(urls)))
 

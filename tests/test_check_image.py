@@ -157,7 +157,7 @@ def test_an_image_that_was_not_scanned_is_not_clean(cloud: EmbeddedCloud, local:
     """Whatever ECR calls it: a failure, with that name."""
     find(cloud, status=status)
 
-    with pytest.raises(DeployError, match=r"is not scanned, which does not make it clean: [A-Z_]+") as error:
+    with pytest.raises(DeployError, match=r"has no complete scan: [A-Z_]+") as error:
         check(local, Check(*IMAGE, None), cloud)
 
     assert error.value.code == 1
@@ -181,7 +181,7 @@ def test_the_wait_for_a_scan_has_a_bound(cloud: EmbeddedCloud, local: Environmen
     """Then it is not known what the image holds: exit code 3."""
     find(cloud, basic(1), status="IN_PROGRESS")
 
-    with pytest.raises(OutcomeUnknown, match="The scan of mint-backend:v0 is not done after 30 s") as error:
+    with pytest.raises(OutcomeUnknown, match="The scan of mint-backend:v0 is not complete after 30 s") as error:
         check(local, Check(*IMAGE, None, timeout=30), cloud)
 
     assert error.value.code == 3
@@ -197,7 +197,7 @@ def test_findings_of_the_running_image_that_are_not_known_excuse_nothing(
     find(cloud, status="FAILED")
 
     assert check(local, Check("mint-backend", "new", None, running="v0")).total == 1
-    assert "Nothing to compare with, so that everything counts: mint-backend:v0 is not" in capsys.readouterr().err
+    assert "so all findings count: mint-backend:v0 has no complete scan" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_bad_input_is_refused(given: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize("reply", [None, [], {}, {"totalFindings": None}, {"totalFindings": True}])
 def test_a_function_that_does_not_count_is_a_failure(reply: Any) -> None:
     """Not a count of zero."""
-    with pytest.raises(DeployError, match="did not say how many findings"):
+    with pytest.raises(DeployError, match="did not return the number of findings"):
         check_image._count(reply, "ecr-scan-findings")
 
 
@@ -395,7 +395,7 @@ def test_the_command_says_where_the_running_version_was_looked_for(cloud: Embedd
     done = invoke("check-image", "--running", **cloud.env)
 
     assert done.returncode == 1
-    assert "The version that runs in local is not known: http://127.0.0.1:" in done.stderr.splitlines()[-1]
+    assert "The running version of local is not known: http://127.0.0.1:" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("words", [("--running", "--tag=v0"), ("--running", "--against-running")])
@@ -404,7 +404,7 @@ def test_flags_that_contradict_each_other_are_refused(words: tuple[str, ...], in
     done = invoke("check-image", "--env=dev", *words)
 
     assert done.returncode == 2
-    assert "--running checks the version that runs" in done.stderr.splitlines()[-1]
+    assert "--running checks the running version" in done.stderr.splitlines()[-1]
 
 
 def test_a_dry_run_needs_neither_network_nor_credentials(invoke: Invoke) -> None:
@@ -414,5 +414,5 @@ def test_a_dry_run_needs_neither_network_nor_credentials(invoke: Invoke) -> None
 
     assert (ecr.returncode, function.returncode) == (0, 0), ecr.stderr + function.stderr
     assert "would read what the scan of mint-backend:v1 found, and wait up to 300 s for it" in ecr.stderr
-    assert "would fail for what is left from HIGH on" in ecr.stderr
+    assert "would fail for every other finding of severity HIGH or higher" in ecr.stderr
     assert '  {"repository": "mint-backend", "imageTag": "v1"}' in function.stderr

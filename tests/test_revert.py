@@ -238,7 +238,7 @@ def test_the_token_of_the_workflow_is_warned_of(checkout: Checkout, api: StandIn
     done = revert(invoke, checkout, **{**token(api), "GITHUB_TOKEN": "ghs_x"})
 
     assert done.returncode == 0, done.stderr
-    assert "warning: The token is the workflow's own" in done.stderr
+    assert "warning: GITHUB_TOKEN is the workflow's own" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_the_token_of_the_workflow_is_warned_of(checkout: Checkout, api: StandIn
         (["--base="], "There is no branch '' on origin"),
         (["--base=main~1"], "There is no branch 'main~1' on origin"),
         (["--commit=main~1..main"], "'main~1..main' is not a commit of this repository"),
-        (["--env=dev"], "dev does not say which version it runs"),
+        (["--env=dev"], "The healthcheck of dev returns no version"),
         (["--env=staging"], "'staging' is not an environment"),
     ],
 )
@@ -439,7 +439,7 @@ def test_a_push_whose_answer_is_lost_is_looked_for(checkout: Checkout, invoke: I
     done = revert(invoke, checkout)
 
     assert done.returncode == 3, done.stderr
-    assert "origin may have it all the same" in done.stderr
+    assert "origin may have it: check there" in done.stderr
     assert checkout.state() == before
 
 
@@ -837,5 +837,5 @@ def test_a_revert_that_does_something_else_is_not_pushed(checkout: Checkout, inv
     done = revert(invoke, checkout)
 
     assert done.returncode == 2, done.stderr
-    assert "does something else than undo it, at more.txt. Nothing was pushed" in done.stderr
+    assert "does not exactly undo it: check more.txt. Nothing was pushed" in done.stderr
     assert checkout.state() == before

@@ -88,7 +88,7 @@ def test_silence_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.monotonic()
     (found,) = status.ask({"dev": "http://127.0.0.1:9"})
 
-    assert found.why == "does not answer: nothing after 0.1 s"
+    assert found.why == "does not answer: no response within 0.1 s"
     assert time.monotonic() - started < 2
 
 

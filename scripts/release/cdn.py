@@ -1,4 +1,4 @@
-"""Tells CloudFront which paths have changed."""
+"""Invalidates paths in CloudFront."""
 
 import time
 
@@ -15,7 +15,7 @@ TIMEOUT = 900.0
 def invalidate(environment: Environment, paths: tuple[str, ...]) -> str:
     """Invalidate paths, once. Returns the invalidation's id.
 
-    Raises DeployError where CloudFront refuses, OutcomeUnknown where its answer was lost.
+    Raises DeployError if CloudFront refuses, OutcomeUnknown if its response was lost.
     """
     client = aws.client("cloudfront", environment, once=True)
     distribution = environment.frontend.distribution
@@ -30,12 +30,12 @@ def invalidate(environment: Environment, paths: tuple[str, ...]) -> str:
 
 
 def wait_for(environment: Environment, invalidation: str, *, clock: Clock = CLOCK) -> None:
-    """Wait until an invalidation is done. Raises OutcomeUnknown where it is not after TIMEOUT seconds."""
+    """Wait until an invalidation is complete. Raises OutcomeUnknown if it is not after TIMEOUT seconds."""
     client = aws.client("cloudfront", environment)
     distribution = environment.frontend.distribution
 
     def look() -> tuple[str, bool | None]:
-        with aws.errors(f"looking at the invalidation {invalidation} of {distribution}", environment):
+        with aws.errors(f"reading the invalidation {invalidation} of {distribution}", environment):
             found = client.get_invalidation(DistributionId=distribution, Id=invalidation)["Invalidation"]
         return f"CloudFront: invalidation {invalidation}: {found['Status']}", found["Status"] == "Completed" or None
 
@@ -43,6 +43,6 @@ def wait_for(environment: Environment, invalidation: str, *, clock: Clock = CLOC
         waiting.wait(look, seconds=TIMEOUT, every=INTERVAL, clock=clock)
     except TimedOut as error:
         raise OutcomeUnknown(
-            f"The site is released and CloudFront was told, but it has not finished the invalidation {invalidation} of"
-            f" {distribution} after {TIMEOUT:g} s: until then it may answer with old pages."
+            f"The site is released, but CloudFront has not completed the invalidation {invalidation} of"
+            f" {distribution} after {TIMEOUT:g} s: until then it may serve old pages."
         ) from error

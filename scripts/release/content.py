@@ -1,11 +1,11 @@
-"""What a file is, by its name: its content type, whether its name holds a hash, how long it may be cached."""
+"""Decides from a file's name: its content type, whether the name holds a hash, and how long it may be cached."""
 
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 
-# Pinned: the tables of a machine differ, and a browser runs no module of the wrong type.
+# Pinned, because mimetypes differ between machines, and a browser refuses a module with the wrong type.
 # Source: https://www.iana.org/assignments/media-types, RFC 9239 for JavaScript.
 TYPES = {
     "avif": "image/avif",
@@ -57,7 +57,7 @@ ASK_FIRST = "no-cache"
 CRA = re.compile(r"\.[0-9a-f]{8}(\.chunk)?\.[A-Za-z0-9]+(\.map)?$")
 # Vite: name-AbCd_-09.js; eight of the 64 characters of base64url, of which - and _ may be any.
 VITE = re.compile(r"[^/]-(?P<hash>[A-Za-z0-9_-]{8})\.[A-Za-z0-9]+(\.map)?$")
-# What people write: numbers and words, each of one case or in camel case. A random hash hardly ever looks so.
+# Ordinary names: numbers and words, each in one case or in camel case. A random hash rarely looks like that.
 WORD = r"(?:\d+|[A-Z]+\d*|[A-Z]?[a-z]+\d*|(?:[A-Z]?[a-z]{2,})(?:[A-Z][a-z]{2,})*\d*)"
 WORDS = re.compile(rf"[-_]*{WORD}(?:[-_]+{WORD})*[-_]*")
 
@@ -69,7 +69,7 @@ def content_type(key: str) -> str:
 
 
 def is_hashed(key: str) -> bool:
-    """Whether a name changes with the content, so that it may be cached for ever. When unsure, no."""
+    """Whether a name contains a hash of the content, so that it may be cached forever. False when unsure."""
     if key.endswith((".html", ".htm")):
         return False
     if CRA.search(key):
@@ -79,15 +79,15 @@ def is_hashed(key: str) -> bool:
 
 
 def headers(key: str, cache_control: Mapping[str, str]) -> dict[str, str]:
-    """The headers that a key is stored with. cache_control: pattern -> value, the first that fits wins."""
+    """The headers that a key is stored with. cache_control: pattern -> value, the first match wins."""
     value = next((value for pattern, value in cache_control.items() if fnmatchcase(key, pattern)), None)
     if value is None:
         value = FOREVER if is_hashed(key) else ASK_FIRST
-    # A setting knows where it came from: what is stored is the text alone.
+    # A setting is a str subclass that knows where it came from; only the plain text is stored.
     return _headers(content_type(key), str(value))
 
 
 @cache
 def _headers(kind: str, cache_control: str) -> dict[str, str]:
-    """One record for all the files that have the same."""
+    """The same dict for all files with the same headers, to save memory."""
     return {"Content-Type": kind, "Cache-Control": cache_control}

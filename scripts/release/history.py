@@ -1,7 +1,7 @@
-"""The releases that the manifest of a bucket holds: which there are, what differs between two, and going back to one.
+"""The kept releases in the manifest of a bucket: lists them, compares two, and restores one for a rollback.
 
-A rollback builds nothing. The hashed files of a kept release are still in the bucket, its unhashed ones are
-stored under `_release/files/`; so it is a release like any other, of a site that is put together from those.
+A rollback needs no build. The hashed files of a kept release are still in the bucket, and copies of its unhashed ones
+are under `_release/files/`. A rollback is an ordinary release of the site that these files make up.
 """
 
 import hashlib
@@ -36,14 +36,14 @@ class Difference:
 
 
 def known(state: State, bucket: str) -> Manifest:
-    """The manifest. Raises Refused where the bucket has none, or where reading it is not allowed."""
+    """The manifest. Raises Refused if the bucket has none, or if it cannot be read."""
     if state.manifest is None:
-        raise Refused(state.unread or f"{bucket} has no release of ours: there is no {manifest.KEY} in it.")
+        raise Refused(state.unread or f"{bucket} has no releases: it has no {manifest.KEY}. Release to it first.")
     return state.manifest
 
 
 def lines(releases: Iterable[Release]) -> list[str]:
-    """The releases for a person, newest first; the first is the one that is live."""
+    """The releases as lines for a person, newest first; the first one is live."""
     shown = []
     for number, release in enumerate(releases):
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(release.at)) if release.at else "earlier"
@@ -53,20 +53,20 @@ def lines(releases: Iterable[Release]) -> list[str]:
 
 
 def find(current: Manifest, wanted: str, bucket: str) -> Release:
-    """A kept release by its id. Raises Refused for one that is not kept, with those that are."""
+    """A kept release by its id. Raises Refused, with the kept ids, if it is not kept."""
     found = next((release for release in current.releases if release.id == wanted), None)
     if found is None:
         ids = ", ".join(release.id for release in current.releases)
         raise Refused(f"{wanted!r} is not a kept release of {bucket}: it keeps {ids}.")
     if not found.at:
-        raise Refused(f"{wanted} was there before the first release of ours: its files are not recorded.")
+        raise Refused(f"{wanted} was there before the first recorded release: its files are not known.")
     return found
 
 
 def before_live(current: Manifest, bucket: str) -> Release:
-    """The release before the live one. Raises Refused where there is none."""
+    """The release before the live one. Raises Refused if there is none."""
     if len(current.releases) < 2:
-        raise Refused(f"{bucket} has only one release: there is none before it.")
+        raise Refused(f"{bucket} has only one release, and no earlier one.")
     return find(current, list(current.releases)[1].id, bucket)
 
 
@@ -95,10 +95,10 @@ def _stored(entry: Entry) -> tuple[str, dict[str, str]]:
 def restored(
     bucket: Bucket, state: State, wanted: str | None, folder: Path, headers: Callable[[str], Mapping[str, str]]
 ) -> tuple[Release, Site]:
-    """A release, by default the one before the live one, and its site, put together in a folder.
+    """A release, by default the one before the live one, and its site, restored in a folder.
 
-    Hashed files stay where they are, in the bucket. headers: what a key is stored with now. Raises Refused where the
-    release is not kept, or a file of it is gone or damaged.
+    Hashed files stay in the bucket. headers: returns the headers for a key. Raises Refused if the release is not kept,
+    or if one of its files is missing or damaged.
     """
     current = known(state, bucket.name)
     to = before_live(current, bucket.name) if wanted is None else find(current, wanted, bucket.name)
@@ -117,5 +117,5 @@ def restored(
         write(path, found[0])
         files[key] = File(str(path), entry.size, entry.sha256)
     if missing:
-        raise Refused(f"{to.id} cannot be restored: {', '.join(missing[:10])} is no longer there as it was released.")
+        raise Refused(f"{to.id} cannot be restored: missing or changed in the bucket: {', '.join(missing[:10])}.")
     return to, Site(str(folder), files)

@@ -1,7 +1,7 @@
-"""Only one release at a time: a lease is an object that can be written only where none is.
+"""Allows only one release at a time: a lease is an object that is created with If-None-Match.
 
-The body names the holder, so that a writer whose answer was lost recognises its own lease. A holder that is known to
-be dead is not waited for; any other no longer than its lease says.
+The body names the holder, so that a writer whose response was lost recognizes its own lease. A lease is taken over if
+its holder is known to be dead or the lease has expired.
 """
 
 import os
@@ -22,9 +22,9 @@ from scripts.release.manifest import JSON, LEASE, Text, decoded
 
 # How long a lease lasts, unless it is renewed.
 SECONDS = 900
-# A holder that is at work renews its lease when no more than this is left of it.
+# A release renews its lease when at most this much of it is left.
 RENEW_BELOW_SECONDS = 600
-# How long to look for a lease whose PUT was not answered: S3 may still be at it. Less than a stop may take.
+# How long to look for a lease whose PUT got no response, because S3 may still process it. Shorter than stop.LIMIT.
 LOOK_SECONDS, LOOK_EVERY = 0.8, 0.1
 # Bytes of a lease that are read.
 MOST = 64 << 10
@@ -51,13 +51,13 @@ def load(body: bytes) -> Holder:
         return decoded(body, Holder)
     except ValueError as error:
         raise Refused(
-            f"{LEASE} is damaged ({error}): once no release is running there, take it over with --force-lock."
+            f"{LEASE} is damaged ({error}): if no release is running there, take it over with --force-lock."
             " Nothing was changed."
         ) from error
 
 
 class Lease:
-    """The right to release to a bucket. etag: of the object that says so, empty where we do not hold it."""
+    """The lease of this release on a bucket. etag: of the lease object, empty while we do not hold it."""
 
     def __init__(self, bucket: Bucket, actor: str, run: str) -> None:
         """run: the URL of the workflow's run, empty on a laptop."""
@@ -69,7 +69,7 @@ class Lease:
         self.etag = ""
 
     def take(self, *, force: bool = False) -> None:
-        """Take the lease. Raises Refused where somebody else holds it; force: take it anyway."""
+        """Take the lease. Raises Refused if somebody else holds it; force: take it anyway."""
         condition = {"If-None-Match": "*"}
         for _ in range(3):
             try:
@@ -87,10 +87,10 @@ class Lease:
                 return None
             console.say(f"taking over the lease of {self._predecessor(body, force)}")
             condition = {"If-Match": f'"{etag}"'}
-        raise Refused(f"Several releases to {self._bucket.name} begin at the same time: try again.")
+        raise Refused(f"Several releases to {self._bucket.name} are starting at the same time: run this again.")
 
     def _predecessor(self, body: bytes, force: bool) -> str:
-        """Who has lost a lease that may be taken over. Raises Refused for one that may not, or is damaged."""
+        """The holder of a lease that may be taken over. Raises Refused if it is still held, or damaged."""
         try:
             holder = load(body)
         except Refused:
@@ -103,7 +103,7 @@ class Lease:
         return holder.actor or "somebody unknown"
 
     def renew(self) -> None:
-        """Hold the lease for longer, where it ends soon. Raises DeployError where somebody has broken it."""
+        """Extend the lease if it expires soon. Raises DeployError if another release has taken it over."""
         if self._own.expires - time.time() > RENEW_BELOW_SECONDS:
             return
         try:
@@ -113,22 +113,22 @@ class Lease:
                 raise
             self.etag = ""
             raise DeployError(
-                f"Somebody has broken the lease of this release to {self._bucket.name}: it ends here. Run it again."
+                f"Somebody took over the lease of this release to {self._bucket.name}, so it stops here. Run it again."
             ) from error
 
     def give_back(self) -> None:
-        """End the lease if it is ours. A failure here never hides how the release ended."""
+        """Release the lease if we hold it. A failure is only a warning: it must not hide how the release ended."""
         try:
             if self._unanswered:
                 self.etag = self._found()
             if self.etag:
                 self._end()
         except DeployError as error:
-            console.warn(f"The lease was not given back and ends by itself: {error}")
+            console.warn(f"The lease could not be deleted; it expires by itself: {error}")
         self.etag = ""
 
     def _found(self) -> str:
-        """The ETag of our lease after a PUT whose answer was lost, empty if it never came to be."""
+        """The ETag of our lease after a PUT whose response was lost, empty if it was not written."""
         deadline = time.monotonic() + LOOK_SECONDS
         while True:
             found = self._bucket.get(LEASE, MOST, tries=1)
@@ -152,7 +152,7 @@ class Lease:
         if not refused:
             return
         try:
-            # Who may not delete may still write that the lease is over.
+            # Without the permission to delete, write a lease that has expired.
             self._write({"If-Match": f'"{self.etag}"'}, seconds=0)
         except S3Error as error:
             if error.status not in (404, 412):
@@ -160,11 +160,11 @@ class Lease:
 
     @property
     def condition(self) -> dict[str, str]:
-        """What makes a delete of the lease delete ours alone."""
+        """The condition under which a delete removes only our lease: key -> ETag."""
         return {LEASE: self.etag}
 
     def _write(self, condition: Mapping[str, str], seconds: float = SECONDS) -> None:
-        """Write the lease. Until S3 has answered, nobody knows whether it has."""
+        """Write the lease. Until S3 responds, it is not known whether it was written."""
         self._own = replace(self._own, expires=int(time.time() + seconds))
         self._unanswered = True
         try:
@@ -177,10 +177,10 @@ class Lease:
 
 @contextmanager
 def held(bucket: Bucket, actor: str, run: str, *, force: bool = False) -> Iterator[Lease]:
-    """Hold the lease while the block runs, and give it back however that ends. Raises Refused as `take` does.
+    """Hold the lease during the block, and release it however the block ends. Raises Refused as `take` does.
 
-    A stop may interrupt the take, because S3 may be slow to answer; giving it back is not interrupted, and looks for
-    a lease that was asked for.
+    A stop may interrupt taking the lease, because S3 may be slow. Releasing it is not interrupted, and looks for a
+    lease whose PUT got no response.
     """
     with stop.owned(lambda: Lease(bucket, actor, run), Lease.give_back) as lease:
         lease.take(force=force)
@@ -188,7 +188,7 @@ def held(bucket: Bucket, actor: str, run: str, *, force: bool = False) -> Iterat
 
 
 def warn_of_holder(bucket: Bucket, listing: Container[str]) -> None:
-    """Say who is releasing and until when, where LIST shows a lease that is not over, and one that is damaged."""
+    """Warn of a lease in the bucket that is held by another release, or damaged."""
     found = bucket.get(LEASE, MOST) if LEASE in listing else None
     if not found:
         return
@@ -202,10 +202,10 @@ def warn_of_holder(bucket: Bucket, listing: Container[str]) -> None:
 
 
 def is_over(holder: Holder, own: Holder, now: float) -> bool:
-    """Whether a holder cannot be at work any more.
+    """Whether a holder can no longer be running.
 
-    Its lease has ended, it was a process of this machine that is gone, or it was an earlier attempt of the same
-    workflow run, whose jobs release to one environment one after the other.
+    Its lease has expired, its process on this machine has ended, or it was an earlier attempt of the same workflow run,
+    whose jobs release to one environment one after the other.
     """
     if now >= holder.expires or (own.run and holder.run == own.run):
         return True

@@ -180,7 +180,7 @@ def load(body: bytes) -> Manifest:
         document = decoded(body, _Document)
         releases = dict(_releases(document))
     except ValueError as error:
-        raise Refused(f"{KEY} is damaged ({error}): delete it, and the next release begins a new one.") from error
+        raise Refused(f"{KEY} is damaged ({error}): delete it, and the next release starts a new one.") from error
     return Manifest(document.application, document.environment, releases, document.pending)
 
 

@@ -63,7 +63,7 @@ class ReleasePlan:
     def describe(self) -> list[str]:
         """The plan in lines for a person; foreign keys that would be deleted come first."""
         foreign = [d for d in self.deletes if d.reason == "foreign"]
-        lines = [f"delete {d.key}, which no release of ours has put there" for d in foreign]
+        lines = [f"delete {d.key}, which was not put there by a release" for d in foreign]
         for put in self.puts:
             kept = ", ".join(put.headers.values())
             lines.append(f"put {put.key} ({put.reason}, {put.size:,} bytes, {kept})")

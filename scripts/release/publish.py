@@ -1,7 +1,7 @@
-"""Acts on a plan, in stages with barriers; index.html alone is the commit point.
+"""Carries out a plan, in stages with barriers; the upload of index.html is the commit point.
 
-Any failure before it leaves the old page whole and nothing deleted. What was already put is put again by the
-next run, or found unchanged, and the release is completed.
+A failure before it leaves the old page complete and nothing deleted. The next run uploads what is missing, and
+completes the release.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,7 +46,7 @@ class Released(Report):
         return {"release-id": self.release}
 
 
-MEANWHILE = "Somebody else has released to {} since this release looked at it."
+MEANWHILE = "Another release to {} has finished since this one read the bucket."
 
 
 def publish(
@@ -129,7 +129,7 @@ def _putting(name: str, stage: str, etags: Mapping[str, str]) -> Iterator[None]:
         yield
     except DeployError as error:
         if stage == COMMIT and is_doubtful(error):
-            unknown = f"Whether the page in {name} is the new one is not known: {error} Run it again."
+            unknown = f"It is not known whether {name} has the old or the new page: {error} Run it again."
             raise OutcomeUnknown(unknown) from error
         if error.code == Refused.exit_code and etags:
             raise DeployError(str(error)) from error
@@ -194,10 +194,10 @@ def _tell_cdn(bucket: Bucket, new: Manifest, etag: str, environment: Environment
     try:
         invalidation = cdn.invalidate(environment, new.pending)
     except DeployError as error:
-        told = "may not have been told" if isinstance(error, OutcomeUnknown) else "was not told"
+        told = "may not have been invalidated" if isinstance(error, OutcomeUnknown) else "was not invalidated"
         release = next(iter(new.releases)).id
         raise error.with_message(
-            f"{bucket.name} holds release {release}, but the CDN {told}: {error} The next run tells it."
+            f"{bucket.name} holds release {release}, but the CDN {told}: {error} The next run invalidates it."
         ) from error
     write(bucket, replace(new, pending=()), etag)
     return invalidation

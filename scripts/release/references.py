@@ -70,9 +70,9 @@ def check(site: Site, *, base: str = "/", allowed: Sequence[str] = ()) -> None:
     absent = [one for one in missing(site, base) if not any(fnmatchcase(one.key, pattern) for pattern in allowed)]
     needed = [one for one in absent if one.certainty is Certainty.CERTAIN]
     if needed:
-        raise Refused(f"The build names files that are not in {site.folder}: {_shown(needed)}.{_advice(needed, site)}")
+        raise Refused(f"The build needs files that are not in {site.folder}: {_shown(needed)}.{_advice(needed, site)}")
     if absent:
-        console.warn(f"scripts of the build name files that are not in {site.folder}: {_shown(absent)}")
+        console.warn(f"scripts of the build reference files that are not in {site.folder}: {_shown(absent)}")
 
 
 def references_in(key: str, text: str) -> Iterator[str]:

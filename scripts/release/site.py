@@ -36,7 +36,7 @@ def read(folder: Path) -> Site:
     """Walk and hash a folder. Raises Refused for one that is missing, empty or holds what must not be released."""
     # Not Path.is_dir, which raises for a name that is too long.
     if not os.path.isdir(folder):
-        raise Refused(f"There is no build in {folder}: build first, or give --build-dir.")
+        raise Refused(f"There is no build in {folder}: build it first, or give --build-dir.")
     found = list(_walk(folder, ""))
     if not found:
         raise Refused(f"{folder} is empty: releasing it would delete the whole site.")
@@ -54,7 +54,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
     for entry in entries:
         key = prefix + entry.name
         if entry.is_symlink():
-            raise Refused(f"{entry.path} is a link: a release holds files only.")
+            raise Refused(f"{entry.path} is a link: only regular files can be released.")
         if entry.is_dir():
             yield from _walk(Path(entry.path), key + "/")
         elif stat.S_ISREG(entry.stat().st_mode):
@@ -73,9 +73,9 @@ def check_key(key: str) -> None:
     if size > 1024:
         raise Refused(f"{key!r} is longer than the 1,024 bytes that S3 takes.")
     if any(ord(character) < 32 or ord(character) == 127 for character in key) or "\\" in key:
-        raise Refused(f"{key!r} holds a character that a browser cannot ask for.")
+        raise Refused(f"{key!r} contains a character that a browser cannot request.")
     if key.startswith(PREFIX):
-        raise Refused(f"{key!r} would be among the release's own files: {PREFIX} is taken.")
+        raise Refused(f"{key!r} cannot be released: {PREFIX} is reserved for the release's own files.")
 
 
 def _hash(path: str) -> File:

@@ -102,5 +102,5 @@ def _fetch(url: str, current: Manifest, key: str) -> tuple[str, bytes]:
     if kind.partition(";")[0] != wanted.partition(";")[0]:
         return f"has the type {kind or 'none'} instead of {wanted}", answer.body
     if hashlib.sha256(answer.body).hexdigest() != entry.sha256:
-        return "has other content", answer.body
+        return "has different content", answer.body
     return "", answer.body

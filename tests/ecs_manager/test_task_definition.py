@@ -166,5 +166,6 @@ def test_a_container_that_never_started_says_why() -> None:
 
     assert error.value.title == "TaskFailedToStart"
     assert error.value.message == (
-        "app never ran to an end: TaskFailedToStart; Task failed to start; CannotPullContainerError: not found."
+        "app stopped without an exit code: TaskFailedToStart; Task failed to start;"
+        " CannotPullContainerError: not found."
     )

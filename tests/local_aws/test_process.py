@@ -106,7 +106,7 @@ def test_a_checkout_that_cannot_be_written_is_said(port: int, monkeypatch: pytes
 
 def test_one_that_is_part_of_another_program_is_not_ended(cloud: EmbeddedCloud) -> None:
     """Such as that of these tests."""
-    with pytest.raises(Refused, match=f"is part of another program, process {os.getpid()}"):
+    with pytest.raises(Refused, match=f"runs inside another program, process {os.getpid()}"):
         process.stop(cloud.server.cloud.port)
 
 
@@ -160,7 +160,7 @@ def test_somebody_elses_server_is_left_alone(invoke: Invoke) -> None:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        with pytest.raises(Refused, match="is used by something that is not the embedded AWS"):
+        with pytest.raises(Refused, match="is used by another program than the embedded AWS"):
             process.status(server.server_port)
         url = f"http://127.0.0.1:{server.server_port}"
         done = invoke("deploy-service", "--env=local", "--tag=x", AWS_ENDPOINT_URL=url)
@@ -172,7 +172,7 @@ def test_somebody_elses_server_is_left_alone(invoke: Invoke) -> None:
 
     for one in (done, down):
         assert one.returncode == 2
-        assert "is used by something that is not the embedded AWS" in one.stderr
+        assert "is used by another program than the embedded AWS" in one.stderr
 
 
 def test_a_server_that_does_not_start_says_why(port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

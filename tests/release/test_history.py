@@ -129,7 +129,7 @@ def test_a_bucket_without_releases_says_so(site: Site, invoke: Invoke) -> None:
     for task in ("release.list", "release.diff", "release.rollback", "release.verify"):
         done = invoke(task, **site.cloud.env)
         assert done.returncode == 2
-        assert "has no release of ours" in done.stderr
+        assert "has no releases: it has no _release/manifest.json" in done.stderr
 
 
 def test_a_release_whose_file_is_gone_cannot_be_restored(site: Site, invoke: Invoke, three: list[Path]) -> None:
@@ -211,7 +211,7 @@ def test_a_failed_invalidation_is_told_by_the_next_run(site: Site, release: Rele
     site.cloud.fail(service="cloudfront", method="POST", status=403, code="AccessDenied", times=1)
 
     failed = release(folder, code=1, **env)
-    assert "the CDN was not told" in failed.stderr
+    assert "the CDN was not invalidated" in failed.stderr
     assert site.holds(folder)
     site.cloud.server.cloud.requests.clear()
 
@@ -234,7 +234,7 @@ def test_an_invalidation_whose_answer_was_lost_is_asked_for_once(site: Site, rel
 
     lost = release(folder, code=3, **env)
 
-    assert "the CDN may not have been told" in lost.stderr
+    assert "the CDN may not have been invalidated" in lost.stderr
     assert len(site.cloud.requests("cloudfront", "CreateInvalidation")) == 1
     assert site.holds(folder)
     assert site.get("_release/lease.json") is None
@@ -272,7 +272,7 @@ def test_an_invalidation_that_takes_too_long_is_not_a_cdn_that_was_not_told(monk
 
     with stand_in(answer) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        with pytest.raises(OutcomeUnknown, match="CloudFront was told, but it has not finished the invalidation I1"):
+        with pytest.raises(OutcomeUnknown, match="but CloudFront has not completed the invalidation I1"):
             cdn.wait_for(settings.find("local"), "I1", clock=Clock(lambda: now, sleep))
 
     assert len(server.requests) == 9

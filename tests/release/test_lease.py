@@ -130,7 +130,7 @@ def test_a_plan_from_before_another_release_is_refused(
     release(sites.build(tmp_path / "three", "three"))
     before = len(site.puts())
 
-    with pytest.raises(Refused, match=f"Somebody else has released to {BUCKET} since this release looked at it"):
+    with pytest.raises(Refused, match=f"Another release to {BUCKET} has finished since this one read the bucket"):
         release_static.release(local, observed, stale)
 
     assert site.puts()[before:] == []
@@ -179,7 +179,7 @@ def test_a_release_whose_lease_was_broken_stops_before_the_commit_point(
 
     monkeypatch.setattr(lease.Lease, "_write", broken)
 
-    with pytest.raises(DeployError, match="Somebody has broken the lease of this release"):
+    with pytest.raises(DeployError, match="Somebody took over the lease of this release"):
         begin(sites.build(tmp_path / "two", "two"))
 
     assert site.get(LEASE) == ("binary/octet-stream", theirs)

@@ -225,7 +225,7 @@ def test_keeping_none_is_the_exact_mirror_of_old(site: Site, release: Release, t
     done = release(folder, "--dry-run", **env)
     release(folder, **env)
 
-    assert "would delete theirs.txt, which no release of ours has put there" in done.stderr.splitlines()[1]
+    assert "would delete theirs.txt, which was not put there by a release" in done.stderr.splitlines()[1]
     assert site.all_keys() == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
@@ -256,12 +256,12 @@ def test_too_many_deletes_are_refused(site: Site, release: Release, tmp_path: Pa
         (lambda folder: (folder / "folder").symlink_to("/etc"), "is a link"),
         (lambda folder: (folder / "here").symlink_to("robots.txt"), "is a link"),
         (lambda folder: os.mkfifo(folder / "pipe"), "is neither a file nor a folder"),
-        (lambda folder: next(folder.rglob("*.css")).unlink(), "names files that are not in"),
-        (lambda folder: next(folder.rglob("*.svg")).unlink(), "names files that are not in"),
-        (lambda folder: (folder / "a\nb").write_text(""), "holds a character that a browser cannot ask for"),
+        (lambda folder: next(folder.rglob("*.css")).unlink(), "needs files that are not in"),
+        (lambda folder: next(folder.rglob("*.svg")).unlink(), "needs files that are not in"),
+        (lambda folder: (folder / "a\nb").write_text(""), "contains a character that a browser cannot request"),
         (
             lambda folder: (folder / "_release").mkdir() or (folder / "_release" / "x").write_text(""),
-            "_release/ is taken",
+            "_release/ is reserved",
         ),
     ],
     ids=[
@@ -300,7 +300,7 @@ def test_a_chunk_that_only_a_script_references_is_warned_of(site: Site, release:
 
     done = release(folder)
 
-    assert "warning: scripts of the build name files that are not in" in done.stderr
+    assert "warning: scripts of the build reference files that are not in" in done.stderr
     assert "assets/chunk3-" in done.stderr
 
 
@@ -507,7 +507,7 @@ def test_a_manifest_that_may_not_be_read_is_done_without(site: Site, release: Re
 
     done = release(folder)
 
-    assert "the release goes on without its manifest" in done.stderr
+    assert "the manifest cannot be read, so this release deletes nothing" in done.stderr
     assert len(site.puts()[before:]) == sum(1 for p in folder.rglob("*") if p.is_file())
     assert "theirs.txt" in site.all_keys()
 
@@ -521,7 +521,7 @@ def test_a_dry_run_without_the_right_to_read_asks_for_no_lease(site: Site, relea
 
     tried = release(folder, "--dry-run")
 
-    assert "the release goes on without its manifest" in tried.stderr
+    assert "the manifest cannot be read, so this release deletes nothing" in tried.stderr
     assert "could not read" not in tried.stderr
 
 

@@ -312,7 +312,7 @@ def test_what_only_scripts_name_is_a_warning(build: Callable[..., Site], capsys:
     references.check(site)
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: scripts of the build name files that are not in ")
+    assert line.startswith("warning: scripts of the build reference files that are not in ")
     assert "chunk0.js (in a.js, for index.html)" in line
     assert line.endswith("chunk9.js (in a.js, for index.html) and 3 more")
 
@@ -324,7 +324,7 @@ def test_what_pages_need_is_refused(build: Callable[..., Site]) -> None:
     with pytest.raises(Refused) as refused:
         references.check(site)
     assert refused.value.exit_code == 2
-    assert f"names files that are not in {site.folder}: a0.png (in index.html), " in str(refused.value)
+    assert f"needs files that are not in {site.folder}: a0.png (in index.html), " in str(refused.value)
     assert str(refused.value).endswith("a9.png (in index.html) and 2 more.")
 
 
