@@ -24,7 +24,7 @@ MOST_OF_CONTROL = 1 << 20
 
 
 def wrap(app: App, token: str) -> App:
-    """Refuse what does not come from a program of this machine, before anything else looks at it."""
+    """Refuse requests that do not come from a program on this machine, before anything else handles them."""
 
     def guarded(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         why = fault(environ, token)

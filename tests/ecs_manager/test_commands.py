@@ -476,7 +476,7 @@ def test_a_container_that_never_started_says_why(cloud: EmbeddedCloud) -> None:
     """The image is not there: ECS's reason reaches the caller."""
     change_migration(cloud, image=image(cloud, "absent", "mint-db-migrate"))
 
-    with pytest.raises(ManagerError, match="stopped without an exit code: .*CannotPullContainerError") as error:
+    with pytest.raises(ManagerError, match=r"stopped without an exit code: .*CannotPullContainerError") as error:
         commands.runtask(call(cloud), run())
 
     assert error.value.title == "TaskFailedToStart"
