@@ -29,6 +29,10 @@ from local_aws.server import Server  # noqa: E402
 from tests.command_line import keep_data  # noqa: E402
 
 keep_data()
+# What a shell starts with & ignores SIGINT, and so would every command of the tests.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 ROOT = Path(__file__).resolve().parent.parent
 UNREACHED = ROOT / ".local" / "unreached.txt"
 
