@@ -1,33 +1,13 @@
 """The whole command line: one declaration per command, whose parameters are its flags.
 
-What a command does is in the file of `scripts/` that is named like it. The imports below are for mypy alone: at run
-time a module is imported when its command runs (scripts/__init__.py).
+What a command does is in the file of `scripts/` that is named like it, which is imported when the command runs
+(scripts/__init__.py).
 """
 
 import sys
-from typing import TYPE_CHECKING
 
 import scripts
 from scripts.frame.declaration import Text, command, flag, namespace_of, switch
-
-if TYPE_CHECKING:
-    import scripts.announce_failure
-    import scripts.backup_database
-    import scripts.build_image
-    import scripts.check_image
-    import scripts.clean_database
-    import scripts.deploy
-    import scripts.deploy_service
-    import scripts.healthcheck
-    import scripts.local
-    import scripts.migrate_database
-    import scripts.package_ecs_manager
-    import scripts.release_static
-    import scripts.releases
-    import scripts.revert
-    import scripts.run_task
-    import scripts.settings
-    import scripts.status
 
 # Invoke turns bytecode caches off; without them every command compiles everything that it imports.
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)

@@ -7,7 +7,25 @@ release, edges, frame's errors and console. tests/test_layers.py checks that.
 
 from typing import TYPE_CHECKING
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+    from scripts import announce_failure as announce_failure
+    from scripts import backup_database as backup_database
+    from scripts import build_image as build_image
+    from scripts import check_image as check_image
+    from scripts import clean_database as clean_database
+    from scripts import deploy as deploy
+    from scripts import deploy_service as deploy_service
+    from scripts import healthcheck as healthcheck
+    from scripts import local as local
+    from scripts import migrate_database as migrate_database
+    from scripts import package_ecs_manager as package_ecs_manager
+    from scripts import release_static as release_static
+    from scripts import releases as releases
+    from scripts import revert as revert
+    from scripts import run_task as run_task
+    from scripts import settings as settings
+    from scripts import status as status
+else:
 
     def __getattr__(name):
         """Import a command's module when tasks.py first uses it; `invoke --list` and completion do not need it."""

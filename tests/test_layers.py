@@ -1,6 +1,7 @@
 """Who may import whom, read from the syntax trees: layers point down, and there is no cycle."""
 
 import ast
+import functools
 import re
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -29,6 +30,7 @@ def layer(name: str) -> str:
     return words[0] if len(words) < 3 else words[1]
 
 
+@functools.cache
 def imports(path: Path, *, top_level: bool = False, types: bool = False) -> set[str]:
     """What a file imports: everywhere in it, for types alone too where that is asked for, or only when it is loaded."""
     names: set[str] = set()
@@ -40,6 +42,9 @@ def imports(path: Path, *, top_level: bool = False, types: bool = False) -> set[
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "scripts" and types:
+            # tasks.py: the module is imported when the attribute is first read.
+            names.add(f"scripts.{node.attr}")
         for child in [] if top_level and isinstance(node, ast.FunctionDef) else ast.iter_child_nodes(node):
             visit(child)
 
