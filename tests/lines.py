@@ -1,7 +1,7 @@
-"""Which lines of the project the tests reach, in every process that they fork.
+"""Counts which lines of the project the tests reach, in every process that they fork.
 
-Each statement marks its line in a file that all processes of a run map into memory. A tracer, which every one of two
-thousand short processes sets up and saves anew, doubles the time of the tests.
+Each statement marks its line in a file that all processes map into memory. Setting up a tracer and saving its data in
+each of two thousand short processes would double the time of the tests.
 """
 
 import ast
@@ -18,14 +18,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("scripts", "ecs_manager", "local_aws")
-# Names the file; every process of a run has it.
+# The environment variable with the path of that file.
 VARIABLE = "LINES_OF_TESTS"
 FILES = [ROOT / "tasks.py", *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
 
 
 @functools.cache
 def offsets() -> dict[str, int]:
-    """Where the lines of each file begin in what is mapped."""
+    """Where the lines of each source file begin in the mapped file."""
     found, end = {}, 0
     for path in FILES:
         found[str(path)] = end
@@ -34,7 +34,7 @@ def offsets() -> dict[str, int]:
 
 
 def install() -> None:
-    """Mark lines from here on, in this process and in those that it forks. A run's first process makes the file."""
+    """Mark lines from now on, in this process and its forks. The first process of a run creates the file."""
     if VARIABLE not in os.environ:
         with tempfile.NamedTemporaryFile(prefix="lines-", delete=False) as file:
             file.write(bytes(offsets()[""]))
@@ -45,13 +45,13 @@ def install() -> None:
 
 
 def prepare() -> None:
-    """Have every file's code ready, for processes that are forked later."""
+    """Compile every source file now, so that forked processes need not."""
     for path in FILES:
         _marking(str(path))
 
 
 def reached() -> dict[str, tuple[list[int], list[int]]]:
-    """Each file's lines that were reached, and those that were not."""
+    """For each source file, the lines that were reached and those that were not."""
     marked = Path(os.environ[VARIABLE]).read_bytes()
     found = {}
     for path in FILES:
@@ -72,7 +72,7 @@ def _get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:
 
 @functools.cache
 def _marking(path: str) -> CodeType:
-    """A file's code with its marks."""
+    """The code of a source file, with marks."""
     tree = ast.parse(Path(path).read_bytes(), path)
     for node in _statements(tree):
         node._mark = offsets()[path] + node.lineno  # type: ignore[attr-defined]
@@ -83,7 +83,7 @@ def _marking(path: str) -> CodeType:
 
 
 def _mark(node: Any) -> Iterator[ast.stmt]:
-    """`__lines__[number] = 1`, where a statement is."""
+    """`__lines__[number] = 1` for a statement that is marked."""
     if hasattr(node, "_mark"):
         name, number, one = ast.Name("__lines__", ast.Load()), ast.Constant(node._mark), ast.Constant(1)
         place = ast.Subscript(name, number, ast.Store())
@@ -94,7 +94,7 @@ def _mark(node: Any) -> Iterator[ast.stmt]:
 
 
 def _bodies(tree: ast.AST) -> Iterator[list[ast.stmt]]:
-    """Every block, but those that are for a type checker or a start as a program."""
+    """Every block, except those for the type checker and for running a file as a program."""
     for field in ("body", "orelse", "finalbody"):
         block = getattr(tree, field, None)
         if isinstance(block, list) and not (isinstance(tree, ast.If) and field == "body" and _is_aside(tree.test)):
@@ -109,7 +109,7 @@ def _is_aside(test: ast.expr) -> bool:
 
 
 def _statements(tree: ast.AST) -> Iterator[ast.stmt]:
-    """Every statement that does something: no docstring, and nothing that has to stand first."""
+    """Every statement that does something: no docstring, no `from __future__`, no pass, global or nonlocal."""
     for body in _bodies(tree):
         for node in body:
             constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

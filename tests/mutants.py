@@ -1,11 +1,11 @@
-"""Changes the code in small ways and shows which changes no test notices: `make mutants`, or with files
+"""Changes the code in small ways and lists the changes that no test notices: `make mutants`, or with files
 
     python -m tests.mutants --sample=40 scripts/deploy.py scripts/frame/
 
-It works on copies of the checkout. The tests of each file run once as it is, which shows what they reach; then each
-change alone, with the tests that reach its line, the quickest first, in a process forked from one that has imported
-everything but the project. What survives either needs a test or makes no difference; a change that does neither is a
-line that can go.
+It works on copies of the checkout. The tests of each file first run on the unchanged code, to learn which lines they
+reach. Then each change is tested alone, by the tests that reach its line, the quickest first, in a process forked from
+one that has imported everything but the project. A surviving change needs a test, makes no difference, or shows a line
+that can be deleted.
 """
 
 import argparse
@@ -31,10 +31,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"tests", "scripts", "ecs_manager", "local_aws", "tasks"}
-# Stops sixty deployments; what it would notice, the others of its file do too.
+# It stops sixty deployments, which is slow; the other tests of its file notice the same changes.
 SLOW = "test_a_deployment_that_is_stopped"
 LEFT_OUT = shutil.ignore_patterns(".venv", ".local", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis")
-# Where the tests of a module are, where its name does not say it. The first that fits counts.
+# The tests of a module, if its name does not tell. The first prefix that matches counts.
 TESTS = {
     "scripts/frame/declaration.py": "tests/test_cli.py tests/test_odd_text.py tests/test_stop.py",
     "scripts/frame/console.py": "tests/test_run.py tests/test_text.py tests/test_cli.py",
@@ -54,7 +54,7 @@ TESTS = {
     "local_aws/": "tests/local_aws",
 }
 DEFAULT = ["scripts/frame/", "scripts/ecs/", "scripts/deploy.py", "scripts/deploy_service.py", "scripts/healthcheck.py"]
-# Added to tests/lines.py once it is known what the tests reach: marking lines takes as long as the quick ones.
+# Appended to tests/lines.py once the reached lines are known: marking takes as long as a quick test.
 UNMARKED = b"""
 
 def install() -> None:
@@ -73,10 +73,10 @@ OTHER = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: the text between two offsets (in bytes of UTF-8) of a file is another one.
+    """One change: a file's text between two offsets (bytes of UTF-8) is replaced.
 
-    reached: the lines where a test may meet it: that of the statement around it, or where a constant of the module is
-    used. None is known of what else is run when the module is loaded.
+    reached: the lines where a test may meet the change: that of the statement around it, or those that use a constant
+    of the module. Empty for other code that runs when the module is imported.
     """
 
     path: str
@@ -97,7 +97,7 @@ class Mutant:
 
 
 def mutants(path: str, root: Path = ROOT) -> list[Mutant]:
-    """All changes of one file."""
+    """All changes of a file."""
     source = (root / path).read_bytes()
     tree = ast.parse(source)
     begins = statements(tree)
@@ -109,7 +109,7 @@ def mutants(path: str, root: Path = ROOT) -> list[Mutant]:
         start = offsets[node.lineno - 1] + node.col_offset
         end = offsets[node.end_lineno - 1] + node.end_col_offset
         if isinstance(node, ast.keyword):
-            # With the comma behind it.
+            # Including the comma after it.
             end += len(re.match(rb"\s*,?", source[end:])[0])  # type: ignore[index]
         old = source[start:end].decode()
         found.append(Mutant(path, node.lineno, begins.get(node, ()), start, end, old, new))
@@ -117,7 +117,7 @@ def mutants(path: str, root: Path = ROOT) -> list[Mutant]:
 
 
 def statements(tree: ast.Module) -> dict[ast.AST, tuple[int, ...]]:
-    """For each part of a module the lines where a test may meet it, as in `Mutant`."""
+    """For each node of a module, the lines where a test may meet it, as in `Mutant`."""
     found: dict[ast.AST, tuple[int, ...]] = {}
 
     def visit(node: ast.AST, begin: tuple[int, ...]) -> None:
@@ -138,7 +138,7 @@ def statements(tree: ast.Module) -> dict[ast.AST, tuple[int, ...]]:
 
 
 def changes(tree: ast.AST) -> Iterator[tuple[Any, str]]:
-    """Each part of a module that is changed, with what takes its place."""
+    """The nodes of a module that can be changed, with the replacement."""
     for node in parts(tree):
         for kind, change in KINDS.items():
             if isinstance(node, kind):
@@ -146,7 +146,7 @@ def changes(tree: ast.AST) -> Iterator[tuple[Any, str]]:
 
 
 def parts(node: ast.AST) -> Iterator[ast.AST]:
-    """Everything but what is for the type checker, and the inside of an f-string, which does not know where it is."""
+    """Every node, except those for the type checker, and the inside of f-strings, whose positions are not known."""
     yield node
     aside = {id(node.test), *map(id, node.body)} if isinstance(node, ast.If) and _is_for_types(node.test) else set()
     if isinstance(node, ast.ClassDef):
@@ -172,7 +172,7 @@ def _bool(node: ast.BoolOp) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _condition(node: ast.If | ast.While | ast.IfExp) -> Iterator[tuple[ast.AST, str]]:
-    # A comparison is turned round on its own.
+    # _compare already changes a comparison.
     if not isinstance(node.test, ast.Compare):
         yield node.test, f"not ({ast.unparse(node.test)})"
 
@@ -200,7 +200,7 @@ def _constant(node: ast.Constant) -> Iterator[tuple[ast.AST, str]]:
     elif isinstance(value, (int, float)):
         yield node, repr(value + 1)
     elif isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.:/=-]+", value):
-        # A sentence is for people; a word is a name that somebody else knows.
+        # A sentence is for people; a single word is a name that other programs know.
         yield node, repr(f"{value}X")
 
 
@@ -216,7 +216,7 @@ KINDS: dict[type | tuple[type, ...], Callable[..., Iterator[tuple[ast.AST, str]]
 
 
 def tests_of(path: str) -> list[str]:
-    """The tests that a change of a file should fail, of those that there are."""
+    """The existing test files that should notice a change of a file."""
     own = f"tests/test_{Path(path).stem}.py"
     listed = next((tests for start, tests in TESTS.items() if path.startswith(start)), own)
     words = [own, *listed.format(name=Path(path).stem).split()]
@@ -225,13 +225,16 @@ def tests_of(path: str) -> list[str]:
 
 @dataclass
 class Reached:
-    """What the tests of one file reach. tests: seconds and lines of each, by its name. modules: what they import."""
+    """What the tests of one file reach. tests: name -> seconds and lines. modules: what they import."""
 
     tests: dict[str, tuple[float, list[int]]]
     modules: list[str]
 
     def tests_at(self, lines: Collection[int], most: float) -> dict[str, float]:
-        """The seconds of the quickest tests that reach one of these lines, `most` in all; of any where none does."""
+        """The quickest tests that reach one of these lines, with their seconds.
+
+        At most `most` seconds in total, but at least one test. If no test reaches the lines, the quickest of all tests.
+        """
         reaching = {name: seconds for name, (seconds, marked) in self.tests.items() if not {*lines}.isdisjoint(marked)}
         found, left = dict[str, float](), most
         every = reaching or {name: seconds for name, (seconds, _) in self.tests.items()}
@@ -243,7 +246,7 @@ class Reached:
 
 
 class Recorder:
-    """A plugin of pytest that finds out what its tests reach of one file."""
+    """A pytest plugin that records which lines of a file each test reaches."""
 
     def __init__(self, path: str, into: Path) -> None:
         self.path, self.into, self.tests, self.began = path, into, dict[str, tuple[float, list[int]]](), 0.0
@@ -271,7 +274,7 @@ class Recorder:
 
 
 class Chosen:
-    """A plugin of pytest that runs these tests alone, the quickest first."""
+    """A pytest plugin that runs only these tests, the quickest first."""
 
     def __init__(self, tests: Mapping[str, float]) -> None:
         self.tests = tests
@@ -281,7 +284,7 @@ class Chosen:
 
 
 def start(copy: Path, words: Sequence[str], plugin: object, output: str = os.devnull) -> int:
-    """Run tests in a copy, in a process of its own; its exit code is pytest's. Returns its pid."""
+    """Run tests of a copy in a new process, which exits with pytest's code. Returns its pid."""
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -302,7 +305,7 @@ def start(copy: Path, words: Sequence[str], plugin: object, output: str = os.dev
 
 
 def end(pid: int) -> None:
-    """End a process that `start` gave, with whatever its tests have left behind."""
+    """Kill a process that `start` returned, and everything that its tests left running."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if os.getsid(int(process.name)) == pid:
@@ -310,7 +313,7 @@ def end(pid: int) -> None:
 
 
 def reached(path: str, copy: Path, folder: Path) -> Reached:
-    """Run the tests of a file as it is."""
+    """Run the tests of a file on the unchanged code."""
     tests, into, output = tests_of(path), folder / "reached.json", folder / "output"
     if not tests:
         sys.exit(f"{path}: there are no tests")
@@ -321,7 +324,7 @@ def reached(path: str, copy: Path, folder: Path) -> Reached:
 
 
 def put(file: Path, text: bytes, count: Iterator[int] = itertools.count(1_000_000_000)) -> None:  # noqa: B008
-    """Write a file so that no compiled one of an earlier second is taken for it."""
+    """Write a file with a new time each time, so that a cached .pyc is never used for it."""
     file.write_bytes(text)
     now = next(count)
     os.utime(file, (now, now))
@@ -330,7 +333,7 @@ def put(file: Path, text: bytes, count: Iterator[int] = itertools.count(1_000_00
 def survivors(
     found: Reached, chosen: Sequence[Mutant], copies: Sequence[Path], most: float
 ) -> Iterator[tuple[Mutant, bool]]:
-    """Try the changes of one file. Gives each with whether no test has noticed it."""
+    """Try the changes of one file. Yields each change, and whether no test noticed it."""
     left, free, running = list(reversed(chosen)), list(copies), dict[int, tuple[Mutant, Path, bytes, float]]()
     while left or running:
         while left and free:
@@ -364,7 +367,7 @@ def survivors(
 
 
 def main() -> None:
-    """Try a sample of changes, and print those that no test has noticed."""
+    """Try a sample of changes, and print whether a test noticed each."""
     parser = argparse.ArgumentParser(description="Shows which small changes of the code no test notices.")
     parser.add_argument("paths", nargs="*", default=DEFAULT, help="files or folders to change")
     parser.add_argument("--sample", type=int, default=60, help="how many changes to try; 0 tries all")

@@ -1,4 +1,4 @@
-"""The count of the lines that the tests reach."""
+"""Counting the lines that the tests reach."""
 
 import builtins
 from pathlib import Path
@@ -36,8 +36,8 @@ found = f(0)
 '''
 
 
-def test_each_statement_that_is_run_is_marked_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the code does what it did."""
+def test_exactly_the_statements_that_run_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result of the code is unchanged."""
     path, marks, names = tmp_path / "code.py", bytearray(100), dict[str, object]()
     path.write_text(CODE)
     monkeypatch.setattr(lines, "offsets", lambda: {str(path): 0})
@@ -49,8 +49,7 @@ def test_each_statement_that_is_run_is_marked_and_no_other(tmp_path: Path, monke
     assert [line for line in range(100) if marks[line]] == [2, 3, 7, 9, 11, 14, 16, 17, 19, 20, 25]
 
 
-def test_the_lines_of_a_command_in_a_process_of_its_own_are_counted(invoke: Invoke) -> None:
-    """Other processes write into the same file."""
+def test_lines_reached_in_another_process_are_counted(invoke: Invoke) -> None:
     assert invoke("settings", "--env=local").returncode == 0
 
     yes, no = lines.reached()["scripts/settings.py"]

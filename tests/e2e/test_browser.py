@@ -1,4 +1,4 @@
-"""A real browser shows a page of another origin: it can neither read nor change anything of the embedded AWS."""
+"""A page of another origin, shown in a real browser, can neither read nor change anything in the embedded AWS."""
 
 import os
 import re
@@ -13,13 +13,13 @@ from tests.conftest import EmbeddedCloud
 from tests.stand_in import Reply, stand_in
 
 PAGE = "local-mint-app-static/index.html"
-# Tries what a page can, and writes what it could read into its own text.
+# Tries every request a page can make, and writes what it could read into its own text.
 ATTACK = Path(__file__).with_name("attack.html")
 
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    """Debian's; where REQUIRE_BROWSER is set, its absence is a failure."""
+    """Debian's Chromium. With REQUIRE_BROWSER set, the tests fail without it instead of being skipped."""
     found = shutil.which("chromium")
     if not found and os.environ.get("REQUIRE_BROWSER"):
         pytest.fail("chromium is not installed")
@@ -27,7 +27,7 @@ def chromium() -> str:
 
 
 def show(chromium: str, url: str, home: Path) -> str:
-    """The page as it is a few seconds after it has loaded. attacker.example is this machine, as its owner may say."""
+    """The DOM of the page a few seconds after it has loaded. Every host name resolves to this machine."""
     done = subprocess.run(
         [
             chromium,
@@ -45,7 +45,7 @@ def show(chromium: str, url: str, home: Path) -> str:
 
 
 def attack(chromium: str, target: str, host: str, home: Path) -> str:
-    """What a page of a host could read of a target."""
+    """What a page on a host could read from a target."""
     page = ATTACK.read_text().replace("TARGET", target).replace("PAGE", PAGE).encode()
     with stand_in(lambda *_: Reply(page, headers={"Content-Type": "text/html"})) as site:
         shown = show(chromium, f"http://{host}:{urlsplit(site.url).port}/", home)
@@ -59,7 +59,7 @@ def attack(chromium: str, target: str, host: str, home: Path) -> str:
 def test_a_page_of_another_origin_reads_and_changes_nothing(
     chromium: str, host: str, cloud: EmbeddedCloud, tmp_path: Path
 ) -> None:
-    """By another port of this machine, and by a name of its own."""
+    """The page is on another port of this machine, or on another host name."""
     bucket, key = PAGE.split("/")
     cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=b"whole")
     before = len(cloud.requests())
@@ -72,10 +72,8 @@ def test_a_page_of_another_origin_reads_and_changes_nothing(
     assert cloud.server.cloud.clock._offset == clock
 
 
-def test_a_name_that_begins_to_mean_this_machine_is_refused(
-    chromium: str, cloud: EmbeddedCloud, tmp_path: Path
-) -> None:
-    """DNS rebinding: the page's own origin is the embedded AWS, by another name."""
+def test_dns_rebinding_is_refused(chromium: str, cloud: EmbeddedCloud, tmp_path: Path) -> None:
+    """The page's own origin is the embedded AWS under another host name."""
     bucket, key = PAGE.split("/")
     cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=b"whole")
 
@@ -85,8 +83,8 @@ def test_a_name_that_begins_to_mean_this_machine_is_refused(
     assert "the Host is not this machine" in shown
 
 
-def test_the_attack_succeeds_where_nothing_guards(chromium: str, tmp_path: Path) -> None:
-    """The same page reads and changes a server that lets every origin in."""
+def test_the_attack_works_on_an_unprotected_server(chromium: str, tmp_path: Path) -> None:
+    """Shows that the tests above can fail: with CORS open, the same page reads and changes the server."""
     everybody = dict.fromkeys(("Access-Control-Allow-Origin", "Access-Control-Allow-Methods"), "*")
     with stand_in(lambda *_: Reply(b"open", headers=everybody)) as target:
         read = attack(chromium, target.url.replace("127.0.0.1", "localhost"), "127.0.0.1", tmp_path)

@@ -1,4 +1,4 @@
-"""The deployment with a real Docker engine: built, pushed, and really running behind the healthcheck."""
+"""The deployment with a real Docker engine: images are built, pushed, and run as containers."""
 
 import json
 import os
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture(scope="module")
 def engine() -> None:
-    """A Docker engine and a compiler; where REQUIRE_DOCKER is set, their absence is a failure."""
+    """Needs a Docker engine and a C compiler. With REQUIRE_DOCKER set, the tests fail without them."""
     fault = build_image.engine_fault() or ("" if shutil.which("cc") else "there is no C compiler.")
     if fault and os.environ.get("REQUIRE_DOCKER"):
         pytest.fail(fault)
@@ -34,7 +34,7 @@ def engine() -> None:
 
 @pytest.fixture(scope="module")
 def url(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An embedded AWS whose ECS runs real containers, in a process of its own."""
+    """The URL of an embedded AWS in its own process, whose ECS runs real containers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -68,7 +68,7 @@ def ready(address: str) -> bool:
 
 
 def containers(url: str) -> list[str]:
-    """The images of the containers that run for this embedded AWS."""
+    """The images of the containers that this embedded AWS runs."""
     label = f"label=local-aws={url.rpartition(':')[2]}"
     told = subprocess.run(
         ["docker", "ps", f"--filter={label}", "--format={{.Image}}"], capture_output=True, text=True, check=True
@@ -77,13 +77,13 @@ def containers(url: str) -> list[str]:
 
 
 def health(url: str) -> dict[str, str]:
-    """What the container answers."""
+    """The healthcheck's response."""
     with urllib.request.urlopen(f"{url}/api/v1/healthcheck") as answer:
         return dict(json.load(answer))
 
 
-def test_what_was_built_is_what_runs(url: str, invoke: Invoke) -> None:
-    """Two versions one after the other: each is built, pushed, pulled and run, and answers with its own version."""
+def test_two_versions_are_built_pushed_and_run(url: str, invoke: Invoke) -> None:
+    """Each one answers with its own version."""
     env = {"APP_ENV": "local", "AWS_ENDPOINT_URL": url}
     for version in (FIRST, SECOND):
         done = invoke("deploy", **env, GITHUB_SHA=version)
@@ -96,7 +96,7 @@ def test_what_was_built_is_what_runs(url: str, invoke: Invoke) -> None:
 
 
 def test_a_container_that_does_not_start_is_rolled_back(url: str, invoke: Invoke, tmp_path: Path) -> None:
-    """Exit code 4, and the version before it still answers."""
+    """Exit code 4; the previous version still answers."""
     broken = tmp_path / "context"
     shutil.copytree(ROOT / "examples" / "backend", broken)
     (broken / "server").unlink()
@@ -116,7 +116,7 @@ def test_a_container_that_does_not_start_is_rolled_back(url: str, invoke: Invoke
 
 @pytest.mark.parametrize("by", ["tag", "digest"])
 def test_an_image_that_cannot_be_pulled_is_rolled_back(url: str, invoke: Invoke, tmp_path: Path, by: str) -> None:
-    """Exit code 4 with the engine's own words, in jobs of their own and in one, and the version before it answers."""
+    """Exit code 4 with the engine's error, in separate jobs and in `deploy`; the previous version still answers."""
     env = {"APP_ENV": "local", "AWS_ENDPOINT_URL": url}
     for words in (["build-image"], ["deploy-service"], ["healthcheck", "--timeout=30"]):
         assert invoke(*words, **env, GITHUB_SHA=FIRST).returncode == 0
@@ -142,14 +142,15 @@ def test_an_image_that_cannot_be_pulled_is_rolled_back(url: str, invoke: Invoke,
 
 
 def digest_of(url: str, repository: str) -> str:
-    """The digest of the image that a repository of the embedded registry is seeded with."""
+    """The digest of the image v0 that the embedded registry is seeded with."""
     ecr = boto3.client("ecr", "us-west-2", endpoint_url=url, aws_access_key_id="local", aws_secret_access_key="local")
     (image,) = ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": "v0"}])["imageDetails"]
     return str(image["imageDigest"])
 
 
-def test_the_token_does_not_stay_on_the_machine(url: str, invoke: Invoke, tmp_path: Path) -> None:
-    """docker's own configuration is not written to."""
+def test_the_registry_token_is_not_written_to_the_users_docker_configuration(
+    url: str, invoke: Invoke, tmp_path: Path
+) -> None:
     config = tmp_path / "docker-config"
     config.mkdir()
 
@@ -159,8 +160,8 @@ def test_the_token_does_not_stay_on_the_machine(url: str, invoke: Invoke, tmp_pa
     assert list(config.iterdir()) == []
 
 
-def test_an_image_that_is_there_is_not_built_again(url: str, invoke: Invoke) -> None:
-    """And another one under the same tag is refused by the registry itself."""
+def test_an_image_that_is_already_pushed_is_not_built_again(url: str, invoke: Invoke) -> None:
+    """The registry refuses another image under the same tag."""
     env = {"APP_ENV": "local", "AWS_ENDPOINT_URL": url, "GITHUB_SHA": SECOND}
     for version in (FIRST, SECOND):
         assert invoke("build-image", **{**env, "GITHUB_SHA": version}).returncode == 0

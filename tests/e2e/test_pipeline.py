@@ -1,4 +1,4 @@
-"""The whole deployment on the embedded AWS: two versions, every request that changes something, and the end."""
+"""`invoke deploy` on the embedded AWS: the requests that it sends, and the state afterwards."""
 
 import json
 import re
@@ -37,21 +37,21 @@ CHANGES = {
 
 
 def changes(cloud: EmbeddedCloud) -> list[dict[str, Any]]:
-    """What was changed, in order; uploads of one stage come in any order."""
+    """The requests that change something, in order; uploads of one stage come in any order."""
     return [request for request in cloud.requests() if request["operation"] in CHANGES]
 
 
 def deploy(invoke: Invoke, cloud: EmbeddedCloud, version: str, *words: str) -> str:
-    """Deploy a version, and return what was narrated."""
+    """Deploy a version. Returns stderr."""
     done = invoke("deploy", *words, **cloud.env, GITHUB_SHA=version, DOCKER_HOST="unix:///nowhere")
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 def shape(narrated: str) -> list[str]:
-    """The lines of a deployment without what is another one each time: hashes, hosts, folders, times, sizes.
+    """The lines of a deployment without what varies between runs: hashes, hosts, folders, times, sizes.
 
-    Waiting says what it sees, which depends on when it looks: only that it waits, and for what, is the same.
+    The lines printed while it waits are left out: they depend on when it looks.
     """
     lines = []
     for line in narrated.splitlines():
@@ -63,8 +63,7 @@ def shape(narrated: str) -> list[str]:
     return lines
 
 
-def test_the_readme_shows_what_a_first_deployment_says(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """Line by line."""
+def test_the_readme_shows_the_output_of_a_first_deployment(cloud: EmbeddedCloud, invoke: Invoke) -> None:
     _, _, block = (ROOT / "README.md").read_text().partition("    $ make deploy\n")
     shown = textwrap.dedent(block.partition("\n\n")[0])
 
@@ -74,7 +73,7 @@ def test_the_readme_shows_what_a_first_deployment_says(cloud: EmbeddedCloud, inv
 
 
 def test_two_versions_are_deployed_one_after_the_other(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """Every request is the one that the contract asks for, and the second version answers at the end."""
+    """Every request has the documented payload, and the second version answers at the end."""
     assert cloud.health()["version"] == "v0"
 
     said = deploy(invoke, cloud, FIRST)
@@ -86,7 +85,7 @@ def test_two_versions_are_deployed_one_after_the_other(cloud: EmbeddedCloud, inv
     assert "mint-app rolls out local-mint-app:3 (was local-mint-app:2)" in said
 
     second = cloud.requests()[first:]
-    # The only errors are ECR's word that the two images are not there yet.
+    # The only errors: ECR does not have the two images yet.
     assert [r["operation"] for r in second if r["status"] >= 400 and r["service"] == "ecr"] == ["DescribeImages"] * 2
     assert [r["operation"] for r in second if r["status"] >= 400 and r["service"] != "ecr"] == []
     registry = f"127.0.0.1:{cloud.server.cloud.port}"
@@ -139,14 +138,14 @@ def test_two_versions_are_deployed_one_after_the_other(cloud: EmbeddedCloud, inv
     ]
     released = [r["path"].removeprefix("/local-mint-app-static/") for r in second if r["operation"] == "PutObject"]
     site = [key for key in released if not key.startswith("_release/")]
-    # The frontend holds its version: one chunk and the page that names it, the page last.
+    # The build contains the version: one chunk and the page that references it change, and the page is put last.
     assert len(site) == 2
     assert site[0].startswith("assets/index-")
     assert site[1] == "index.html"
 
 
 def test_the_task_definition_keeps_everything_but_image_and_secrets(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """Volumes, platform, storage, tags and the sidecar are those of before; secrets are the tagged parameters."""
+    """Volumes, platform, storage, tags and the sidecar are kept; secrets are the tagged parameters."""
     ecs = cloud.client("ecs")
 
     def current() -> dict[str, Any]:
@@ -170,7 +169,7 @@ def test_the_task_definition_keeps_everything_but_image_and_secrets(cloud: Embed
     assert before == after
 
 
-def test_a_second_run_of_one_version_changes_nothing_but_the_rollout(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+def test_deploying_a_version_again_only_restarts_the_services(cloud: EmbeddedCloud, invoke: Invoke) -> None:
     """The images are skipped, no revision is registered, nothing is uploaded."""
     deploy(invoke, cloud, FIRST)
     first = len(cloud.requests())
@@ -181,8 +180,8 @@ def test_a_second_run_of_one_version_changes_nothing_but_the_rollout(cloud: Embe
     assert said.count("skipping the build and the push") == 2
 
 
-def test_a_dry_run_writes_nothing_and_says_all(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """The payloads of a dry run are those that the run then sends."""
+def test_a_dry_run_writes_nothing_and_shows_every_payload(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """The run then sends exactly these payloads."""
     done = invoke("deploy", "--dry-run", "--json", **cloud.env, GITHUB_SHA=FIRST)
     assert done.returncode == 0, done.stderr
     assert changes(cloud) == []
@@ -210,10 +209,10 @@ def test_a_dry_run_writes_nothing_and_says_all(cloud: EmbeddedCloud, invoke: Inv
     ],
     ids=["the migration fails", "the new version crashes"],
 )
-def test_a_deployment_stops_where_it_fails(
+def test_a_deployment_stops_at_the_first_failure(
     cloud: EmbeddedCloud, invoke: Invoke, service: str, code: int, said: str
 ) -> None:
-    """With what was done and what was not; the old version answers and the frontend is untouched."""
+    """It says which steps were not done; the old version answers and the frontend is untouched."""
     ecs = cloud.client("ecs")
     current = ecs.describe_services(cluster="local-mint-app", services=[service])["services"][0]["taskDefinition"]
     definition = ecs.describe_task_definition(taskDefinition=current)["taskDefinition"]
@@ -240,7 +239,7 @@ def test_a_deployment_stops_where_it_fails(
 def test_an_image_that_cannot_be_pulled_ends_with_exit_code_4(
     by: str, cloud: EmbeddedCloud, invoke: Invoke, build: Path
 ) -> None:
-    """As the workflow calls it: the version before it answers, and the frontend is untouched."""
+    """With the workflow's flags; the previous version answers, and the frontend is untouched."""
     named = ["--tag=absent"] if by == "tag" else ["--tag=absent", f"--digest={DIGEST}"]
     found = cloud.client("ecr").describe_images(repositoryName="mint-db-migrate", imageIds=[{"imageTag": "v0"}])
     migrations = f"--migration-digest={found['imageDetails'][0]['imageDigest']}"
@@ -256,10 +255,10 @@ def test_an_image_that_cannot_be_pulled_ends_with_exit_code_4(
 
 
 @pytest.mark.parametrize("by", ["tag", "digest"])
-def test_exit_code_4_arrives_in_a_job_of_its_own_too(
+def test_a_healthcheck_in_another_job_also_ends_with_exit_code_4(
     by: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
 ) -> None:
-    """The healthcheck is handed what deploy-service has put out."""
+    """It gets the outputs of deploy-service as flags."""
     file = tmp_path / "outputs"
     named = "--tag=absent" if by == "tag" else f"--digest={DIGEST}"
     actions = {"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": str(file)}

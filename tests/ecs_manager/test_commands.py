@@ -1,4 +1,4 @@
-"""The manager's commands against the embedded AWS: what it changes there, and what it refuses to."""
+"""The manager's commands on the embedded AWS: what they change, and what they refuse."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ CHANGES = ("RegisterTaskDefinition", "UpdateService", "RunTask")
 
 
 class Scripted:
-    """A client whose operations a test replaces; everything else goes to the real one."""
+    """A client with some operations replaced by a test; the others go to the real one."""
 
     def __init__(self, client: Any, **operations: Callable[..., Any]) -> None:
         self._client = client
@@ -29,7 +29,7 @@ class Scripted:
 
 
 def call(cloud: EmbeddedCloud, *, remaining: float = 900, **operations: Callable[..., Any]) -> Invocation:
-    """What a command may use. Time passes when it sleeps, in the embedded AWS and in its own limit."""
+    """An invocation of the manager. Its sleep advances the embedded AWS and uses up the remaining time."""
     deadline = [remaining]
 
     def sleep(seconds: float) -> None:
@@ -41,7 +41,7 @@ def call(cloud: EmbeddedCloud, *, remaining: float = 900, **operations: Callable
 
 
 def changes(cloud: EmbeddedCloud) -> list[tuple[str, str]]:
-    """Every change that ECS was asked for, with the service or family."""
+    """Every change requested from ECS, with the service or family."""
     return [
         (r["operation"], r["parameters"].get("service") or r["parameters"].get("family") or "")
         for r in cloud.requests("ecs")
@@ -50,7 +50,7 @@ def changes(cloud: EmbeddedCloud) -> list[tuple[str, str]]:
 
 
 def service(cloud: EmbeddedCloud, name: str = APP) -> dict[str, Any]:
-    """A service as ECS shows it."""
+    """A service as ECS describes it."""
     return dict(cloud.client("ecs").describe_services(cluster=CLUSTER, services=[name])["services"][0])
 
 
@@ -61,17 +61,17 @@ def definition(cloud: EmbeddedCloud, arn: str) -> dict[str, Any]:
 
 
 def image(cloud: EmbeddedCloud, tag: str = "v1", repository: str = "mint-backend") -> str:
-    """An image's URI in the embedded registry."""
+    """The URI of an image in the embedded registry."""
     return f"{cloud.server.cloud.host}/{repository}:{tag}"
 
 
 def body(**more: Any) -> dict[str, Any]:
-    """What the deploy command is sent for the application."""
+    """The body of a deploy command for the application."""
     return {"cluster_id": CLUSTER, "service_ids": [APP], **more}
 
 
 def test_deploy_changes_the_image_and_the_secrets_of_one_container_and_nothing_else(cloud: EmbeddedCloud) -> None:
-    """Sidecar, volumes, platform, storage, roles and tags are those of the revision before."""
+    """Sidecar, volumes, platform, storage, roles and tags are those of the previous revision."""
     before = definition(cloud, service(cloud)["taskDefinition"])
 
     reply = commands.deploy(call(cloud), body(image=image(cloud), secrets=SECRETS))
@@ -89,7 +89,7 @@ def test_deploy_changes_the_image_and_the_secrets_of_one_container_and_nothing_e
 
 
 def test_deploy_updates_a_service_once_with_a_forced_deployment_and_reports_it(cloud: EmbeddedCloud) -> None:
-    """The reply is what the wire contract says."""
+    """The reply has the fields of the wire contract."""
     reply = commands.deploy(call(cloud), body(image=image(cloud)))
 
     (update,) = cloud.requests("ecs", "UpdateService")
@@ -108,7 +108,7 @@ def test_deploy_updates_a_service_once_with_a_forced_deployment_and_reports_it(c
 
 
 def test_a_restart_registers_no_revision_and_still_reports_one(cloud: EmbeddedCloud) -> None:
-    """Neither image nor secrets: the service is restarted as it is."""
+    """Without image and secrets, the service restarts with its current revision."""
     current = service(cloud)["taskDefinition"]
 
     reply = commands.deploy(call(cloud), body())
@@ -118,7 +118,7 @@ def test_a_restart_registers_no_revision_and_still_reports_one(cloud: EmbeddedCl
 
 
 def test_the_same_image_and_secrets_again_register_no_revision(cloud: EmbeddedCloud) -> None:
-    """A second deployment of a version only restarts it, whatever the order of its secrets."""
+    """Deploying a version again only restarts the service; the order of secrets does not matter."""
     first = commands.deploy(call(cloud), body(image=image(cloud), secrets=SECRETS))
     ecs = cloud.client("ecs")
     current = ecs.describe_task_definition(taskDefinition=first["NewTaskdefArn"])
@@ -137,7 +137,7 @@ def test_the_same_image_and_secrets_again_register_no_revision(cloud: EmbeddedCl
 
 
 def test_a_service_that_is_named_twice_is_updated_once(cloud: EmbeddedCloud) -> None:
-    """By its name, by its ARN or by both."""
+    """By name, by ARN, or by both."""
     names = [APP, service(cloud)["serviceArn"], APP]
 
     reply = commands.deploy(call(cloud), body(service_ids=names, image=image(cloud)))
@@ -146,7 +146,7 @@ def test_a_service_that_is_named_twice_is_updated_once(cloud: EmbeddedCloud) -> 
 
 
 def test_several_services_are_all_checked_before_the_first_is_changed(cloud: EmbeddedCloud) -> None:
-    """An image that fits no container of the second service leaves the first alone."""
+    """If the image fits no container of the second service, the first is not changed."""
     with pytest.raises(ManagerError, match=r"No container uses the repository .*/mint-backend"):
         commands.deploy(call(cloud), body(service_ids=[APP, MIGRATE], image=image(cloud)))
 
@@ -154,7 +154,7 @@ def test_several_services_are_all_checked_before_the_first_is_changed(cloud: Emb
 
 
 def test_a_failure_half_way_says_which_services_are_already_rolling_out(cloud: EmbeddedCloud) -> None:
-    """The second service fails; the first is named by its ARN."""
+    """If the second service fails, the message has the ARN of the first."""
     ecs = cloud.client("ecs")
 
     def update(**given: Any) -> Any:
@@ -186,22 +186,22 @@ def test_a_failure_half_way_says_which_services_are_already_rolling_out(cloud: E
         (["^/local/mint-app/" + "a" * 300], "BadExpression", "or more than 200 characters"),
     ],
     ids=[
-        "a typing error",
-        "one of two",
-        "only an untagged one",
-        "only the beginning of a name",
-        "malformed",
+        "a typo",
+        "one of two matches nothing",
+        "only an untagged parameter matches",
+        "a prefix of a name",
+        "not a regular expression",
         "every parameter of the account",
         "every application",
-        "another environment's too",
-        "one that backtracks",
-        "a long one",
+        "optional path of another environment",
+        "nested repetition",
+        "too long",
     ],
 )
 def test_an_expression_that_finds_no_secret_is_an_error(
     cloud: EmbeddedCloud, expressions: list[str], title: str, said: str
 ) -> None:
-    """And nothing is registered or updated: the running secrets stay."""
+    """Nothing is registered or updated, so the running secrets stay."""
     with pytest.raises(ManagerError, match=said) as error:
         commands.deploy(call(cloud), body(image=image(cloud), secrets=expressions))
 
@@ -209,8 +209,8 @@ def test_an_expression_that_finds_no_secret_is_an_error(
     assert changes(cloud) == []
 
 
-def test_an_alternative_does_not_reach_beyond_the_path(cloud: EmbeddedCloud) -> None:
-    """Names are read under the path alone, whatever the expression says after it."""
+def test_an_alternation_cannot_match_parameters_outside_the_path(cloud: EmbeddedCloud) -> None:
+    """Only parameters under the expression's path are read."""
     tag = [{"Key": "ENV_VAR_NAME", "Value": "OTHERS"}]
     cloud.client("ssm").put_parameter(Name="/prod/mint-app/password", Value="x", Type="String", Tags=tag)
 
@@ -220,8 +220,8 @@ def test_an_alternative_does_not_reach_beyond_the_path(cloud: EmbeddedCloud) -> 
     assert names == ["OKTA_CLIENT_SECRET", "POSTGRES_PASSWORD"]
 
 
-def test_a_revision_that_is_refused_for_another_one_is_registered_again(cloud: EmbeddedCloud) -> None:
-    """A family takes one at a time; any other refusal is one, and so is the fifth."""
+def test_a_registration_refused_as_concurrent_is_tried_again(cloud: EmbeddedCloud) -> None:
+    """Up to five times; any other error is raised at once."""
     ecs, tries = cloud.client("ecs"), []
 
     def busy(message: str, times: int) -> Callable[..., Any]:
@@ -249,7 +249,6 @@ def test_a_revision_that_is_refused_for_another_one_is_registered_again(cloud: E
 
 
 def test_secrets_are_found_on_every_page_of_parameters(cloud: EmbeddedCloud) -> None:
-    """SSM lists them in pages."""
     ssm = cloud.client("ssm")
     for number in range(120):
         ssm.put_parameter(
@@ -267,7 +266,7 @@ def test_secrets_are_found_on_every_page_of_parameters(cloud: EmbeddedCloud) -> 
 
 
 def test_two_parameters_for_one_variable_are_an_error_that_names_both(cloud: EmbeddedCloud) -> None:
-    """ECS would refuse them without saying where they come from."""
+    """ECS would refuse them without naming the parameters."""
     cloud.client("ssm").put_parameter(
         Name="/local/mint-app/zz",
         Value="x",
@@ -282,8 +281,10 @@ def test_two_parameters_for_one_variable_are_an_error_that_names_both(cloud: Emb
 
 
 @pytest.mark.parametrize("command", [commands.deploy, commands.runtask])
-def test_a_service_that_is_not_there_is_named(cloud: EmbeddedCloud, command: Callable[..., Any]) -> None:
-    """With its cluster, and nothing is changed."""
+def test_a_missing_service_is_an_error_with_its_name_and_cluster(
+    cloud: EmbeddedCloud, command: Callable[..., Any]
+) -> None:
+    """Nothing is changed."""
     given = {"cluster_id": CLUSTER, "service_ids": [APP, "nothing"], "service_id": "nothing"}
 
     with pytest.raises(ManagerError, match="There is no active service nothing in the cluster local-mint-app") as error:
@@ -294,8 +295,8 @@ def test_a_service_that_is_not_there_is_named(cloud: EmbeddedCloud, command: Cal
 
 
 @pytest.mark.parametrize("status", ["INACTIVE", "DRAINING"])
-def test_a_service_that_is_being_deleted_is_not_there(status: str) -> None:
-    """ECS goes on showing it."""
+def test_a_service_that_is_being_deleted_counts_as_missing(status: str) -> None:
+    """ECS still describes it for a while."""
     shown = {"serviceName": APP, "serviceArn": "arn", "status": status}
     ecs = Scripted(None, describe_services=lambda **_: {"services": [shown]})
 
@@ -303,8 +304,8 @@ def test_a_service_that_is_being_deleted_is_not_there(status: str) -> None:
         commands.deploy(Invocation(ecs, None, "request-1", lambda: 900), body())
 
 
-def test_ecs_is_asked_for_as_many_as_it_takes(cloud: EmbeddedCloud) -> None:
-    """Ten services, or a hundred tasks, at a time."""
+def test_services_and_tasks_are_described_in_batches(cloud: EmbeddedCloud) -> None:
+    """DescribeServices takes 10 at a time, DescribeTasks 100."""
     services = [f"service-{number}" for number in range(21)]
     with pytest.raises(ManagerError, match=r"service-0, .*, service-20 in"):
         commands.deploy(call(cloud), body(service_ids=services))
@@ -354,10 +355,8 @@ def test_ecs_is_asked_for_as_many_as_it_takes(cloud: EmbeddedCloud) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_body_that_is_not_understood_changes_nothing(
-    command: Callable[..., Any], given: dict[str, Any], said: str
-) -> None:
-    """The field that is missing or malformed is named, and nothing that could change anything is called."""
+def test_an_invalid_body_changes_nothing(command: Callable[..., Any], given: dict[str, Any], said: str) -> None:
+    """The message has the name of the missing or malformed field."""
     own = {"serviceName": MIGRATE, "serviceArn": "arn", "taskDefinition": "arn"}
     containers = {"taskDefinitionArn": "arn", "containerDefinitions": [{"name": MIGRATE}]}
     readable = Scripted(
@@ -372,12 +371,12 @@ def test_a_body_that_is_not_understood_changes_nothing(
 
 
 def run(**more: Any) -> dict[str, Any]:
-    """What the runtask command is sent for the migrations."""
+    """The body of a runtask command for the migrations."""
     return {"cluster_id": CLUSTER, "service_id": MIGRATE, **more}
 
 
 def change_migration(cloud: EmbeddedCloud, **fields: Any) -> str:
-    """Give the service of the migrations a revision with other fields in its own container."""
+    """Give the migrations' service a revision with other fields in its own container."""
     ecs = cloud.client("ecs")
     old = ecs.describe_task_definition(taskDefinition=service(cloud, MIGRATE)["taskDefinition"])["taskDefinition"]
     own, *others = old["containerDefinitions"]
@@ -388,8 +387,8 @@ def change_migration(cloud: EmbeddedCloud, **fields: Any) -> str:
     return str(arn)
 
 
-def test_runtask_runs_the_services_task_in_its_own_network_and_reports_its_end(cloud: EmbeddedCloud) -> None:
-    """On Fargate, with the service's platform version and a token that makes a repeated call harmless."""
+def test_runtask_runs_a_task_in_the_services_network_and_reports_how_it_ended(cloud: EmbeddedCloud) -> None:
+    """On Fargate, with the service's platform version and a client token, so that a repeated request is harmless."""
     reply = commands.runtask(call(cloud), run())
 
     (started,) = cloud.requests("ecs", "RunTask")
@@ -420,7 +419,7 @@ def test_runtask_runs_the_services_task_in_its_own_network_and_reports_its_end(c
 
 
 def test_runtask_uses_the_capacity_providers_of_a_service_that_has_some(cloud: EmbeddedCloud) -> None:
-    """ECS takes either a launch type or a strategy."""
+    """RunTask takes either a launch type or a capacity provider strategy."""
     strategy = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
     own = {**service(cloud, MIGRATE), "capacityProviderStrategy": strategy}
 
@@ -432,17 +431,15 @@ def test_runtask_uses_the_capacity_providers_of_a_service_that_has_some(cloud: E
 
 
 def test_runtask_reports_the_exit_code_of_a_task_that_failed(cloud: EmbeddedCloud) -> None:
-    """As a success of the manager: the caller judges the code."""
+    """The reply is a success: the caller judges the exit code."""
     change_migration(cloud, environment=[{"name": "EXIT_CODE", "value": "3"}])
 
     assert commands.runtask(call(cloud), run())["taskStatus"]["exitCode"] == 3
 
 
 @pytest.mark.parametrize("entrypoint", ["migrate --to 'version 7'", ["migrate", "--to", "version 7"]])
-def test_runtask_gives_one_container_another_command_for_this_task_alone(
-    cloud: EmbeddedCloud, entrypoint: str | list[str]
-) -> None:
-    """By an override, as a list of words: no revision is registered."""
+def test_runtask_overrides_the_command_of_one_container(cloud: EmbeddedCloud, entrypoint: str | list[str]) -> None:
+    """For this task only: no revision is registered."""
     commands.runtask(call(cloud), run(entrypoint=entrypoint, container_id=MIGRATE))
 
     (started,) = cloud.requests("ecs", "RunTask")
@@ -451,8 +448,8 @@ def test_runtask_gives_one_container_another_command_for_this_task_alone(
     assert changes(cloud) == [("RunTask", "")]
 
 
-def test_runtask_names_the_containers_where_the_one_that_is_asked_for_is_not_there(cloud: EmbeddedCloud) -> None:
-    """And starts nothing."""
+def test_runtask_with_an_unknown_container_lists_those_that_exist(cloud: EmbeddedCloud) -> None:
+    """Nothing is started."""
     with pytest.raises(ManagerError, match=f"no container db: use one of {MIGRATE}, log-router") as error:
         commands.runtask(call(cloud), run(entrypoint="x", container_id="db"))
 
@@ -461,7 +458,7 @@ def test_runtask_names_the_containers_where_the_one_that_is_asked_for_is_not_the
 
 
 def test_a_container_that_was_given_a_command_is_judged_even_if_it_is_not_essential(cloud: EmbeddedCloud) -> None:
-    """Its exit code is what the caller wants to know."""
+    """The caller wants the exit code of the container with the override."""
     stopped = {"lastStatus": "STOPPED", "taskArn": "arn:task"}
     codes = [{"name": MIGRATE, "exitCode": 0}, {"name": "log-router", "exitCode": 9}]
     describe = lambda **_: {"tasks": [{**stopped, "containers": codes}], "failures": []}  # noqa: E731
@@ -472,8 +469,8 @@ def test_a_container_that_was_given_a_command_is_judged_even_if_it_is_not_essent
     assert (plain["taskStatus"]["exitCode"], asked["taskStatus"]["exitCode"]) == (0, 9)
 
 
-def test_a_container_that_never_started_says_why(cloud: EmbeddedCloud) -> None:
-    """The image is not there: ECS's reason reaches the caller."""
+def test_a_container_that_did_not_start_is_an_error_with_the_reason(cloud: EmbeddedCloud) -> None:
+    """For example, the image does not exist."""
     change_migration(cloud, image=image(cloud, "absent", "mint-db-migrate"))
 
     with pytest.raises(ManagerError, match=r"stopped without an exit code: .*CannotPullContainerError") as error:
@@ -482,8 +479,8 @@ def test_a_container_that_never_started_says_why(cloud: EmbeddedCloud) -> None:
     assert error.value.title == "TaskFailedToStart"
 
 
-def test_a_task_that_ecs_does_not_start_says_why(cloud: EmbeddedCloud) -> None:
-    """RunTask answers with failures and HTTP status 200."""
+def test_failures_of_run_task_are_an_error_with_the_reason(cloud: EmbeddedCloud) -> None:
+    """RunTask returns them with HTTP status 200."""
     failed = {"tasks": [], "failures": [{"arn": "arn", "reason": "RESOURCE:ENI", "detail": "no free address"}]}
 
     with pytest.raises(ManagerError, match=r"did not start the task of .*: RESOURCE:ENI no free address") as error:
@@ -492,8 +489,8 @@ def test_a_task_that_ecs_does_not_start_says_why(cloud: EmbeddedCloud) -> None:
     assert error.value.title == "TaskNotStarted"
 
 
-def test_runtask_gives_up_before_the_function_is_stopped(cloud: EmbeddedCloud) -> None:
-    """It says that the task goes on, and leaves time for the answer."""
+def test_runtask_replies_before_the_function_times_out(cloud: EmbeddedCloud) -> None:
+    """It says that the task is still running, and leaves time for the reply."""
     running = {"tasks": [{"lastStatus": "RUNNING", "taskArn": "arn:task", "containers": []}], "failures": []}
     limited = call(cloud, remaining=30, describe_tasks=lambda **_: running)
 
@@ -504,8 +501,8 @@ def test_runtask_gives_up_before_the_function_is_stopped(cloud: EmbeddedCloud) -
     assert limited.remaining() == commands.MARGIN_SECONDS == 5
 
 
-def test_a_task_that_ecs_does_not_know_yet_is_waited_for(cloud: EmbeddedCloud) -> None:
-    """ECS answers from copies that lag behind; only one that stays unknown is an error."""
+def test_a_task_that_ecs_does_not_describe_yet_is_polled_again(cloud: EmbeddedCloud) -> None:
+    """ECS is eventually consistent; a task that stays unknown is an error."""
     missing = {"tasks": [], "failures": [{"arn": "arn", "reason": "MISSING"}]}
     ecs, looks = cloud.client("ecs"), []
 
@@ -519,9 +516,9 @@ def test_a_task_that_ecs_does_not_know_yet_is_waited_for(cloud: EmbeddedCloud) -
         commands.runtask(call(cloud, describe_tasks=lambda **_: missing), run())
 
 
-@pytest.mark.parametrize("failures", [3, 99], ids=["for a moment", "for good"])
-def test_a_look_that_fails_is_no_end_of_the_task(cloud: EmbeddedCloud, failures: int) -> None:
-    """It runs, whatever ECS answers: the exit code is found later, or the outcome is not known."""
+@pytest.mark.parametrize("failures", [3, 99], ids=["recovers", "keeps failing"])
+def test_a_failed_describe_tasks_does_not_end_the_wait(cloud: EmbeddedCloud, failures: int) -> None:
+    """The task runs anyway: its exit code is read later, or the outcome is unknown."""
     ecs, looks = cloud.client("ecs"), []
 
     def failing(**given: Any) -> Any:
@@ -543,10 +540,10 @@ def test_a_look_that_fails_is_no_end_of_the_task(cloud: EmbeddedCloud, failures:
 @pytest.mark.parametrize(
     "given",
     [{"cluster": CLUSTER, "serviceName": APP}, {"cluster_id": CLUSTER, "service_name": APP}],
-    ids=["as the code wanted", "as its README said"],
+    ids=["the old code's fields", "the old README's fields"],
 )
 def test_healthcheck_shows_the_tasks_of_a_service(cloud: EmbeddedCloud, given: dict[str, Any]) -> None:
-    """The status of each task and of its containers."""
+    """The status of each task, and its containers."""
     tasks = commands.healthcheck(call(cloud), given)["tasks"]
 
     assert [task["lastStatus"] for task in tasks] == ["RUNNING", "RUNNING"]
@@ -555,5 +552,5 @@ def test_healthcheck_shows_the_tasks_of_a_service(cloud: EmbeddedCloud, given: d
 
 
 def test_healthcheck_of_a_family_without_tasks_shows_none(cloud: EmbeddedCloud) -> None:
-    """No task is an answer, not an error."""
+    """An empty list, not an error."""
     assert commands.healthcheck(call(cloud), {"cluster": CLUSTER, "family": "nothing"})["tasks"] == []

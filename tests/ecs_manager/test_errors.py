@@ -1,4 +1,4 @@
-"""What AWS did not answer, as a table: whether something may have begun."""
+"""Whether a failed call to AWS may have started something, as a table."""
 
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
@@ -7,7 +7,7 @@ from ecs_manager.errors import ManagerError, begins
 
 
 def answer(status: int | None) -> ClientError:
-    """An error that AWS answered with an HTTP status."""
+    """An error response with an HTTP status."""
     metadata = {} if status is None else {"ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError({"Error": {"Code": "C", "Message": "m"}, **metadata}, "RunTask")  # type: ignore[typeddict-item]
 
@@ -29,8 +29,10 @@ def answer(status: int | None) -> ClientError:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_what_aws_may_have_begun_is_said(error: Exception, said: str | None) -> None:
-    """What it refused, and what never reached it, is raised as it is."""
+def test_errors_after_which_something_may_have_started_become_outcome_unknown(
+    error: Exception, said: str | None
+) -> None:
+    """A request that AWS refused, or that never reached it, keeps its own error."""
     with pytest.raises(Exception) as raised, begins("a task of app"):  # noqa: PT011
         raise error
 

@@ -1,4 +1,4 @@
-"""The wire: what an event is answered with, in this process and through Lambda's Invoke."""
+"""The wire contract: the reply to an event, in this process and through Lambda's Invoke."""
 
 import json
 import re
@@ -15,7 +15,7 @@ SECRET = "secret-postgres_password"
 
 
 class Context:
-    """What Lambda gives a handler."""
+    """The context that Lambda passes to a handler."""
 
     aws_request_id = "request-1"
 
@@ -25,7 +25,7 @@ class Context:
 
 @pytest.fixture(autouse=True)
 def lambda_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables that Lambda sets. The endpoint is a port that nobody serves, unless a test has a cloud."""
+    """The variables that Lambda sets. The endpoint is a closed port, unless a test uses the embedded AWS."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     for name, value in {
         "AWS_DEFAULT_REGION": "us-west-2",
@@ -42,7 +42,7 @@ def deploy(**more: Any) -> dict[str, Any]:
 
 
 def test_a_success_has_the_shape_of_the_wire_contract(cloud: EmbeddedCloud) -> None:
-    """The event is echoed beside what was done, and the duration is in milliseconds."""
+    """The event is echoed beside the result, and the duration is in milliseconds."""
     reply = handler(deploy(), Context())
 
     assert reply["msg"] == "response received"
@@ -66,7 +66,7 @@ def test_a_success_has_the_shape_of_the_wire_contract(cloud: EmbeddedCloud) -> N
 def test_a_failure_is_a_normal_reply_with_title_and_message(
     cloud: EmbeddedCloud, event: dict[str, Any], title: str
 ) -> None:
-    """The traceback is there, as an empty list, and no status says that it went well."""
+    """With an empty traceback, and without the HTTP status of a success."""
     response = handler(event, Context())["data"]["response"]
 
     assert set(response) == {"request_payload", "title", "message", "traceback"}
@@ -93,8 +93,8 @@ def test_a_failure_is_a_normal_reply_with_title_and_message(
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_an_event_that_is_not_understood_is_critical(event: Any, said: str) -> None:
-    """It has no response at all and says what is wrong; AWS, which is not there, is not asked."""
+def test_an_invalid_event_gets_level_critical_and_a_reason(event: Any, said: str) -> None:
+    """It has no response, and AWS is not called."""
     reply = handler(event, Context())
 
     assert set(reply) == {"msg", "data", "level"}
@@ -102,10 +102,10 @@ def test_an_event_that_is_not_understood_is_critical(event: Any, said: str) -> N
     assert said in reply["data"]
 
 
-def test_no_reply_holds_the_value_of_a_secret(
+def test_no_reply_or_log_contains_the_value_of_a_secret(
     cloud: EmbeddedCloud, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither in a success nor in a failure, nor in what is logged; parameters are never even read."""
+    """Parameter values are never read at all."""
     cloud.fail(service="ecs", operation="UpdateService", status=400, code="AccessDeniedException")
     event = deploy(secrets=[r"^/local/mint-app/\S+$"])
 
@@ -119,13 +119,13 @@ def test_no_reply_holds_the_value_of_a_secret(
 
 
 def invoke(cloud: EmbeddedCloud, event: Any, function: str = "local-ecs-manager-docker") -> tuple[Any, str | None]:
-    """Call the function as the deployment does: the reply, and Lambda's own word for an error."""
+    """Invoke the function as a deployment does. Returns the reply and FunctionError."""
     answer = cloud.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event).encode())
     return json.loads(answer["Payload"].read()), answer.get("FunctionError")
 
 
-def test_through_lambda_a_deployment_and_a_task_run_to_their_ends(cloud: EmbeddedCloud) -> None:
-    """The handler runs in a process of its own and finds AWS by its environment."""
+def test_a_deployment_and_a_task_succeed_through_lambda(cloud: EmbeddedCloud) -> None:
+    """The handler runs in its own process and finds AWS by its environment variables."""
     deployed, error = invoke(cloud, deploy(image=f"{cloud.server.cloud.host}/mint-backend:v0"))
     assert error is None
     assert deployed["data"]["response"]["ResponseMetadata"]["HTTPStatusCode"] == 200
@@ -137,7 +137,7 @@ def test_through_lambda_a_deployment_and_a_task_run_to_their_ends(cloud: Embedde
 
 
 def test_through_lambda_a_bug_is_a_function_error(cloud: EmbeddedCloud) -> None:
-    """What nobody expected is not dressed up as a reply."""
+    """Unexpected exceptions are not turned into replies."""
     cloud.fail(service="ecs", operation="DescribeServices", status=200, code="x")
 
     reply, error = invoke(cloud, deploy())

@@ -21,7 +21,7 @@ SIDECAR = {"name": "agent", "image": "public/agent:v1", "essential": False}
 
 
 def test_every_field_that_can_be_registered_is_carried_over() -> None:
-    """Read from AWS's own model: what a description has and a registration takes is never dropped."""
+    """By botocore's model of ECS: each described field that can be registered is kept."""
     shapes = Loader().load_service_model("ecs", "service-2")["shapes"]
     described = set(shapes["TaskDefinition"]["members"])
     taken = set(shapes["RegisterTaskDefinitionRequest"]["members"])
@@ -33,7 +33,7 @@ def test_every_field_that_can_be_registered_is_carried_over() -> None:
 
 
 def test_tags_are_carried_over_but_not_those_of_aws() -> None:
-    """AWS refuses to set tags of its own."""
+    """AWS refuses tags that start with `aws:`."""
     tags = [{"key": "team", "value": "mint"}, {"key": "aws:cloudformation:stack-id", "value": "x"}]
 
     assert task_definition.registrable({"family": "app"}, tags)["tags"] == [{"key": "team", "value": "mint"}]
@@ -51,7 +51,7 @@ def test_tags_are_carried_over_but_not_those_of_aws() -> None:
     ],
 )
 def test_the_repository_of_an_image(image: str, repository: str) -> None:
-    """Without tag and digest, with the registry's port."""
+    """Without tag and digest, but with the registry's port."""
     assert task_definition.repository(image) == repository
 
 
@@ -62,10 +62,10 @@ def test_the_repository_of_an_image(image: str, repository: str) -> None:
         ([SIDECAR, APP], "registry:5000/mint-backend" + DIGEST, "app"),
         ([APP], "elsewhere/mint-backend:new", "app"),
     ],
-    ids=["the one that uses the repository", "by digest, wherever it stands", "the only one"],
+    ids=["it uses the repository", "by digest, in any order", "the only container"],
 )
 def test_the_container_that_gets_the_image(containers: list[dict[str, Any]], image: str, expected: str) -> None:
-    """Never a sidecar."""
+    """It is never a sidecar."""
     assert task_definition.container_for_image(definition(*containers), image) == expected
 
 
@@ -79,15 +79,15 @@ def test_the_container_that_gets_the_image(containers: list[dict[str, Any]], ima
         ),
     ],
 )
-def test_an_image_that_fits_no_container_or_two_is_an_error(containers: list[dict[str, Any]], said: str) -> None:
-    """That names the containers and their images."""
+def test_an_image_that_fits_no_container_or_several_is_an_error(containers: list[dict[str, Any]], said: str) -> None:
+    """The message lists the containers and their images."""
     with pytest.raises(ManagerError, match=said) as error:
         task_definition.container_for_image(definition(*containers), "elsewhere/other:new")
     assert error.value.title == "AmbiguousContainer"
 
 
 def test_image_and_secrets_change_one_container_and_nothing_else() -> None:
-    """The sidecar, the volumes and the container's other fields stay."""
+    """The sidecar, the volumes and the container's other fields are kept."""
     old = definition({**APP, "cpu": 5}, SIDECAR, volumes=[{"name": "v"}])
 
     new = task_definition.changed(old, "registry:5000/mint-backend:new", [{"name": "B", "valueFrom": "/b"}])
@@ -105,8 +105,8 @@ def test_image_and_secrets_change_one_container_and_nothing_else() -> None:
     assert old["containerDefinitions"][0]["image"] == "registry:5000/mint-backend:old"
 
 
-def test_without_an_image_the_secrets_go_where_secrets_are() -> None:
-    """And are an error where that does not say which container."""
+def test_without_an_image_the_container_with_secrets_gets_the_secrets() -> None:
+    """If it is not clear which container that is, it is an error."""
     secrets = [{"name": "B", "valueFrom": "/b"}]
 
     new = task_definition.changed(definition(SIDECAR, APP), None, secrets)
@@ -125,10 +125,10 @@ def test_without_an_image_the_secrets_go_where_secrets_are() -> None:
         ([{"name": "main"}, SIDECAR], "main"),
         ([SIDECAR], "agent"),
     ],
-    ids=["the one that has some", "the only essential one", "the only one"],
+    ids=["it has secrets", "the only essential container", "the only container"],
 )
 def test_the_container_that_gets_the_secrets(containers: list[dict[str, Any]], expected: str) -> None:
-    """Where no image says which."""
+    """If no image determines it."""
     assert task_definition.container_for_secrets(definition(*containers)) == expected
 
 
@@ -147,14 +147,13 @@ def task(*containers: dict[str, Any], **more: Any) -> dict[str, Any]:
     ids=["a sidecar does not count", "the container's own code", "killed"],
 )
 def test_a_task_is_judged_by_its_essential_containers(stopped: dict[str, Any], expected: int) -> None:
-    """By their names, wherever they stand in the list."""
+    """By their names, in any order."""
     names = task_definition.essential(definition(APP, SIDECAR))
 
     assert task_definition.verdict(stopped, names) == expected
 
 
-def test_a_container_that_never_started_says_why() -> None:
-    """A missing exit code is a failure, with ECS's reasons."""
+def test_a_missing_exit_code_is_an_error_with_the_reasons_of_ecs() -> None:
     stopped = task(
         {"name": "app", "reason": "CannotPullContainerError: not found"},
         stopCode="TaskFailedToStart",

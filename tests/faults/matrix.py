@@ -1,6 +1,6 @@
-"""The fault matrix: every request of every command, broken in every way, and the exit codes that are right then.
+"""The fault matrix: every request of every command, broken in every way, and which exit codes are right then.
 
-What is right follows from rules: was anything changed, is what was promised there, and can the command know it?
+The rules: was anything changed, was the command's purpose achieved, and can the command know that?
 """
 
 import re
@@ -24,7 +24,7 @@ from tests.release import sites
 GONE = 10**6
 NONSENSE = "<html><body>Please log in to the network.</body></html>"
 
-# What happens to a request and to all of its kind that come later, which repeats of it are too.
+# What happens to a request and all later ones of its kind, including its retries.
 FAULTS: dict[str, dict[str, Any]] = {
     "denied": {"status": 403, "code": "AccessDenied", "message": "not for this role"},
     "expired": {"status": 403, "code": "ExpiredToken", "message": "The security token has expired."},
@@ -35,13 +35,13 @@ FAULTS: dict[str, dict[str, Any]] = {
     "nonsense": {"status": 200, "body": NONSENSE},
     "empty": {"status": 200, "body": "{}", "type": "application/json"},
 }
-# Those after which nobody can know whether the request was carried out.
+# After these, it is unknown whether AWS carried out the request.
 DOUBTFUL = {"5xx", "reset before", "reset after", "nonsense", "empty"}
-# Those that pass: the next request of the kind is answered.
+# Transient faults: the next request of the kind succeeds.
 PASSING = {"5xx once": {"status": 500, "times": 1}, "reset once": {"drop": True, "times": 1}}
 
-# What a request does besides reading. "begins": from here on, what was promised may come to be. "prepares": what is of
-# no effect by itself. "tidies": what comes after the promise is kept. "tells": what never changes the outcome.
+# What a request does, if it does not only read. "begins": starts the command's purpose. "prepares": has no effect by
+# itself. "tidies": cleans up after the purpose is achieved. "tells": never changes the outcome.
 ROLES = (
     (r"lambda Invoke the (manager|cleaner)", "begins"),
     (r"ecs (UpdateService|RunTask)", "begins"),
@@ -62,16 +62,16 @@ ROLES = (
 
 
 def role(request: Request) -> str:
-    """What a request does: "reads", or as ROLES has it."""
+    """The role of a request as in ROLES, or "reads"."""
     return next((name for pattern, name in ROLES if re.fullmatch(pattern, request.name)), "reads")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line to be tried. prepare: what is there before. env: variables.
+    """A command line to try. prepare: sets up the state before it. env: variables.
 
-    waits: a pattern of the requests that it makes until a time-out, and does not know then (exit code 3).
-    shows: what it cannot read or tell is part of what it says, and it ends with 0.
+    waits: a pattern of the requests that it repeats until its time-out (exit code 3). shows: a failed read is part of
+    its output, and it exits with 0.
     """
 
     words: tuple[str, ...]
@@ -84,7 +84,7 @@ class Command:
 
 @dataclass
 class Bench:
-    """A laboratory with a folder of its own."""
+    """A laboratory with its own folder."""
 
     laboratory: Laboratory
     folder: Path
@@ -96,11 +96,11 @@ class Bench:
         return self.laboratory.server.cloud
 
     def site(self, version: str) -> str:
-        """A built frontend, small enough that each file is put by itself."""
+        """A built frontend with so few files that each is put by a single request."""
         return str(sites.build(self.folder / version, version, chunks=1))
 
     def do(self, *words: str) -> None:
-        """Run a command that has to succeed."""
+        """Run a command that must succeed."""
         done = self.laboratory.run(words)
         assert done.code == 0, done.said
 
@@ -110,7 +110,7 @@ class Bench:
         self.site("two")
 
     def release(self) -> None:
-        """A release that is there already, and the build of the next one."""
+        """A published release, and the build of the next one."""
         self.do("release-static", "--no-build", f"--build-dir={self.site('one')}")
         self.site("two")
         self.laboratory.slept += 3600
@@ -121,7 +121,7 @@ class Bench:
         self.do("release-static", "--no-build", f"--build-dir={self.site('two')}")
 
     def repository(self) -> None:
-        """A checkout with a commit that can be reverted, and its remote."""
+        """A checkout with a commit to revert, and its remote."""
         remote, checkout = self.folder / "remote.git", self.folder / "checkout"
         for folder in (remote, checkout):
             shutil.rmtree(folder, ignore_errors=True)
@@ -137,7 +137,7 @@ class Bench:
         self.monkeypatch.chdir(checkout)
 
     def snapshot(self) -> None:
-        """An old snapshot of our own."""
+        """An old snapshot with this tool's tags."""
         tags = [{"Key": "Environment", "Value": "local"}, {"Key": "Tool", "Value": "backup-database"}]
         self.cloud.client("rds", "us-west-2").create_db_snapshot(
             DBInstanceIdentifier="mintlocal", DBSnapshotIdentifier="old", Tags=tags
@@ -147,10 +147,10 @@ class Bench:
 
 @contextmanager
 def bench(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A bench around an embedded AWS that runs, in an environment that is nobody's. folder: for what is built."""
+    """A bench around a running embedded AWS, in a clean environment. folder: for builds."""
     programs = folder / "bin"
     programs.mkdir()
-    # Docker is left out: without an engine the images are assembled, which asks the registry for the same.
+    # No docker on the PATH: without an engine the images are assembled, with the same requests to the registry.
     (programs / "git").symlink_to(str(shutil.which("git")))
     laboratory = Laboratory(server)
     values = {
@@ -170,7 +170,7 @@ def bench(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         laboratory.uninstall()
 
 
-# The dates make the name of the reverted commit the same each time.
+# Fixed dates, so that the reverted commit has the same hash each time.
 WHO = {"NAME": "Test", "EMAIL": "test@example.org", "DATE": "2026-01-01T00:00:00Z"}
 ACTIONS = {
     "GITHUB_REF": "refs/heads/main",
@@ -185,9 +185,9 @@ GITHUB_ACCESS = {
     "GITHUB_REPOSITORY": "owner/app",
     **{f"GIT_{who}_{key}": value for who in ("AUTHOR", "COMMITTER") for key, value in WHO.items()},
 }
-# Every healthcheck is that of the embedded AWS.
+# The embedded AWS answers every healthcheck.
 SITES = {f'"https://{name}mint.cms.gov"': '"{url}"' for name in ("dev.", "impl.", "")}
-# Few releases are kept, so that the next one has something to delete.
+# No old release is kept, so that the next one has files to delete.
 ONE = {"keep_releases = 2": "keep_releases = 0", "max_delete_percent = 50": "max_delete_percent = 100"}
 COMMANDS: dict[str, Command] = {
     "status": Command(("status", "--env=local"), shows=True),
@@ -219,7 +219,7 @@ COMMANDS: dict[str, Command] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One request of a command, and what happens to it. begun: whether its step has begun something before it."""
+    """A fault of one request of a command. begun: whether its step has started something before this request."""
 
     command: str
     request: Request
@@ -232,7 +232,7 @@ class Cell:
 
     @property
     def row(self) -> str:
-        """The request as the document names it."""
+        """The request, as the document shows it."""
         step = f"{self.request.step}: " if self.request.step else ""
         return f"{step}{self.request.name}{', after it has begun' if self.begun else ''}"
 
@@ -241,9 +241,9 @@ class Cell:
 
 
 def cells(name: str, clean: Outcome) -> Iterator[Cell]:
-    """What is to be tried with a command: each request in every way.
+    """The cells to try for a command: each request with each fault.
 
-    Of a kind, the first in a step before something was begun, and the first after that.
+    Of each kind only the first in a step before something was started, and the first after that.
     """
     met = set[str]()
     for request in clean.requests:
@@ -256,12 +256,12 @@ def cells(name: str, clean: Outcome) -> Iterator[Cell]:
 
 
 def sampled(cell: Cell, every: int) -> bool:
-    """Whether a cell is of the sample of every n-th, always the same one."""
+    """Whether a cell is one of the sample of every n-th; the sample is always the same."""
     return zlib.crc32(str(cell).encode()) % every == 0
 
 
 def begin(bench: Bench, name: str) -> None:
-    """Have everything as it is before a command, unless nothing was changed since."""
+    """Set up the state before a command, unless nothing was changed since the last time."""
     bench.laboratory.mend()
     if bench.ready == name:
         return
@@ -284,7 +284,7 @@ def begin(bench: Bench, name: str) -> None:
 
 
 def run(bench: Bench, name: str) -> Outcome:
-    """Run a command in what `begin` has made."""
+    """Run a command in the state that `begin` set up."""
     bench.ready = ""
     done = bench.laboratory.run(tuple(word.format(folder=bench.folder) for word in COMMANDS[name].words))
     if not done.wrote:
@@ -293,13 +293,13 @@ def run(bench: Bench, name: str) -> Outcome:
 
 
 def record(bench: Bench, name: str) -> Outcome:
-    """A command's run without faults."""
+    """Run a command without faults."""
     begin(bench, name)
     return run(bench, name)
 
 
 def tried(bench: Bench, cell: Cell) -> Outcome | None:
-    """A command's run with a fault; None where the request did not come."""
+    """Run a command with a fault. Returns None if it did not send the request."""
     begin(bench, cell.command)
     rule = {"times": GONE, **cell.request.rule, **(FAULTS | PASSING)[cell.fault]}
     times = rule["times"]
@@ -309,7 +309,7 @@ def tried(bench: Bench, cell: Cell) -> Outcome | None:
 
 
 def right(cell: Cell, clean: Outcome, broken: Outcome) -> set[int]:
-    """The exit codes that are true of a run in which a request was broken."""
+    """The exit codes that are right for a run with a broken request."""
     command, does = COMMANDS[cell.command], role(cell.request)
     kept = promised(clean.changed, broken.said) == promised(broken.changed, broken.said)
     codes = set[int]()
@@ -319,12 +319,12 @@ def right(cell: Cell, clean: Outcome, broken: Outcome) -> set[int]:
         return codes
     if command.shows:
         return {0}
-    # What was not answered, and is not there when it is looked for, has failed.
+    # A request without a response has failed if a later read shows that nothing was changed.
     looked = any(role(one) == "reads" for one in broken.requests[after(cell.request, broken) :])
     unknown = (does == "begins" and cell.fault in DOUBTFUL) or (does in ("reads", "begins") and cell.begun)
     if unknown or re.fullmatch(command.waits, cell.request.name):
         codes.add(3)
-    # A later step fails in the same way, and has begun nothing.
+    # The same request of a later step fails too, and that step has started nothing.
     again = any(one.name == cell.request.name and one.step > cell.request.step for one in clean.requests)
     if not unknown or again or (looked and not broken.wrote and not cell.begun):
         codes |= {1} if broken.wrote else {1, 2}
@@ -334,27 +334,27 @@ def right(cell: Cell, clean: Outcome, broken: Outcome) -> set[int]:
 
 
 def after(request: Request, broken: Outcome) -> int:
-    """The place behind the last request of a kind."""
+    """The index after the last request of a kind."""
     return max((number for number, one in enumerate(broken.requests, 1) if one.name == request.name), default=0)
 
 
 def begins_before(request: Request, clean: Outcome) -> bool:
-    """Whether the step of a request has begun something before it. What a Lambda function does are its own requests."""
+    """Whether an earlier request of the step has started something: one of a Lambda function, not its Invoke."""
     before = clean.requests[: clean.requests.index(request)]
     return any(role(one) == "begins" and one.service != "lambda" and one.step == request.step for one in before)
 
 
 def promised(changed: list[str], said: str) -> list[str]:
-    """What of the changes a command is run for: not what only prepares them, or guards them meanwhile.
+    """The changes that are the purpose of a command, without those that prepare them or hold the lease.
 
-    said: what it told; a release that may not read its manifest says that it deletes nothing.
+    said: stderr; a release that may not read its manifest says that it deletes nothing.
     """
     aside = "revision |(no )?object [^ ]+/_release/" + ("|no object " if "deletes nothing" in said else "")
     return [one for one in changed if not re.match(aside, one)]
 
 
 def report(done: Outcome) -> str:
-    """The last line and what was printed, without times and without what it says that it has not seen."""
+    """The last line of stderr, and stdout, without durations and without what it says that it could not read."""
     return re.sub(r"\(\d+ s\)|, according to its endpoint.*?read", "", f"{done.said.splitlines()[-1:]}{done.printed}")
 
 
@@ -362,7 +362,7 @@ UNREADABLE = re.compile(r"Traceback|NoneType| object at 0x|<class|\[Errno")
 
 
 def fault_of(cell: Cell, clean: Outcome, broken: Outcome) -> str:
-    """What is wrong with how a run ended, empty for nothing."""
+    """What is wrong with how a run ended, or empty."""
     codes = right(cell, clean, broken)
     last = next(iter(reversed(broken.said.strip().splitlines())), "")
     if broken.code not in codes:
@@ -376,15 +376,16 @@ def fault_of(cell: Cell, clean: Outcome, broken: Outcome) -> str:
 
 HEAD = """# Faults
 
-What each command ends with when one of its requests fails: `python -m tests.faults.write` has tried it, on the embedded
-AWS, and `make test` tries a part of it again.
+The exit code of each command when one of its requests fails. `make faults` tries all of them on the embedded AWS and
+writes this file; `make test` tries some of them again.
 
 0 done · 1 failed · 2 refused, and nothing was changed · 3 unknown, it may still be happening · 4 rolled back
 
 The columns say what happens to a request and to all later ones of its kind: it is denied (403), the credentials have
-expired, it is refused (400), AWS fails (500), the connection is reset before AWS has heard it, or after AWS has done
-it, the answer is a web page, or an empty object. The last two pass: only the first request of the kind fails.
-A request *begins* what the command is for, *prepares* it, *tidies* up after it, *tells* of it, or *reads*.
+expired, it is refused (400), AWS fails (500), the connection is reset before AWS has received it, or after AWS has
+carried it out, the response is a web page, or an empty JSON object. The last two are transient: only the first request
+of the kind fails. A request *begins* what the command is for, *prepares* it, *tidies* up after it, *tells* about it, or
+*reads*.
 """
 
 
@@ -403,7 +404,7 @@ def document(results: Mapping[Cell, int | None]) -> str:
 
 
 def documented(text: str) -> dict[str, str]:
-    """A document's codes by the cells' names."""
+    """The exit codes in a document, by cell."""
     found, command = dict[str, str](), ""
     for line in text.splitlines():
         command = line.removeprefix("## ") if line.startswith("## ") else command

@@ -1,7 +1,7 @@
-"""Runs commands in this process on the embedded AWS, and says which requests they made and what they changed.
+"""Runs commands in this process on the embedded AWS, and records their requests and what they changed.
 
-Time is not spent: whoever sleeps finds that all clocks have gone on meanwhile, those of AWS too. What a Lambda
-function does is done in this process. So a run takes the time of its requests alone.
+No time is spent waiting: sleeping moves all clocks forward, including those of AWS. Lambda functions run in this
+process. So a run takes only as long as its requests.
 """
 
 import functools
@@ -38,7 +38,7 @@ REAL_SLEEP = time.sleep
 
 @dataclass(frozen=True)
 class Request:
-    """One request of a command. number: among those of its kind, from 1. step: of the command, from 0."""
+    """One request of a command. number: counts requests of its kind, from 1. step: of the command, from 0."""
 
     service: str
     operation: str
@@ -48,24 +48,24 @@ class Request:
 
     @property
     def name(self) -> str:
-        """How tables name its kind."""
+        """The kind of request, as tables show it."""
         return f"{self.service} {self.operation} {self.kind}".strip()
 
     @property
     def rule(self) -> dict[str, Any]:
-        """Which requests of a later run it stands for, as local_aws/control.py takes it."""
+        """A rule for local_aws/control.py that matches this request in a later run."""
         path = next((pattern for pattern, kind in KINDS.get(self.service, ()) if kind == self.kind), "")
         return {"service": self.service, "operation": self.operation, "path": path, "skip": self.number - 1}
 
 
 @dataclass(frozen=True)
 class State:
-    """What is in the embedded AWS that a command could have changed: a text for each thing -> what it is now."""
+    """What a command can change in the embedded AWS: the name of each thing -> its value."""
 
     things: Mapping[str, str]
 
     def since(self, before: "State") -> list[str]:
-        """What was changed since an earlier state, without what two runs of one command never share."""
+        """What changed since an earlier state, without values that differ in every run."""
         changed = [
             (name.partition("#")[0], value) for name, value in self.things.items() if before.things.get(name) != value
         ]
@@ -75,7 +75,7 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. said: on stderr. printed: on stdout."""
+    """How a run ended. said: stderr. printed: stdout."""
 
     code: int
     said: str
@@ -91,13 +91,13 @@ class Outcome:
 
     @property
     def wrote(self) -> bool:
-        """Whether anything at all is different."""
+        """Whether anything at all was changed."""
         return self.before != self.after
 
 
 @dataclass
 class Laboratory:
-    """An embedded AWS in which one command runs after the other."""
+    """An embedded AWS in which commands run one after the other."""
 
     server: Server
     steps: list[int] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Laboratory:
     _kept: Any = None
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Take the place of time, of Lambda's processes, and of what makes a hundred runs slow."""
+        """Replace time, Lambda's processes, and what makes hundreds of runs slow."""
         real_time, real_monotonic = time.time, time.monotonic
 
         def sleep(seconds: float) -> None:
@@ -132,26 +132,26 @@ class Laboratory:
         monkeypatch.setattr(health, "wrap", self._with_stand_ins(health.wrap))
 
     def reset(self) -> None:
-        """Seed the cloud anew."""
+        """Seed the embedded AWS again."""
         self.posted.clear()
         self.repositories.clear()
         self.server.reset()
 
     def mend(self) -> None:
-        """Forget every fault."""
+        """Remove every fault."""
         self.server.cloud.failures.clear()
 
     def break_next(self, rule: dict[str, Any]) -> None:
-        """Break requests, as local_aws/control.py says. The rule is counted down."""
+        """Break requests by a rule for local_aws/control.py. Its `times` is counted down."""
         self.server.cloud.failures[:] = [rule]
 
     def uninstall(self) -> None:
-        """Give the real clock back."""
+        """Restore the real clock."""
         for undo in self._undo:
             undo()
 
     def _grouped(self, real: Callable[[str], Any]) -> Callable[[str], Any]:
-        """console.group, which also notes where a step's requests begin."""
+        """console.group, which also records where the requests of a step begin."""
 
         def group(title: str) -> Any:
             if title.startswith("== "):
@@ -161,7 +161,7 @@ class Laboratory:
         return group
 
     def _with_stand_ins(self, real: Callable[..., App]) -> Callable[..., App]:
-        """The cloud with Slack and GitHub beside the healthcheck: they take what is posted."""
+        """Adds Slack and GitHub, which accept every post, to the embedded AWS."""
 
         def wrap(*parts: Any) -> App:
             app = real(*parts)
@@ -180,7 +180,7 @@ class Laboratory:
         return wrap
 
     def state(self) -> State:
-        """What there is now."""
+        """The current state."""
         from moto.ecr.models import ecr_backends
         from moto.rds.models import rds_backends
         from moto.s3.models import s3_backends
@@ -206,11 +206,11 @@ class Laboratory:
         return State(things)
 
     def run(self, words: tuple[str, ...]) -> Outcome:
-        """Run a command line, as `invoke` would."""
+        """Run a command line as `invoke` does."""
         cloud = self.server.cloud
         cloud.requests.clear()
         self.steps.clear()
-        # Each client may repeat only so many requests.
+        # botocore's retry quota is per client.
         self._kept.cache_clear()
         before = self.state()
         out, err, code = io.StringIO(), io.StringIO(), 0
@@ -242,7 +242,7 @@ class Laboratory:
         return tuple(found)
 
 
-# Where the operation alone does not say what a request is about: a pattern of its path, and how tables name it.
+# If the operation does not identify the kind of request: a pattern for its path, and the name in tables.
 KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "s3": (
         ("/_release/lease.json$", "the lease"),
@@ -258,23 +258,23 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def _object(bucket: str, key: str, etag: str) -> tuple[str, str]:
-    """An object as a thing: two runs of one command never share what the records of a release hold."""
+    """The name and value of an object. For records, which differ in every run, the ETag is where `since` drops it."""
     record = key.startswith("_release/") and key.endswith(".json")
     return (f"object {bucket}/{key}#{etag}", "") if record else (f"object {bucket}/{key}", etag)
 
 
 def _client_of_lambda(make: Callable[..., Any], url: str, service: str) -> Any:
-    """A client as boto3.client makes it in a function of Lambda: with its region, endpoint and keys."""
+    """A client like boto3.client's inside a Lambda function: with its region, endpoint and keys."""
     return make(service, region_name=REGION, endpoint_url=url, **KEYS)
 
 
 def _with(command: Callable[..., Any], sleep: Callable[[float], None]) -> Callable[..., Any]:
-    """A command of the manager that sleeps as the laboratory does."""
+    """A command of the manager with the laboratory's sleep."""
     return lambda call, body: command(replace(call, sleep=sleep), body)
 
 
 def _call(function: Function, event: Any, url: str) -> dict[str, Any]:
-    """Run a function's handler in this process, with JSON between as Lambda has."""
+    """Run a function's handler in this process. Event and reply pass through JSON, as in Lambda."""
     module, _, name = function.handler.partition(":")
     handler = getattr(importlib.import_module(module), name)
     call = {"event": json.loads(json.dumps(event)), "id": os.urandom(8).hex(), "timeout": function.timeout}

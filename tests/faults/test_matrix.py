@@ -1,4 +1,4 @@
-"""Every request of every command fails in every way, and the exit code is true: docs/faults.md."""
+"""Every request of every command is broken in every way; the exit codes are right and match docs/faults.md."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from tests.faults import matrix
 from tests.faults.matrix import Bench
 
-# One cell in so many is tried here; `make faults` tries them all.
+# One in this many cells is tried here; `make faults` tries all of them.
 EVERY = 40
 
 
@@ -18,14 +18,13 @@ EVERY = 40
 def bench(
     embedded_server: Server, clean_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
-    """A laboratory."""
     with matrix.bench(embedded_server, tmp_path, monkeypatch) as made:
         yield made
 
 
 @pytest.mark.parametrize("name", matrix.COMMANDS)
-def test_a_fault_ends_a_command_with_the_code_that_is_true(name: str, bench: Bench) -> None:
-    """And with a sentence; the document says the same code."""
+def test_a_fault_ends_a_command_with_the_right_exit_code(name: str, bench: Bench) -> None:
+    """The message is a sentence, and docs/faults.md has the same exit code."""
     document = matrix.documented((ROOT / "docs" / "faults.md").read_text())
     clean = matrix.record(bench, name)
     assert clean.code == 0, clean.said

@@ -1,4 +1,4 @@
-"""Tries the whole fault matrix, writes docs/faults.md, and says what is wrong. `make faults` runs it."""
+"""Tries the whole fault matrix, writes docs/faults.md, and prints what is wrong. Run by `make faults`."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from tests.faults.matrix import Bench, Cell
 
 
 def main(path: Path) -> int:
-    """Write the document. Returns how many cells are not as they should be."""
+    """Write the document. Returns the number of cells with a wrong result."""
     for name in set(os.environ) - {"PATH", "LANG"}:
         del os.environ[name]
     server = Server()
@@ -34,7 +34,7 @@ def main(path: Path) -> int:
 
 
 def tried(bench: Bench) -> tuple[dict[Cell, int | None], list[str]]:
-    """Every cell with its exit code, and what is wrong."""
+    """The exit code of every cell, and what is wrong."""
     results: dict[Cell, int | None] = {}
     faults = []
     for name in matrix.COMMANDS:
