@@ -1,4 +1,4 @@
-"""The embedded ECS: services roll out, drain, fail and roll back, tasks run and stop, by a clock."""
+"""The embedded ECS: rollouts that complete, drain, fail and roll back, and tasks, by a simulated clock."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.conftest import EmbeddedCloud
 
 @pytest.fixture(autouse=True)
 def stopped_clock(cloud: EmbeddedCloud) -> None:
-    """Time passes only where a test says so."""
+    """Time passes only when a test advances it."""
     cloud.stop_clock()
 
 
@@ -21,7 +21,7 @@ CLUSTER, SERVICE = "local-mint-app", "mint-app"
 
 
 def push(cloud: EmbeddedCloud, tag: str) -> str:
-    """Put an image into the registry, and return its URI."""
+    """Push an image. Returns its URI."""
     ecr = cloud.client("ecr")
     manifest = ecr.batch_get_image(repositoryName="mint-backend", imageIds=[{"imageTag": "v0"}])["images"][0]
     different = manifest["imageManifest"].replace('"size": 2', f'"size": {len(tag) + 100}')
@@ -30,7 +30,7 @@ def push(cloud: EmbeddedCloud, tag: str) -> str:
 
 
 def deploy(cloud: EmbeddedCloud, image: str, **change: Any) -> dict[str, Any]:
-    """Register the service's definition with another image and update the service, as the manager does."""
+    """Register the service's task definition with another image and update the service, as the manager does."""
     ecs = cloud.client("ecs")
     service = ecs.describe_services(cluster=CLUSTER, services=[SERVICE])["services"][0]
     definition = ecs.describe_task_definition(taskDefinition=service["taskDefinition"])["taskDefinition"]
@@ -43,24 +43,24 @@ def deploy(cloud: EmbeddedCloud, image: str, **change: Any) -> dict[str, Any]:
 
 
 def described(cloud: EmbeddedCloud) -> dict[str, Any]:
-    """The service as ECS shows it."""
+    """The service as ECS describes it."""
     found: dict[str, Any] = cloud.client("ecs").describe_services(cluster=CLUSTER, services=[SERVICE])["services"][0]
     return found
 
 
 def verdict(cloud: EmbeddedCloud, deployment: str) -> Verdict:
-    """What our own commands make of a deployment, by its id alone."""
+    """The verdict of our own code on a deployment, by its id."""
     now = rollout.observe(settings.find("local"), SERVICE)
     return rollout.verdict(Target("", "mint-backend", id=deployment), now)
 
 
 def mine(updated: dict[str, Any]) -> str:
-    """The id of the deployment that an update has started."""
+    """The id of the deployment that an update started."""
     return str(updated["deployments"][0]["id"])
 
 
 def test_a_rollout_starts_drains_and_completes(cloud: EmbeddedCloud) -> None:
-    """Pending, then beside the old ones, then alone; old and new answer in turn while it drains."""
+    """While the old tasks drain, old and new ones answer in turn."""
     ours = mine(deploy(cloud, push(cloud, "v1")))
     begun = described(cloud)
     assert [(d["status"], d["rolloutState"], d["runningCount"]) for d in begun["deployments"]] == [
@@ -87,7 +87,7 @@ def test_a_rollout_starts_drains_and_completes(cloud: EmbeddedCloud) -> None:
     ids=["the image does not exist", "the container crashes"],
 )
 def test_the_circuit_breaker_rolls_back(cloud: EmbeddedCloud, tag: str, change: dict[str, Any]) -> None:
-    """At the third failed task; the old version answers all the while, and the failed deployment stays in sight."""
+    """After the third failed task. The old version keeps answering; the failed deployment stays listed for a while."""
     push(cloud, "v1")
     ours = mine(deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:{tag}", **change))
     cloud.advance(RETRY + 0.01)
@@ -110,7 +110,7 @@ def test_the_circuit_breaker_rolls_back(cloud: EmbeddedCloud, tag: str, change: 
 
 
 def test_without_a_breaker_a_bad_rollout_never_ends(cloud: EmbeddedCloud) -> None:
-    """The old version goes on; our commands give up when many tasks have failed."""
+    """The old version keeps answering; our code gives up after many failed tasks."""
     off = {"deploymentCircuitBreaker": {"enable": False, "rollback": False}}
     cloud.client("ecs").update_service(cluster=CLUSTER, service=SERVICE, deploymentConfiguration=off)
     ours = mine(deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:absent"))
@@ -123,7 +123,7 @@ def test_without_a_breaker_a_bad_rollout_never_ends(cloud: EmbeddedCloud) -> Non
     assert cloud.health()["version"] == "v0"
 
 
-def test_a_definition_comes_back_as_it_was_registered(cloud: EmbeddedCloud) -> None:
+def test_a_task_definition_is_described_as_it_was_registered(cloud: EmbeddedCloud) -> None:
     """With volumes, runtime platform, storage, tags and the sidecar."""
     ecs = cloud.client("ecs")
     arn = described(cloud)["taskDefinition"]
@@ -140,7 +140,7 @@ def test_a_definition_comes_back_as_it_was_registered(cloud: EmbeddedCloud) -> N
 
 
 def run(cloud: EmbeddedCloud, **container: Any) -> dict[str, Any]:
-    """Run a task with one container to its end, and describe it."""
+    """Run a task with one container until it stops, and describe it."""
     ecs = cloud.client("ecs")
     ecs.register_task_definition(
         family="job", containerDefinitions=[{"name": "job", "image": "public/job:1", "memory": 128, **container}]
@@ -155,7 +155,7 @@ def run(cloud: EmbeddedCloud, **container: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("variables", "code"), [({}, 0), ({"EXIT_CODE": "7"}, 7), ({"CRASH": "1"}, 1)])
 def test_a_task_ends_with_its_containers_exit_code(cloud: EmbeddedCloud, variables: dict[str, str], code: int) -> None:
-    """That its variables ask for."""
+    """The exit code comes from the container's environment variable EXIT_CODE."""
     given = [{"name": name, "value": value} for name, value in variables.items()]
 
     task = run(cloud, environment=given)
@@ -173,8 +173,8 @@ def test_a_task_whose_image_does_not_exist_never_starts(cloud: EmbeddedCloud) ->
     assert task["containers"][0]["reason"].startswith("CannotPullContainerError")
 
 
-def test_what_a_task_prints_is_in_the_logs(cloud: EmbeddedCloud) -> None:
-    """In the group and stream that its log configuration names."""
+def test_the_output_of_a_task_is_in_cloudwatch_logs(cloud: EmbeddedCloud) -> None:
+    """In the group and stream of its log configuration."""
     options = {"awslogs-group": "/jobs", "awslogs-region": "us-west-2", "awslogs-stream-prefix": "run"}
     task = run(
         cloud,
@@ -188,7 +188,7 @@ def test_what_a_task_prints_is_in_the_logs(cloud: EmbeddedCloud) -> None:
 
 
 def test_the_tasks_of_a_service_are_listed_by_service_family_and_status(cloud: EmbeddedCloud) -> None:
-    """Those that run, and those of a failing deployment that have stopped."""
+    """Running tasks, and the stopped ones of a failing deployment."""
     ecs = cloud.client("ecs")
     running = ecs.list_tasks(cluster=CLUSTER, serviceName=SERVICE)["taskArns"]
     assert len(running) == 2
@@ -202,8 +202,7 @@ def test_the_tasks_of_a_service_are_listed_by_service_family_and_status(cloud: E
     assert "CannotPullContainerError" in task["stoppedReason"]
 
 
-def test_what_is_not_there_is_a_failure_or_an_error(cloud: EmbeddedCloud) -> None:
-    """As ECS says it."""
+def test_missing_resources_get_the_failures_and_errors_of_ecs(cloud: EmbeddedCloud) -> None:
     ecs = cloud.client("ecs")
 
     assert ecs.describe_services(cluster=CLUSTER, services=["none"])["failures"][0]["reason"] == "MISSING"

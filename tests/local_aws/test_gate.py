@@ -1,4 +1,4 @@
-"""Who may ask the embedded AWS: this machine's own programs, and no web page of another origin."""
+"""Who may send requests to the embedded AWS: programs on this machine, but no web page of another origin."""
 
 import http.client
 import itertools
@@ -15,7 +15,7 @@ PATHS = ["/", "/_local/status", "/_local/failures", "/local-mint-app-static/inde
 def ask(
     cloud: EmbeddedCloud, method: str, path: str, headers: dict[str, str], body: bytes = b""
 ) -> tuple[int, dict[str, str], bytes]:
-    """Send a request with exactly these headers. Returns status, headers in lower case, and body."""
+    """Send a request with these headers. Returns status, headers (names in lower case) and body."""
     connection = http.client.HTTPConnection("127.0.0.1", cloud.server.cloud.port, timeout=10)
     try:
         connection.putrequest(method, path, skip_host="Host" in headers)
@@ -43,10 +43,8 @@ def ask(
     ],
     ids=str,
 )
-def test_what_a_page_of_another_origin_sends_is_refused_on_every_path(
-    cloud: EmbeddedCloud, headers: dict[str, str]
-) -> None:
-    """By its Host, its Origin, or what the browser says of it; and nothing is recorded or done."""
+def test_requests_of_another_origin_are_refused_on_every_path(cloud: EmbeddedCloud, headers: dict[str, str]) -> None:
+    """By Host, Origin or Sec-Fetch-Site; the request is neither recorded nor carried out."""
     token = {"X-Local-AWS-Token": cloud.server.cloud.token}
     for path, method in itertools.product(PATHS, ("GET", "POST", "OPTIONS")):
         status, _, body = ask(cloud, method, path, {**headers, **token, "Content-Type": "text/plain"}, b"{}")
@@ -56,16 +54,16 @@ def test_what_a_page_of_another_origin_sends_is_refused_on_every_path(
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]"])
-def test_programs_of_this_machine_are_answered(cloud: EmbeddedCloud, name: str) -> None:
-    """By whichever name they call it, and through a proxy on another port."""
+def test_every_host_name_of_this_machine_is_accepted(cloud: EmbeddedCloud, name: str) -> None:
+    """With any port, because a proxy may listen on another one."""
     status, _, body = ask(cloud, "GET", "/_local/status", {"Host": f"{name}:1234"})
 
     assert status == 200
     assert json.loads(body)["name"] == "embedded AWS"
 
 
-def test_no_answer_may_be_read_by_another_origin(cloud: EmbeddedCloud) -> None:
-    """S3 of moto would echo any Origin."""
+def test_no_response_has_cors_headers(cloud: EmbeddedCloud) -> None:
+    """moto's S3 alone would echo any Origin."""
     own = f"http://127.0.0.1:{cloud.server.cloud.port}"
     for path in PATHS:
         headers = ask(cloud, "GET", path, {"Origin": own})[1]
@@ -74,7 +72,7 @@ def test_no_answer_may_be_read_by_another_origin(cloud: EmbeddedCloud) -> None:
 
 @pytest.mark.parametrize("token", ["", "wrong", "é"])
 def test_the_control_paths_need_the_token(cloud: EmbeddedCloud, token: str) -> None:
-    """All but the status, whether there is such a path or not."""
+    """All except the status, whether the path exists or not."""
     headers = {"X-Local-AWS-Token": token} if token else {}
     paths = ["requests", "clock", "failures", "findings", "functions", "reset", "nothing", "../_local/reset"]
     for path, method in itertools.product(paths, ("GET", "POST")):
@@ -82,8 +80,7 @@ def test_the_control_paths_need_the_token(cloud: EmbeddedCloud, token: str) -> N
 
 
 @pytest.mark.parametrize("body", [b"[", b"[]", b'"x"', b"[" * 100_000, b"\xff", b'{"advance": "x"}', b"{}"])
-def test_a_control_request_that_is_not_understood_is_refused(cloud: EmbeddedCloud, body: bytes) -> None:
-    """With the reason, and no traceback."""
+def test_an_invalid_control_request_is_refused_with_the_reason(cloud: EmbeddedCloud, body: bytes) -> None:
     status, _, told = ask(cloud, "POST", "/_local/clock", {"X-Local-AWS-Token": cloud.server.cloud.token}, body)
 
     assert status == 400
@@ -99,15 +96,15 @@ def test_a_control_request_that_is_not_understood_is_refused(cloud: EmbeddedClou
         ("/local-mint-app-static/x", -1, 403),
     ],
 )
-def test_a_body_has_a_bound(cloud: EmbeddedCloud, path: str, length: int, status: int) -> None:
-    """It is refused before it is read."""
+def test_a_body_that_is_too_large_is_refused(cloud: EmbeddedCloud, path: str, length: int, status: int) -> None:
+    """Before it is read."""
     token = {"X-Local-AWS-Token": cloud.server.cloud.token}
 
     assert ask(cloud, "PUT", path, {**token, "Content-Length": str(length)})[0] == status
 
 
-def test_no_request_names_code_that_is_run(cloud: EmbeddedCloud) -> None:
-    """Functions are those of the settings; a control path that adds one is not there, with the token neither."""
+def test_no_request_can_add_a_function(cloud: EmbeddedCloud) -> None:
+    """Functions come from the settings. No control path adds one, not even with the token."""
     token = {"X-Local-AWS-Token": cloud.server.cloud.token}
     body = json.dumps({"name": "evil", "handler": "os:getcwd"}).encode()
 

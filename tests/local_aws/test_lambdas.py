@@ -1,4 +1,4 @@
-"""Lambda's Invoke API, with handlers in processes of their own."""
+"""Lambda's Invoke API: handlers run in their own processes."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.conftest import EmbeddedCloud
 
 
 def echo(event: Any, context: Any) -> Any:
-    """What the tests' own function answers."""
+    """The handler of the tests' function."""
     if event == "sleep":
         time.sleep(30)
     if event == "variables":
@@ -27,47 +27,55 @@ def echo(event: Any, context: Any) -> Any:
 
 @pytest.fixture
 def function(cloud: EmbeddedCloud) -> str:
-    """A function with a version 7, an alias live, and four seconds of time."""
+    """A function with version 7, the alias live, and a timeout of a minute."""
+    return add(cloud, timeout=60)
+
+
+def add(cloud: EmbeddedCloud, timeout: int) -> str:
+    """Add the function with a timeout in seconds, and return its name."""
     qualifiers = {"$LATEST", "7", "live"}
-    cloud.server.functions.add(Function("echo", f"{__name__}:echo", "us-west-2", qualifiers, timeout=4))
+    cloud.server.functions.add(Function("echo", f"{__name__}:echo", "us-west-2", qualifiers, timeout=timeout))
     return "echo"
 
 
 def invoke(cloud: EmbeddedCloud, event: Any, **more: Any) -> tuple[dict[str, Any], Any]:
-    """Invoke, and return the answer and its parsed payload."""
+    """Invoke it. Returns the response and the parsed payload."""
     answer = cloud.client("lambda").invoke(FunctionName="echo", Payload=json.dumps(event), **more)
     return answer, json.loads(answer["Payload"].read() or "null")
 
 
-def test_a_handler_runs_with_its_event_and_its_time(cloud: EmbeddedCloud, function: str) -> None:
-    """At the qualifier that was asked for; what it prints does not disturb the answer."""
+def test_a_handler_gets_its_event_and_its_remaining_time(cloud: EmbeddedCloud, function: str) -> None:
+    """At the requested qualifier. What the handler prints is not part of the reply."""
     answer, payload = invoke(cloud, {"a": 1}, Qualifier="7")
 
     assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "7")
     assert "FunctionError" not in answer
     assert payload["event"] == {"a": 1}
-    assert 0 < payload["millis"] <= 4000
+    assert 0 < payload["millis"] <= 60_000
 
 
 def test_an_exception_is_a_function_error_with_status_200(cloud: EmbeddedCloud, function: str) -> None:
-    """As Lambda has it."""
+    """As in the real Lambda."""
     answer, payload = invoke(cloud, "raise")
 
     assert (answer["StatusCode"], answer["FunctionError"]) == (200, "Unhandled")
     assert (payload["errorType"], payload["errorMessage"]) == ("ValueError", "broken")
 
 
-def test_a_function_that_runs_out_of_time_is_ended(cloud: EmbeddedCloud, function: str) -> None:
-    """And answers again at the next call."""
+def test_a_function_that_times_out_is_killed(cloud: EmbeddedCloud) -> None:
+    """The next call works again."""
+    add(cloud, timeout=1)
+
     answer, payload = invoke(cloud, "sleep")
 
     assert answer["FunctionError"] == "Unhandled"
-    assert payload["errorMessage"].endswith("Task timed out after 4.00 seconds")
+    assert payload["errorMessage"].endswith("Task timed out after 1.00 seconds")
+    add(cloud, timeout=60)
     assert invoke(cloud, "again")[1]["event"] == "again"
 
 
 def test_a_function_that_ends_its_process_is_replaced(cloud: EmbeddedCloud, function: str) -> None:
-    """The cloud goes on."""
+    """The embedded AWS keeps running."""
     answer, payload = invoke(cloud, "exit")
 
     assert (answer["FunctionError"], payload["errorType"]) == ("Unhandled", "Runtime.ExitError")
@@ -75,15 +83,16 @@ def test_a_function_that_ends_its_process_is_replaced(cloud: EmbeddedCloud, func
 
 
 @pytest.mark.parametrize(("name", "qualifier"), [("echo", "8"), ("nobody", "$LATEST")])
-def test_what_does_not_exist_is_not_found(cloud: EmbeddedCloud, function: str, name: str, qualifier: str) -> None:
-    """Neither the function nor the version."""
+def test_an_unknown_function_or_version_is_not_found(
+    cloud: EmbeddedCloud, function: str, name: str, qualifier: str
+) -> None:
     client = cloud.client("lambda")
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.invoke(FunctionName=name, Qualifier=qualifier, Payload="{}")
 
 
-def test_the_other_kinds_of_invocation(cloud: EmbeddedCloud, function: str) -> None:
-    """Event answers at once, DryRun runs nothing; an ARN names a function too."""
+def test_event_dry_run_and_arn_invocations(cloud: EmbeddedCloud, function: str) -> None:
+    """Event returns at once, and DryRun runs nothing."""
     client = cloud.client("lambda")
     arn = "arn:aws:lambda:us-west-2:123456789012:function:echo:live"
 
@@ -92,8 +101,8 @@ def test_the_other_kinds_of_invocation(cloud: EmbeddedCloud, function: str) -> N
     assert client.invoke(FunctionName=arn, Payload='"x"', LogType="Tail")["LogResult"]
 
 
-def test_the_seeded_functions_are_the_settings(cloud: EmbeddedCloud) -> None:
-    """The manager at its qualifier, and the one that counts findings."""
+def test_the_functions_of_the_settings_exist(cloud: EmbeddedCloud) -> None:
+    """ecr-scan-findings is there, at its qualifier."""
     reply = cloud.client("lambda").invoke(
         FunctionName="ecr-scan-findings",
         Qualifier="7",
@@ -103,8 +112,10 @@ def test_the_seeded_functions_are_the_settings(cloud: EmbeddedCloud) -> None:
     assert json.loads(reply["Payload"].read()) == {"totalFindings": 0}
 
 
-def test_the_function_has_nobodys_keys(cloud: EmbeddedCloud, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in the shell for the real AWS does not reach it."""
+def test_a_function_does_not_get_the_users_aws_variables(
+    cloud: EmbeddedCloud, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real credentials in the shell do not reach it."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_REGION"):
         monkeypatch.setenv(name, "mine")
 
@@ -119,8 +130,7 @@ def test_the_function_has_nobodys_keys(cloud: EmbeddedCloud, function: str, monk
     }
 
 
-def test_a_call_that_comes_late_starts_nothing(cloud: EmbeddedCloud, function: str) -> None:
-    """The cloud has been reset meanwhile: no process is left of it."""
+def test_a_call_after_a_reset_starts_no_process(cloud: EmbeddedCloud, function: str) -> None:
     late = cloud.server.functions.functions["echo"]
     cloud.server.functions.stop()
 

@@ -1,4 +1,4 @@
-"""The embedded AWS as a process: started once, whoever asks, and stopped by its id."""
+"""The embedded AWS as a process: it is started once and stopped by its pid."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A free port; whatever is started on it is stopped at the end."""
+    """A free port. What runs on it is stopped after the test."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = probe.getsockname()[1]
@@ -32,12 +32,12 @@ def port() -> Iterator[int]:
 
 
 def left(port: int) -> list[str]:
-    """The files of a port in the checkout."""
+    """The files of a port in .local/."""
     return sorted(path.name for path in process.FOLDER.glob(f"*{port}*"))
 
 
-def test_it_is_started_looked_at_and_stopped(port: int, invoke: Invoke) -> None:
-    """By the tasks, on another port than the settings'; they say whether they changed anything, and leave no file."""
+def test_the_tasks_start_show_and_stop_it(port: int, invoke: Invoke) -> None:
+    """On a port other than that of the settings. They say whether they changed anything, and leave no files."""
 
     def state(task: str) -> tuple[bool, bool, str]:
         done = invoke(task, f"--port={port}", "--json")
@@ -58,8 +58,8 @@ def test_it_is_started_looked_at_and_stopped(port: int, invoke: Invoke) -> None:
     assert left(port) == []
 
 
-def test_it_is_nobodys_child_and_has_nobodys_keys(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It outlives who has started it, and what is in the shell for the real AWS does not reach it."""
+def test_it_outlives_its_parent_and_gets_no_aws_credentials(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real credentials in the shell do not reach it."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"):
         monkeypatch.setenv(name, "mine")
 
@@ -74,23 +74,27 @@ def test_it_is_nobodys_child_and_has_nobodys_keys(port: int, monkeypatch: pytest
     assert os.getsid(pid) != os.getsid(0)
 
 
-def test_a_proxy_does_not_stand_before_it(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_never_reached_through_a_proxy(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is on this machine, whatever HTTP_PROXY says."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
 
     assert process.ensure_running(f"http://127.0.0.1:{port}") is True
 
 
-def test_a_running_one_needs_no_file(cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The checkout may be read-only; nothing is written where nothing has to be started."""
+def test_if_it_runs_already_no_file_is_written(
+    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The checkout may be read-only."""
     monkeypatch.setattr(process, "FOLDER", tmp_path / "absent")
 
     assert process.ensure_running(cloud.url) is False
     assert not (tmp_path / "absent").exists()
 
 
-def test_a_checkout_that_cannot_be_written_is_said(port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whether the folder cannot be made or the log cannot be written."""
+def test_a_checkout_that_cannot_be_written_is_refused(
+    port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The folder cannot be created, or the log cannot be written."""
     file = tmp_path / "file"
     file.write_text("")
     with monkeypatch.context() as patch:
@@ -104,14 +108,14 @@ def test_a_checkout_that_cannot_be_written_is_said(port: int, monkeypatch: pytes
             process.ensure_running(f"http://127.0.0.1:{port}")
 
 
-def test_one_that_is_part_of_another_program_is_not_ended(cloud: EmbeddedCloud) -> None:
-    """Such as that of these tests."""
+def test_a_server_inside_another_program_is_not_stopped(cloud: EmbeddedCloud) -> None:
+    """For example, the one of these tests."""
     with pytest.raises(Refused, match=f"runs inside another program, process {os.getpid()}"):
         process.stop(cloud.server.cloud.port)
 
 
-def test_one_that_does_not_end_is_killed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is stopped by its own debugger, say."""
+def test_a_server_that_does_not_stop_is_killed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it is suspended by SIGSTOP."""
     process.ensure_running(f"http://127.0.0.1:{port}")
     pid = (process.status(port) or {})["pid"]
     monkeypatch.setattr(process, "STOP_TIMEOUT", 0.5)
@@ -130,7 +134,7 @@ def test_one_that_does_not_end_is_killed(port: int, monkeypatch: pytest.MonkeyPa
     assert process.status(port) is None
 
 
-def test_two_commands_that_begin_together_start_one(port: int) -> None:
+def test_two_commands_at_the_same_time_start_one_server(port: int) -> None:
     """The second waits for the first, and both find it ready."""
     command = [
         sys.executable,
@@ -144,9 +148,7 @@ def test_two_commands_that_begin_together_start_one(port: int) -> None:
     assert said == ["False", "True"]
 
 
-def test_somebody_elses_server_is_left_alone(invoke: Invoke) -> None:
-    """With one sentence, before anything is sent to it."""
-
+def test_another_program_on_the_port_is_refused(invoke: Invoke) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -175,8 +177,10 @@ def test_somebody_elses_server_is_left_alone(invoke: Invoke) -> None:
         assert "is used by another program than the embedded AWS" in one.stderr
 
 
-def test_a_server_that_does_not_start_says_why(port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """At once, with the end of its log, and no file is left."""
+def test_a_server_that_does_not_start_is_an_error_with_its_log(
+    port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At once, and no file is left."""
     settings = tmp_path / "settings.toml"
     text = (ROOT / "environments.toml").read_text()
     settings.write_text(text.replace("[environments.local]", "[environments.local]\nnonsense = 1"))
@@ -198,7 +202,7 @@ def test_a_server_that_does_not_start_says_why(port: int, monkeypatch: pytest.Mo
         (["--env=dev"], "dev is not embedded"),
     ],
 )
-def test_what_makes_no_sense_is_refused(words: list[str], said: str, invoke: Invoke) -> None:
+def test_invalid_flags_are_refused(words: list[str], said: str, invoke: Invoke) -> None:
     """Before anything is started."""
     done = invoke("local.up", *words)
 
@@ -208,7 +212,7 @@ def test_what_makes_no_sense_is_refused(words: list[str], said: str, invoke: Inv
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://127.0.0.1:x/", "http://localhost:0"])
 def test_an_endpoint_that_is_not_a_url_is_refused(url: str, invoke: Invoke) -> None:
-    """Whichever command needs it."""
+    """By every command that needs it."""
     for task in ("local.status", "backup-database"):
         done = invoke(task, AWS_ENDPOINT_URL=url)
         assert done.returncode == 2

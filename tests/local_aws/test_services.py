@@ -1,4 +1,4 @@
-"""What was put right in moto: checksums of S3, invalidations, snapshots, images, and the registry's protocol."""
+"""What is corrected in moto: S3 checksums, invalidations, snapshots, images, and the registry's protocol."""
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ BUCKET = "local-mint-app-static"
     ],
 )
 def test_an_upload_with_a_wrong_checksum_is_refused(cloud: EmbeddedCloud, parameter: str, right: str) -> None:
-    """And nothing is stored; the right one is taken."""
+    """Nothing is stored; with the right checksum it is."""
     s3 = cloud.client("s3")
     wrong = base64.b64encode(b"\0" * len(base64.b64decode(right))).decode()
 
@@ -37,8 +37,8 @@ def test_an_upload_with_a_wrong_checksum_is_refused(cloud: EmbeddedCloud, parame
     assert s3.get_object(Bucket=BUCKET, Key="a")["Body"].read() == b"body"
 
 
-def test_conditional_writes_are_what_a_lease_needs(cloud: EmbeddedCloud) -> None:
-    """Only where none is, and only over the one that was read."""
+def test_conditional_writes_as_a_lease_needs_them(cloud: EmbeddedCloud) -> None:
+    """If-None-Match creates only, If-Match replaces only the version that was read."""
     s3 = cloud.client("s3")
     etag = s3.put_object(Bucket=BUCKET, Key="lease", Body=b"1", IfNoneMatch="*")["ETag"]
 
@@ -48,8 +48,8 @@ def test_conditional_writes_are_what_a_lease_needs(cloud: EmbeddedCloud) -> None
     s3.put_object(Bucket=BUCKET, Key="lease", Body=b"2", IfMatch=etag)
 
 
-def test_a_delete_may_ask_for_an_etag_too(cloud: EmbeddedCloud) -> None:
-    """An object that has changed meanwhile stays, and is reported; one that is gone is no error."""
+def test_a_delete_may_have_an_etag_as_condition(cloud: EmbeddedCloud) -> None:
+    """An object with another ETag is kept and reported; a missing object is no error."""
     s3 = cloud.client("s3")
     first = s3.put_object(Bucket=BUCKET, Key="lease", Body=b"1")["ETag"]
     second = s3.put_object(Bucket=BUCKET, Key="lease", Body=b"2")["ETag"]
@@ -63,8 +63,8 @@ def test_a_delete_may_ask_for_an_etag_too(cloud: EmbeddedCloud) -> None:
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
 
 
-def test_an_invalidation_is_done_after_a_while_and_once_per_reference(cloud: EmbeddedCloud) -> None:
-    """InProgress, then Completed, so that AWS's own waiter ends."""
+def test_an_invalidation_completes_later_and_its_reference_is_idempotent(cloud: EmbeddedCloud) -> None:
+    """InProgress, then Completed, so that botocore's waiter ends."""
     client = cloud.client("cloudfront")
     distribution = cloud.distribution()
     cloud.stop_clock()
@@ -79,8 +79,8 @@ def test_an_invalidation_is_done_after_a_while_and_once_per_reference(cloud: Emb
     client.get_waiter("invalidation_completed").wait(DistributionId=distribution, Id=made["Id"])
 
 
-def test_a_snapshot_takes_its_time(cloud: EmbeddedCloud) -> None:
-    """Creating with a percentage, then available."""
+def test_a_snapshot_becomes_available_after_some_time(cloud: EmbeddedCloud) -> None:
+    """Until then it is "creating", with a percentage."""
     rds = cloud.client("rds")
     cloud.stop_clock()
     rds.create_db_snapshot(DBInstanceIdentifier="mintlocal", DBSnapshotIdentifier="one")
@@ -97,8 +97,8 @@ def test_a_snapshot_takes_its_time(cloud: EmbeddedCloud) -> None:
     assert shown() == ("available", 100)
 
 
-def test_no_real_registry_is_ever_named(cloud: EmbeddedCloud) -> None:
-    """Neither as a repository's URI nor as the place to log in."""
+def test_no_uri_of_a_real_registry_is_returned(cloud: EmbeddedCloud) -> None:
+    """Neither for a repository nor for logging in."""
     ecr = cloud.client("ecr")
     token = ecr.get_authorization_token()["authorizationData"][0]
     uris = [r["repositoryUri"] for r in ecr.describe_repositories()["repositories"]]
@@ -109,7 +109,7 @@ def test_no_real_registry_is_ever_named(cloud: EmbeddedCloud) -> None:
 
 
 def registry(cloud: EmbeddedCloud, method: str, path: str, body: bytes = b"", token: str = TOKEN) -> tuple[int, Any]:
-    """A request to the registry: status and body, or the codes of its errors."""
+    """A request to the registry. Returns status and body, or the error codes."""
     headers = {"Authorization": f"Basic {token}", "Content-Type": "application/octet-stream"}
     request = urllib.request.Request(cloud.url + path, body or None, headers, method=method)
     try:
@@ -122,14 +122,14 @@ def registry(cloud: EmbeddedCloud, method: str, path: str, body: bytes = b"", to
 
 
 def manifest(layer: bytes) -> bytes:
-    """A manifest of one layer, which is its own configuration."""
+    """A manifest with one layer, which is also its configuration."""
     kind = "application/vnd.docker.distribution.manifest.v2+json"
     part = {"mediaType": "application/vnd.docker.container.image.v1+json", "size": len(layer), "digest": sha256(layer)}
     return json.dumps({"schemaVersion": 2, "mediaType": kind, "config": part, "layers": [part]}).encode()
 
 
-def test_an_image_that_is_pushed_is_one_of_ecr(cloud: EmbeddedCloud) -> None:
-    """With the digest of its manifest and its true size, and it can be pulled by tag and digest."""
+def test_a_pushed_image_is_in_ecr(cloud: EmbeddedCloud) -> None:
+    """With its digest and size, and it can be pulled by tag and by digest."""
     layer = b"layer"
     path = f"/v2/mint-backend/blobs/uploads/?digest={sha256(layer)}"
     assert registry(cloud, "POST", path, layer)[0] == 201
@@ -155,15 +155,15 @@ def test_an_image_that_is_pushed_is_one_of_ecr(cloud: EmbeddedCloud) -> None:
         ("PATCH", "/v2/mint-backend/blobs/uploads/0-0", b"x", (404, ["BLOB_UPLOAD_UNKNOWN"])),
     ],
 )
-def test_the_registry_refuses_what_does_not_fit(
+def test_the_registry_refuses_invalid_requests(
     cloud: EmbeddedCloud, method: str, path: str, body: bytes, expected: tuple[int, list[str]]
 ) -> None:
-    """With the codes of the specification."""
+    """With the error codes of the distribution specification."""
     assert registry(cloud, method, path, body) == expected
 
 
 def test_a_tag_is_immutable(cloud: EmbeddedCloud) -> None:
-    """The same image again is taken, another one is not."""
+    """The same image is accepted again, another one is refused."""
     for layer in (b"one", b"two"):
         registry(cloud, "POST", f"/v2/mint-backend/blobs/uploads/?digest={sha256(layer)}", layer)
     put = "/v2/mint-backend/manifests/v1"
@@ -172,14 +172,14 @@ def test_a_tag_is_immutable(cloud: EmbeddedCloud) -> None:
 
 
 def test_a_wrong_password_is_refused(cloud: EmbeddedCloud) -> None:
-    """With the challenge that makes docker log in."""
+    """With status 401, so that docker logs in."""
     wrong = base64.b64encode(b"AWS:guessed").decode()
 
     assert registry(cloud, "GET", "/v2/", token=wrong) == (401, ["UNAUTHORIZED"])
 
 
-def test_a_request_can_be_broken_after_it_was_done_and_after_others(cloud: EmbeddedCloud) -> None:
-    """Its answer is lost, or is another one; the first of its kind are left alone."""
+def test_a_fault_may_come_after_the_request_was_carried_out(cloud: EmbeddedCloud) -> None:
+    """The response is lost or replaced; `skip` spares the first requests of the kind."""
     s3, bucket = cloud.client("s3"), "local-mint-app-static"
     cloud.fail(service="s3", operation="PutObject", skip=1, after=True, drop=True)
 
@@ -192,8 +192,7 @@ def test_a_request_can_be_broken_after_it_was_done_and_after_others(cloud: Embed
     assert s3.get_object(Bucket=bucket, Key="two")["Body"].read() == b"x"
 
 
-def test_requests_can_be_broken(cloud: EmbeddedCloud) -> None:
-    """As often as the rule says."""
+def test_a_fault_breaks_as_many_requests_as_its_rule_says(cloud: EmbeddedCloud) -> None:
     s3 = cloud.client("s3")
     cloud.fail(service="s3", operation="PutObject", status=403, code="AccessDenied", times=1)
 

@@ -1,21 +1,21 @@
-"""Plays a browser: loads the page as it is served and everything that it needs, and says what is broken."""
+"""Plays a browser: loads the page and everything it references, and says what is broken."""
 
 import re
 from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
-# What a server has at a path: content type and body, or None.
+# A server's content type and body for a path, or None.
 Get = Callable[[str], tuple[str, bytes] | None]
 
 PAGE = re.compile(r"""<(?:script[^>]*?\ssrc|link[^>]*?\shref|img[^>]*?\ssrc)=["']?([^"' >]+)""")
 STYLE = re.compile(r"""url\(["']?([^"')]+)["']?\)""")
 SCRIPT = re.compile(r"""(?:import|from)\s*\(?\s*["']((?:\.|/)[^"']+)["']""")
-# A browser refuses these when they come with another type.
+# A browser refuses these with another content type.
 STRICT = {".js": "javascript", ".mjs": "javascript", ".css": "text/css", ".html": "text/html"}
 
 
 def problems(get: Get, entry: str = "index.html") -> list[str]:
-    """Everything that is missing or has the wrong type, as a browser would find it. No page yet is no problem."""
+    """Everything that is missing or has the wrong type. A missing page is no problem."""
     if get(entry) is None:
         return []
     found: list[str] = []
@@ -40,7 +40,7 @@ def problems(get: Get, entry: str = "index.html") -> list[str]:
 
 
 def references(key: str, text: str) -> list[str]:
-    """The keys that a file names."""
+    """The keys that a file references."""
     pattern = PAGE if key.endswith(".html") else STYLE if key.endswith(".css") else SCRIPT
     if not key.endswith((".html", ".css", ".js", ".mjs")):
         return []

@@ -1,6 +1,6 @@
-"""A proxy on loopback between a release and S3 that breaks chosen requests the way networks and servers do.
+"""A proxy on loopback between a release and S3 that breaks chosen requests as networks and servers do.
 
-It also serves as the proxy of HTTP_PROXY and HTTPS_PROXY: whatever host it is asked for, it is the target's.
+It can also be the proxy in HTTP_PROXY and HTTPS_PROXY: it sends requests for any host to its target.
 """
 
 import http.client
@@ -24,10 +24,11 @@ DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Err
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests whose method and path fit.
+    """What happens to the next `times` requests with this method whose path matches `path`, a regular expression.
 
-    kind: "reset" in the middle of the request's body; "lost": S3 does it and nobody hears its answer; "cut" in the
-    middle of the answer's body; "stall": no answer ever. Without a kind, status and body are the answer.
+    kind: "reset": the connection is reset in the middle of the request's body. "lost": S3 carries out the request, but
+    the response is lost. "cut": the connection ends in the middle of the response's body. "stall": there is never a
+    response. Without a kind, status and body are the response.
     """
 
     method: str
@@ -40,7 +41,7 @@ class Fault:
 
 @dataclass
 class FaultProxy:
-    """A running proxy. `requests` holds method and path of each that came, in order."""
+    """A running proxy. `requests`: method and path of each request, in order."""
 
     port: int
     target: str
@@ -54,7 +55,7 @@ class FaultProxy:
         return f"http://127.0.0.1:{self.port}"
 
     def fault(self, method: str, path: str) -> Fault | None:
-        """The fault of a request, which is used up by it."""
+        """The fault for a request; its `times` is counted down."""
         for fault in self.faults:
             if fault.times and method == fault.method and re.search(fault.path, path):
                 fault.times -= 1
@@ -62,7 +63,7 @@ class FaultProxy:
         return None
 
     def listen(self) -> None:
-        """Take connections, until `leave`."""
+        """Accept connections until `leave`."""
         here = self
 
         class Handler(_Handler):
@@ -77,14 +78,14 @@ class FaultProxy:
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def leave(self) -> None:
-        """Refuse connections, and break those that there are at their next request."""
+        """Refuse new connections, and close existing ones at their next request."""
         server, self.server = self.server, None
         if server:
             server.shutdown()
             server.server_close()
 
     def leave_for(self, seconds: float) -> None:
-        """Refuse connections for a while."""
+        """Refuse connections for some seconds."""
         self.leave()
         threading.Thread(target=lambda: (time.sleep(seconds), self.listen()), daemon=True).start()
 
@@ -142,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def do_CONNECT(self) -> None:
-        """Pass bytes on in both directions until one side has no more."""
+        """Relay bytes in both directions until one side ends."""
         self.proxy.requests.append((self.command, self.path))
         target = urlsplit(self.proxy.target)
         with socket.create_connection((target.hostname or "", target.port or 443)) as there:
@@ -157,10 +158,10 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _handle  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
-        """Keep the test's output clean."""
+        """Keep the output of tests clean."""
 
     def handle(self) -> None:
-        """A client that goes away is part of the test."""
+        """A test may close the connection at any time."""
         try:
             super().handle()
         except (ConnectionError, TimeoutError):
@@ -176,7 +177,7 @@ def _relay(source: socket.socket, target: socket.socket) -> None:
 
 @contextmanager
 def fault_proxy(target: str) -> Iterator[FaultProxy]:
-    """A proxy to an S3 server's URL, until the block ends."""
+    """A proxy for an S3 server's URL, until the block ends."""
     proxy = FaultProxy(0, target)
     proxy.listen()
     try:

@@ -1,4 +1,4 @@
-"""A second S3 server, other than moto and much faster: rclone's, in memory, on loopback."""
+"""An S3 server that is not moto, and much faster: `rclone serve s3`, in memory, on loopback."""
 
 import os
 import socket
@@ -14,26 +14,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-# What tests look at themselves needs no trust.
+# The tests' own reads need not verify the certificate.
 UNVERIFIED = ssl._create_unverified_context()  # noqa: S323
 RCLONE = Path(sys.executable).with_name("rclone")
 
 
 @dataclass
 class Rclone:
-    """A running server with one bucket. It knows no conditional writes and does not quote its ETags."""
+    """A running server with one bucket. It ignores conditions of writes, and its ETags have no quotes."""
 
     url: str
     bucket: str = "site"
 
     @property
     def env(self) -> dict[str, str]:
-        """Variables that make a release to dev go there."""
+        """Variables that make a release to dev use this server."""
         keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ACCOUNT_ID": "123456789012"}
         return {**keys, "AWS_ENDPOINT_URL": self.url, "STATIC_S3_BUCKET": self.bucket, "GITHUB_SHA": "abc"}
 
     def get(self, key: str) -> tuple[str, bytes] | None:
-        """Type and body of an object."""
+        """Content type and body of an object."""
         try:
             url = f"{self.url}/{self.bucket}/{quote(key)}"
             with urllib.request.urlopen(url, timeout=10, context=UNVERIFIED) as answer:
@@ -45,7 +45,7 @@ class Rclone:
 
 @contextmanager
 def rclone(*, certificate: Path | None = None) -> Iterator[Rclone]:
-    """Serve on a free port until the block ends. certificate: PEM file with certificate and key, to serve with TLS."""
+    """Serve on a free port until the block ends. certificate: PEM file with certificate and key, for TLS."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]

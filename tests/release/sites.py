@@ -1,4 +1,4 @@
-"""Sites to release: folders in the shape of real builds."""
+"""Sites to release: folders like those that real bundlers write."""
 
 import hashlib
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def name(stem: str, body: str, ending: str, style: str) -> str:
-    """A name with the content's hash, as a bundler writes it."""
+    """A file name with the content's hash, as a bundler writes it."""
     digest = hashlib.sha256(body.encode()).hexdigest()
     if style == "vite":
         return f"assets/{stem}-aB{digest[:2]}cD{digest[2:4]}.{ending}"
@@ -14,9 +14,9 @@ def name(stem: str, body: str, ending: str, style: str) -> str:
 
 
 def build(folder: Path, version: str, *, style: str = "vite", chunks: int = 5) -> Path:
-    """Write a site whose page names a script, a style and, through them, chunks and a picture.
+    """Write a site whose page references a script, a style and, through them, chunks and a picture.
 
-    version: is in every chunk and in the page, so that each version has new names.
+    version: is part of every chunk and of the page, so that the names differ between versions.
     """
     shutil.rmtree(folder, ignore_errors=True)
     files: dict[str, str] = {}

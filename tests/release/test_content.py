@@ -28,8 +28,8 @@ from scripts.release import content
         ("folder.js/file", "application/octet-stream"),
     ],
 )
-def test_the_type_of_a_name(key: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the machine's own tables say."""
+def test_the_content_type_of_a_name(key: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not depend on the machine's mime.types."""
     monkeypatch.setattr(mimetypes, "guess_type", lambda *_: ("text/plain", None))
 
     assert content.content_type(key) == expected
@@ -50,7 +50,7 @@ def test_the_type_of_a_name(key: str, expected: str, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_hashed_names_are_cached_for_ever(key: str) -> None:
-    """Create React App's and Vite's."""
+    """In the formats of Create React App and Vite."""
     assert content.is_hashed(key)
     assert content.headers(key, {})["Cache-Control"] == "public, max-age=31536000, immutable"
 
@@ -73,14 +73,14 @@ def test_hashed_names_are_cached_for_ever(key: str) -> None:
         "main.0A1B2C3D.js",
     ],
 )
-def test_when_unsure_a_name_is_not_hashed(key: str) -> None:
-    """A wrong yes would pin an old file in every browser for a year."""
+def test_names_that_may_not_be_hashed_are_not_cached_for_ever(key: str) -> None:
+    """A wrong guess would keep an old file in browsers for a year."""
     assert not content.is_hashed(key)
     assert content.headers(key, {})["Cache-Control"] == "no-cache"
 
 
-def test_the_first_override_that_fits_wins() -> None:
-    """Patterns as in a shell."""
+def test_the_first_matching_override_wins() -> None:
+    """Patterns are those of fnmatch."""
     table = {"help/*.pdf": "max-age=60", "*.pdf": "max-age=1"}
 
     assert content.headers("help/a.pdf", table)["Cache-Control"] == "max-age=60"

@@ -1,4 +1,4 @@
-"""A release under faults of the network and of S3: it goes on where that is right, else the old page stays whole."""
+"""Releases under faults of the network and of S3: they recover, or the old page stays whole."""
 
 import random
 import time
@@ -26,14 +26,14 @@ HASHED, OTHER, PAGE, ENTRY = "/assets/index-[^/]*js", "/robots.txt", "/help/inde
 
 @pytest.fixture
 def proxy(cloud: EmbeddedCloud) -> Iterator[FaultProxy]:
-    """A proxy before the embedded AWS, without faults yet."""
+    """A proxy in front of the embedded AWS, without faults yet."""
     with fault_proxy(cloud.url) as running:
         yield running
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer tries, short pauses, and less patience with a server that does not answer."""
+    """Fewer tries, shorter pauses and a shorter time-out."""
     monkeypatch.setattr(bucket_module, "TRIES", 3)
     monkeypatch.setattr(bucket_module, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(bucket_module, "TIMEOUT", 0.7)
@@ -47,14 +47,14 @@ def release(folder: Path) -> None:
 
 
 def cases(table: dict[str, Any]) -> list[Any]:
-    """Each fault with a few hashed files; one that hits them with many too, which are uploaded in another way."""
+    """Each fault with a few hashed files. Faults of hashed files also with many, which obstore uploads."""
     few = [pytest.param(name, 5, id=name) for name in table]
     return few + [pytest.param(name, 20, id=f"{name}, many") for name in table if "hashed" in name or "every" in name]
 
 
 @pytest.fixture
 def old(site: Site, tmp_path: Path, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A release that is there already; the next one will delete most of it."""
+    """A published release; the next one will delete most of its files."""
     for name, value in changed_settings(tmp_path, keep_releases=0, max_delete_percent=100).items():
         monkeypatch.setenv(name, value)
     folder = sites.build(tmp_path / "old", "one")
@@ -82,10 +82,10 @@ PASSING = {
 
 
 @pytest.mark.parametrize(("name", "chunks"), cases(PASSING))
-def test_a_fault_that_passes_is_outlived(
+def test_a_transient_fault_is_retried(
     site: Site, old: Path, proxy: FaultProxy, quick: None, tmp_path: Path, name: str, chunks: int
 ) -> None:
-    """The release is complete, and what is not of it is gone."""
+    """The release completes, and only its own files are left."""
     new = sites.build(tmp_path / "new", "two", chunks=chunks)
     fault = PASSING[name]
     proxy.faults.append(Fault(**vars(fault)))
@@ -124,10 +124,10 @@ LASTING = {
 
 
 @pytest.mark.parametrize(("name", "chunks"), cases(LASTING))
-def test_a_fault_that_lasts_leaves_the_old_page_whole(
+def test_a_permanent_fault_leaves_the_old_page_whole(
     site: Site, old: Path, proxy: FaultProxy, quick: None, tmp_path: Path, name: str, chunks: int
 ) -> None:
-    """Nothing is deleted, the lease is free, and the next run completes the release."""
+    """Nothing is deleted, the lease is released, and the next run completes the release."""
     new = sites.build(tmp_path / "new", "two", chunks=chunks)
     fault, said = LASTING[name]
     proxy.faults.append(Fault(**vars(fault)))
@@ -176,7 +176,7 @@ def _page(folder: Path) -> bytes:
 def test_a_fault_after_the_commit_point_leaves_the_new_page_whole(
     site: Site, old: Path, proxy: FaultProxy, quick: None, tmp_path: Path, fault: Fault, said: str
 ) -> None:
-    """It is said, and the next run completes the release."""
+    """It fails with the reason, and the next run completes the release."""
     new = sites.build(tmp_path / "new", "two")
     proxy.faults.append(Fault(**vars(fault)))
 
@@ -193,10 +193,10 @@ def test_a_fault_after_the_commit_point_leaves_the_new_page_whole(
 
 @pytest.mark.parametrize("chunks", [5, 20])
 @pytest.mark.parametrize(("change", "said"), [(Path.unlink, "can no longer be read"), (_alter, "changed during")])
-def test_a_build_that_changes_under_the_release_is_not_published(
+def test_a_build_that_changes_during_the_release_is_not_published(
     site: Site, old: Path, tmp_path: Path, chunks: int, change: Callable[[Path], None], said: str
 ) -> None:
-    """What was checked and hashed is what is put, or nothing is."""
+    """Only the bytes that were hashed and checked are ever put."""
     new = sites.build(tmp_path / "new", "two", chunks=chunks)
     (new / "film.mp4").write_bytes(bytes(17 << 20))
     environment = settings.find("local")
@@ -215,7 +215,7 @@ def test_a_build_that_changes_under_the_release_is_not_published(
 def test_tries_are_bounded_with_pauses_that_grow_and_none_after_the_last(
     site: Site, old: Path, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With jitter: between half of and the whole pause."""
+    """Each pause is multiplied by a random factor between 0.5 and 1."""
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     monkeypatch.setattr(random, "uniform", lambda low, high: high if (low, high) == (0.5, 1.0) else 1 / 0)
@@ -234,7 +234,7 @@ def test_tries_are_bounded_with_pauses_that_grow_and_none_after_the_last(
 def test_uploads_are_tried_a_bounded_number_of_times(
     site: Site, old: Path, proxy: FaultProxy, quick: None, tmp_path: Path
 ) -> None:
-    """Both ways of uploading."""
+    """Single requests, and obstore's uploads."""
     for chunks in (5, 20):
         proxy.requests.clear()
         proxy.faults[:] = [Fault("PUT", HASHED, status=503, body=SLOW_DOWN)]
@@ -243,10 +243,10 @@ def test_uploads_are_tried_a_bounded_number_of_times(
         assert sum("/assets/index-" in path and path.endswith("js") for _, path in proxy.requests) == 3
 
 
-def test_a_server_that_is_away_for_five_seconds_is_waited_for(
+def test_an_outage_of_five_seconds_during_the_uploads_is_survived(
     site: Site, proxy: FaultProxy, invoke: Invoke, tmp_path: Path
 ) -> None:
-    """Every connection is refused while the uploads are going on."""
+    """Every connection is refused meanwhile."""
     first = invoke("release-static", "--no-build", f"--build-dir={sites.build(tmp_path / 'old', 'one')}")
     assert first.returncode == 0, first.stderr
     new = sites.build(tmp_path / "new", "two", chunks=20)
@@ -268,8 +268,8 @@ def test_a_server_that_is_away_for_five_seconds_is_waited_for(
     assert site.holds(new)
 
 
-def test_a_server_that_stays_away_is_said(proxy: FaultProxy, quick: None, old: Path) -> None:
-    """With the environment and what was being done."""
+def test_an_unreachable_server_is_an_error(proxy: FaultProxy, quick: None, old: Path) -> None:
+    """With the environment and the operation."""
     proxy.leave()
 
     with pytest.raises(DeployError, match=f"S3 cannot be reached for .* {BUCKET} .local. in 3 tries: .*refused"):

@@ -1,4 +1,4 @@
-"""Undo: the kept releases, what changed, going back without a build, and verifying what is live."""
+"""The kept releases: list, diff, rollback without a build, and verify."""
 
 import json
 import re
@@ -48,10 +48,10 @@ def test_the_kept_releases_are_listed(site: Site, invoke: Invoke, three: list[Pa
 
 
 @pytest.mark.parametrize(("words", "code"), [(["list"], 0), (["rollback", "--dry-run"], 0), (["rollback"], 2)])
-def test_a_release_that_is_under_way_is_named(
+def test_a_release_in_progress_is_warned_of(
     site: Site, invoke: Invoke, three: list[Path], words: list[str], code: int
 ) -> None:
-    """Who looks at the releases, or wants another one, knows that what is live is about to change."""
+    """Its holder is shown, and a rollback is refused."""
     lease = {"id": "x", "actor": "hubot", "run": "", "host": "h", "expires": time.time() + 600}
     site.put("_release/lease.json", json.dumps(lease).encode())
 
@@ -62,7 +62,7 @@ def test_a_release_that_is_under_way_is_named(
 
 
 def test_two_releases_are_compared(site: Site, invoke: Invoke, three: list[Path]) -> None:
-    """By default the live one with the one before."""
+    """By default the live one with the previous one."""
     done = invoke("release.diff", **site.cloud.env)
     lines = done.stdout.splitlines()
     assert "~ index.html" in lines
@@ -77,7 +77,7 @@ def test_two_releases_are_compared(site: Site, invoke: Invoke, three: list[Path]
 
 @pytest.mark.parametrize("back", [1, 2])
 def test_a_rollback_needs_no_build_and_few_requests(site: Site, invoke: Invoke, three: list[Path], back: int) -> None:
-    """The unhashed files that differ, from the bucket's own store; the page is whole and it can go forward again."""
+    """It puts only the unhashed files that differ, from _release/files/. The page is whole, and it can be undone."""
     known = ids(site.cloud, invoke)
     before = len(site.puts())
 
@@ -95,7 +95,7 @@ def test_a_rollback_needs_no_build_and_few_requests(site: Site, invoke: Invoke, 
 
 
 def test_a_dry_run_of_a_rollback_changes_nothing(site: Site, invoke: Invoke, three: list[Path]) -> None:
-    """And says what would be put, with as many requests as the rollback then makes."""
+    """It shows what would be put, and the number of requests that the rollback makes."""
     before = len(site.cloud.requests("s3", "PutObject"))
 
     done = invoke("release.rollback", "--dry-run", **site.cloud.env)
@@ -117,15 +117,15 @@ def test_a_dry_run_of_a_rollback_changes_nothing(site: Site, invoke: Invoke, thr
 def test_a_release_that_is_not_kept_is_refused(
     site: Site, invoke: Invoke, three: list[Path], words: list[str], said: str
 ) -> None:
-    """With those that are."""
+    """The message lists those that are kept."""
     done = invoke("release.rollback", *words, **site.cloud.env)
 
     assert done.returncode == 2
     assert said in done.stderr
 
 
-def test_a_bucket_without_releases_says_so(site: Site, invoke: Invoke) -> None:
-    """For each of the commands."""
+def test_a_bucket_without_releases_is_refused(site: Site, invoke: Invoke) -> None:
+    """By each of the commands."""
     for task in ("release.list", "release.diff", "release.rollback", "release.verify"):
         done = invoke(task, **site.cloud.env)
         assert done.returncode == 2
@@ -133,7 +133,7 @@ def test_a_bucket_without_releases_says_so(site: Site, invoke: Invoke) -> None:
 
 
 def test_a_release_whose_file_is_gone_cannot_be_restored(site: Site, invoke: Invoke, three: list[Path]) -> None:
-    """Nothing is changed then."""
+    """Nothing is changed."""
     gone = next(path for path in three[1].rglob("chunk1*"))
     site.s3.delete_object(Bucket=BUCKET, Key=str(gone.relative_to(three[1])))
 
@@ -144,8 +144,8 @@ def test_a_release_whose_file_is_gone_cannot_be_restored(site: Site, invoke: Inv
     assert site.holds(three[2])
 
 
-def test_what_is_live_is_verified(site: Site, invoke: Invoke, three: list[Path]) -> None:
-    """Missing, overwritten and foreign objects are named; only the first two make it wrong."""
+def test_the_live_release_is_verified(site: Site, invoke: Invoke, three: list[Path]) -> None:
+    """Missing, overwritten and foreign objects are listed; foreign ones alone are no failure."""
     assert invoke("release.verify", **site.cloud.env).returncode == 0
     site.put("theirs.txt")
     done = invoke("release.verify", **site.cloud.env)
@@ -159,8 +159,8 @@ def test_what_is_live_is_verified(site: Site, invoke: Invoke, three: list[Path])
     assert "overwritten robots.txt" in done.stderr
 
 
-def test_the_site_as_it_is_served_is_verified(site: Site, invoke: Invoke, three: list[Path]) -> None:
-    """Status, type and content of the page and of every file that it needs."""
+def test_the_served_site_is_verified(site: Site, invoke: Invoke, three: list[Path]) -> None:
+    """Status, content type and content of the page and of every file that it references."""
     broken: dict[str, Reply] = {}
 
     def serve(method: str, path: str) -> Reply:
@@ -185,8 +185,8 @@ def test_the_site_as_it_is_served_is_verified(site: Site, invoke: Invoke, three:
     assert refused.returncode == 2
 
 
-def test_the_cdn_is_told_of_changed_unhashed_paths_alone(site: Site, release: Release, tmp_path: Path) -> None:
-    """Hashed files never; a page and its folder; /* when there are too many."""
+def test_only_changed_unhashed_paths_are_invalidated(site: Site, release: Release, tmp_path: Path) -> None:
+    """For a page also its folder; with too many paths, `/*`."""
     env = changed_settings(tmp_path, distribution=site.cloud.distribution())
     release(sites.build(tmp_path / "one", "one"), **env)
     folder = sites.build(tmp_path / "two", "two")
@@ -203,8 +203,8 @@ def test_the_cdn_is_told_of_changed_unhashed_paths_alone(site: Site, release: Re
     assert site.cloud.requests("cloudfront", "CreateInvalidation")[-1]["parameters"]["paths"] == ["/*"]
 
 
-def test_a_failed_invalidation_is_told_by_the_next_run(site: Site, release: Release, tmp_path: Path) -> None:
-    """Exit code 1 after a published release, and retried even when nothing changed."""
+def test_a_failed_invalidation_is_repeated_by_the_next_run(site: Site, release: Release, tmp_path: Path) -> None:
+    """Exit code 1 although the release is published. The next run invalidates even if nothing else changed."""
     env = changed_settings(tmp_path, distribution=site.cloud.distribution())
     release(sites.build(tmp_path / "one", "one"), **env)
     folder = sites.build(tmp_path / "two", "two")
@@ -225,8 +225,8 @@ def test_a_failed_invalidation_is_told_by_the_next_run(site: Site, release: Rele
     assert site.cloud.requests("cloudfront") == []
 
 
-def test_an_invalidation_whose_answer_was_lost_is_asked_for_once(site: Site, release: Release, tmp_path: Path) -> None:
-    """Exit code 3, because CloudFront may have been told; the next run tells it."""
+def test_an_invalidation_without_a_response_is_not_retried(site: Site, release: Release, tmp_path: Path) -> None:
+    """Exit code 3, because CloudFront may have received it. The next run invalidates again."""
     env = changed_settings(tmp_path, distribution=site.cloud.distribution())
     release(sites.build(tmp_path / "one", "one"), **env)
     folder = sites.build(tmp_path / "two", "two")
@@ -244,7 +244,7 @@ def test_an_invalidation_whose_answer_was_lost_is_asked_for_once(site: Site, rel
 
 
 def test_an_invalidation_is_waited_for_without_the_lease(site: Site, release: Release, tmp_path: Path) -> None:
-    """It takes minutes, and the release is over before."""
+    """It takes minutes, and the lease is released before."""
     env = changed_settings(tmp_path, distribution=site.cloud.distribution())
     release(sites.build(tmp_path / "one", "one"), **env)
     site.cloud.server.cloud.requests.clear()
@@ -256,8 +256,8 @@ def test_an_invalidation_is_waited_for_without_the_lease(site: Site, release: Re
     assert operations.index("DeleteObjects") < operations.index("GET")
 
 
-def test_an_invalidation_that_takes_too_long_is_not_a_cdn_that_was_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock decides, however long a look takes; exit code 3."""
+def test_an_invalidation_that_takes_too_long_is_an_unknown_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time-out counts the duration of the requests too."""
     now = 0.0
 
     def sleep(seconds: float) -> None:
@@ -278,8 +278,10 @@ def test_an_invalidation_that_takes_too_long_is_not_a_cdn_that_was_not_told(monk
     assert len(server.requests) == 9
 
 
-def test_a_storybook_is_released_by_the_same_engine(cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:
-    """Where the settings have a bucket for it, and nowhere else."""
+def test_a_storybook_is_released_where_the_settings_have_a_bucket(
+    cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
+) -> None:
+    """In other environments it is refused."""
     folder = sites.build(tmp_path / "storybook", "one")
 
     done = invoke("release-storybook", f"--build-dir={folder}", **cloud.env)

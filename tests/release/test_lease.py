@@ -1,4 +1,4 @@
-"""Two releases at once: one goes on, the other stops before its first write, and nobody waits for the dead."""
+"""Concurrent releases: one holds the lease, the other stops before its first write; a dead holder blocks nobody."""
 
 import json
 import os
@@ -63,20 +63,20 @@ def gone() -> int:
     ],
 )
 def test_whether_a_holder_is_dead(holder: Holder, over: bool) -> None:
-    """As far as that can be known from here; when unsure, no."""
+    """When unsure, it counts as alive."""
     if holder.pid == GONE:
         holder = replace(holder, pid=gone())
 
     assert lease.is_over(holder, OWN, 100.0) is over
 
 
-def test_nobody_has_the_same_run_as_nobody() -> None:
-    """Two people on laptops are two."""
+def test_two_holders_without_a_workflow_run_are_different() -> None:
+    """Two people on laptops both have an empty run."""
     assert not lease.is_over(Holder(expires=101.0), replace(OWN, run=""), 100.0)
 
 
 def start(site: Site, folder: Path) -> "subprocess.Popen[bytes]":
-    """Start a release in the background, and return once it has put a hashed file."""
+    """Start a release in the background. Returns once it has put a hashed file."""
     process = subprocess.Popen(
         [sys.executable, "-m", "invoke", "release-static", "--no-build", f"--build-dir={folder}"],
         cwd=ROOT,
@@ -90,8 +90,8 @@ def start(site: Site, folder: Path) -> "subprocess.Popen[bytes]":
     return process
 
 
-def test_of_two_releases_one_is_refused_and_the_other_goes_on(site: Site, release: Release, tmp_path: Path) -> None:
-    """The second names the first, and has written nothing."""
+def test_of_two_concurrent_releases_the_second_is_refused(site: Site, release: Release, tmp_path: Path) -> None:
+    """It says who holds the lease, and has written nothing."""
     site.cloud.fail(service="s3", method="PUT", path="robots.txt", delay=3, times=1)
     first = start(site, sites.build(tmp_path / "one", "one"))
 
@@ -106,8 +106,10 @@ def test_of_two_releases_one_is_refused_and_the_other_goes_on(site: Site, releas
     }
 
 
-def test_after_the_plug_was_pulled_the_next_run_finishes_the_job(site: Site, release: Release, tmp_path: Path) -> None:
-    """The lease is still there, but its process is gone: nobody waits a quarter of an hour."""
+def test_after_a_kill_the_next_run_takes_over_the_lease_and_completes(
+    site: Site, release: Release, tmp_path: Path
+) -> None:
+    """The lease has not expired, but its process no longer exists."""
     folder = sites.build(tmp_path / "one", "one")
     site.cloud.fail(service="s3", method="PUT", path="robots.txt", delay=3, times=1)
     first = start(site, folder)
@@ -123,10 +125,8 @@ def test_after_the_plug_was_pulled_the_next_run_finishes_the_job(site: Site, rel
     assert site.get(LEASE) is None
 
 
-def test_a_plan_from_before_another_release_is_refused(
-    site: Site, release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its unchanged files may be gone by now; nothing is changed, and the next run plans anew."""
+def test_a_stale_plan_is_refused(site: Site, release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another release may have deleted its unchanged files. The next run plans again."""
     for name, value in site.cloud.env.items():
         monkeypatch.setenv(name, value)
     local = settings.find("local")
@@ -148,7 +148,7 @@ def test_a_plan_from_before_another_release_is_refused(
 
 @pytest.fixture
 def short(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lease that is due for renewal at every step."""
+    """A lease that is renewed at every step."""
     for name, value in site.cloud.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(lease, "RENEW_BELOW_SECONDS", lease.SECONDS + 1)
@@ -162,7 +162,7 @@ def begin(folder: Path) -> None:
 
 
 def test_a_long_release_renews_its_lease(site: Site, short: None, tmp_path: Path) -> None:
-    """And gives it back at the end."""
+    """And releases it at the end."""
     begin(sites.build(tmp_path / "one", "one"))
 
     leases = [r for r in site.cloud.requests("s3", "PutObject") if r["path"].endswith(LEASE)]
@@ -174,7 +174,7 @@ def test_a_long_release_renews_its_lease(site: Site, short: None, tmp_path: Path
 def test_a_release_whose_lease_was_broken_stops_before_the_commit_point(
     site: Site, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one's lease stays, and the old page is whole."""
+    """The other holder's lease is kept, and the old page is whole."""
     begin(sites.build(tmp_path / "one", "one"))
     theirs = json.dumps({"id": "theirs", "actor": "octocat", "expires": time.time() + 600}).encode()
     write = lease.Lease._write

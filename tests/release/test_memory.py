@@ -1,4 +1,4 @@
-"""A site of a hundred thousand files is planned in little memory."""
+"""Planning a release of a hundred thousand files needs little memory."""
 
 import json
 import subprocess
@@ -10,8 +10,8 @@ from tests.conftest import ROOT
 FILES = 100_000
 LIMIT_MB = 300
 
-# The whole way of a plan: a listing and a manifest as S3 sends them, a site with a tenth of it changed, what is
-# put and deleted, and the manifest that is written afterwards. Only the disk and the network are not asked.
+# The whole of a plan: listing and manifest as S3 sends them, a site with a tenth of its files changed, what to put
+# and delete, and the next manifest. Only disk and network are left out.
 PROGRAM = """
 import json, re, sys
 from scripts.release import manifest, plan
@@ -62,7 +62,7 @@ else:
 
 
 def test_a_hundred_thousand_files_are_planned_in_three_hundred_megabytes(tmp_path: Path) -> None:
-    """The listing, the manifest of three releases, the plan and the next manifest, in a process of its own."""
+    """The listing, a manifest of three releases, the plan and the next manifest, in a separate process."""
 
     def run(what: str) -> str:
         words = [sys.executable, "-c", PROGRAM, str(FILES), what, str(tmp_path / "manifest.json")]

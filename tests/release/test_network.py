@@ -1,4 +1,4 @@
-"""Every request of a release goes through the same proxy and trusts the same certificates, whatever sends it."""
+"""Every request of a release, from whichever library, uses the same proxy and trusts the same certificates."""
 
 import datetime
 import hashlib
@@ -22,7 +22,7 @@ from tests.release import sites
 from tests.release.fault_proxy import FaultProxy, fault_proxy
 from tests.release.rclone import Rclone, rclone
 
-# No name server knows it: only a proxy can lead there.
+# This name has no address: it can be reached only through a proxy.
 HOST = "s3.test"
 FILES = {"odd name+%25 ü~.txt": "odd", "assets/a&b=c.js": "1"}
 
@@ -36,7 +36,7 @@ def released(invoke: Invoke, folder: Path, env: dict[str, str], code: int = 0) -
 
 
 def build(folder: Path, version: str = "one", chunks: int = 20) -> Path:
-    """A site with so many hashed files that obstore uploads them, and few others, some with odd names."""
+    """A site with enough hashed files for obstore, and a few others, some with odd names."""
     sites.build(folder, version, chunks=chunks)
     for name, text in FILES.items():
         (folder / name).write_text(text)
@@ -44,7 +44,7 @@ def build(folder: Path, version: str = "one", chunks: int = 20) -> Path:
 
 
 def requests_of(done: subprocess.CompletedProcess[str]) -> int:
-    """How many requests a release says it made."""
+    """The number of requests that a release reports."""
     found = re.findall(r"(\d+) requests", done.stderr)
     return int(found[-1])
 
@@ -56,7 +56,7 @@ def holds(server: Rclone, folder: Path) -> bool:
 
 
 def test_the_body_of_a_request_does_not_wait_for_an_acknowledgement(server: Rclone) -> None:
-    """A connection that waits (Nagle's algorithm) takes 40 ms for each PUT, and one that does not a tenth of that."""
+    """With Nagle's algorithm each PUT takes 40 ms, without it a tenth of that."""
     bucket = Bucket("site", "us-west-2", server.url, Keys("key", "secret"), "dev")
 
     def seconds() -> float:
@@ -79,7 +79,7 @@ def server() -> Iterator[Rclone]:
 
 @pytest.fixture
 def proxy(server: Rclone) -> Iterator[FaultProxy]:
-    """A proxy that leads to it."""
+    """A proxy that forwards to it."""
     with fault_proxy(server.url) as running:
         yield running
 
@@ -88,7 +88,7 @@ def proxy(server: Rclone) -> Iterator[FaultProxy]:
 def test_every_request_goes_through_the_proxy(
     server: Rclone, proxy: FaultProxy, invoke: Invoke, tmp_path: Path, variable: str
 ) -> None:
-    """LIST, single requests and many uploads; keys arrive as they are."""
+    """LIST, single requests and obstore's uploads; keys arrive unchanged."""
     folder = build(tmp_path / "build")
     env = {**server.env, "AWS_ENDPOINT_URL": f"http://{HOST}", variable: proxy.url}
 
@@ -105,10 +105,10 @@ def test_every_request_goes_through_the_proxy(
     [{"NO_PROXY": "127.0.0.1"}, {"NO_PROXY": "{netloc}"}, {"no_proxy": "elsewhere.test, 127.0.0.1"}, {"NO_PROXY": "*"}],
     ids=["a host", "a host with its port", "a list", "all"],
 )
-def test_no_proxy_goes_direct(
+def test_hosts_in_no_proxy_are_reached_directly(
     server: Rclone, proxy: FaultProxy, invoke: Invoke, tmp_path: Path, direct: dict[str, str]
 ) -> None:
-    """For every request, in each way in which a host may be named."""
+    """By every request, for each way to write a host in NO_PROXY."""
     folder = build(tmp_path / "build")
     named = {name: value.format(netloc=server.url.partition("//")[2]) for name, value in direct.items()}
 
@@ -119,10 +119,10 @@ def test_no_proxy_goes_direct(
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
-def test_the_proxy_of_another_protocol_does_not_count(
+def test_all_proxy_and_the_proxy_of_another_scheme_are_ignored(
     server: Rclone, proxy: FaultProxy, invoke: Invoke, tmp_path: Path, variable: str
 ) -> None:
-    """botocore knows no ALL_PROXY and obstore does: neither uses it."""
+    """botocore ignores ALL_PROXY and obstore would use it; here neither does."""
     folder = build(tmp_path / "build")
 
     released(invoke, folder, {**server.env, variable: proxy.url})
@@ -131,10 +131,9 @@ def test_the_proxy_of_another_protocol_does_not_count(
     assert holds(server, folder)
 
 
-def test_a_proxy_is_none_of_the_embedded_aws(
+def test_the_embedded_aws_is_never_reached_through_a_proxy(
     cloud: EmbeddedCloud, invoke: Invoke, proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    """It is on this machine, where no proxy leads back to."""
     folder = build(tmp_path / "build")
 
     done = invoke("release-static", "--no-build", f"--build-dir={folder}", HTTP_PROXY=proxy.url, **cloud.env)
@@ -151,20 +150,19 @@ def test_a_proxy_is_none_of_the_embedded_aws(
         ("http://user:secret@proxy:99999", 2, "HTTP_PROXY is not the URL of a proxy"),
     ],
 )
-def test_a_proxy_that_is_not_there_is_said_without_its_password(
+def test_an_unreachable_proxy_is_an_error_without_its_password(
     server: Rclone, invoke: Invoke, tmp_path: Path, url: str, code: int, said: str
 ) -> None:
-    """In one sentence."""
     done = released(invoke, build(tmp_path / "build"), {**server.env, "HTTP_PROXY": url}, code)
 
     assert any(said in line for line in done.stderr.splitlines())
     assert "secret" not in done.stderr
 
 
-def test_a_session_token_of_somebody_else_is_not_sent(
+def test_the_users_session_token_is_not_sent_to_the_embedded_aws(
     cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The embedded AWS gets its own keys alone, from whatever sends the request."""
+    """Every request uses the embedded AWS's own keys."""
     seen: list[str] = []
     outermost = cloud.server._outermost
 
@@ -188,7 +186,7 @@ def test_a_session_token_of_somebody_else_is_not_sent(
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca.pem, the certificate of a private CA, and server.pem, a certificate that it signed, and key."""
+    """A folder with ca.pem (a private CA) and server.pem (a certificate that it signed, and its key)."""
     folder = tmp_path_factory.mktemp("certificates")
     now = datetime.datetime.now(datetime.UTC)
 
@@ -218,7 +216,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def secure(certificates: Path) -> Iterator[Rclone]:
-    """An empty S3 server with TLS, whose certificate a private CA has signed."""
+    """An empty S3 server with TLS, whose certificate was signed by a private CA."""
     with rclone(certificate=certificates / "server.pem") as running:
         yield running
 
@@ -227,7 +225,7 @@ def secure(certificates: Path) -> Iterator[Rclone]:
 def test_a_private_ca_is_trusted_for_every_request(
     secure: Rclone, certificates: Path, invoke: Invoke, tmp_path: Path, where: str
 ) -> None:
-    """Many uploads, and then few; wherever botocore looks for the bundle."""
+    """With many uploads and with few, and for each way to configure the bundle."""
     bundle = certificates / "ca.pem"
     env = {**secure.env, where: str(bundle)}
     if where == "the profile":
@@ -244,7 +242,7 @@ def test_a_private_ca_is_trusted_for_every_request(
 
 
 def test_https_goes_through_the_proxy(secure: Rclone, certificates: Path, invoke: Invoke, tmp_path: Path) -> None:
-    """In tunnels, whose ends check the certificate."""
+    """Through CONNECT tunnels; certificates are verified end to end."""
     folder = build(tmp_path / "build")
     with fault_proxy(secure.url) as proxy:
         env = {**secure.env, "AWS_ENDPOINT_URL": f"https://{HOST}", "HTTPS_PROXY": proxy.url}
@@ -254,8 +252,8 @@ def test_https_goes_through_the_proxy(secure: Rclone, certificates: Path, invoke
     assert holds(secure, folder)
 
 
-def test_a_certificate_that_is_not_trusted_is_said(secure: Rclone, invoke: Invoke, tmp_path: Path) -> None:
-    """In one sentence, at once, by every kind of request."""
+def test_an_untrusted_certificate_is_an_error(secure: Rclone, invoke: Invoke, tmp_path: Path) -> None:
+    """In one sentence and without retries, for every kind of request."""
     done = released(invoke, build(tmp_path / "build"), secure.env, code=1)
     assert done.stderr.splitlines()[-1].startswith(f"The certificate of {secure.url[8:]} is not trusted, for listing")
 
@@ -271,7 +269,7 @@ def test_a_certificate_that_is_not_trusted_is_said(secure: Rclone, invoke: Invok
 
 
 @pytest.mark.parametrize("content", [None, "nonsense"])
-def test_a_bundle_that_is_none_is_refused(secure: Rclone, invoke: Invoke, tmp_path: Path, content: str | None) -> None:
+def test_an_invalid_ca_bundle_is_refused(secure: Rclone, invoke: Invoke, tmp_path: Path, content: str | None) -> None:
     """Before any request."""
     bundle = tmp_path / "bundle.pem"
     if content:
@@ -283,8 +281,8 @@ def test_a_bundle_that_is_none_is_refused(secure: Rclone, invoke: Invoke, tmp_pa
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:99999", "http://[::1", "ftp://127.0.0.1", "nonsense"])
-def test_an_endpoint_that_is_none_is_refused(invoke: Invoke, tmp_path: Path, endpoint: str) -> None:
-    """With exit code 2, and before any request."""
+def test_an_invalid_endpoint_is_refused(invoke: Invoke, tmp_path: Path, endpoint: str) -> None:
+    """With exit code 2, before any request."""
     env = {**Rclone("http://127.0.0.1:1").env, "AWS_ENDPOINT_URL_S3": endpoint}
 
     done = released(invoke, build(tmp_path / "build"), env, code=2)

@@ -1,4 +1,4 @@
-"""Whatever build and bucket hold, a release does exactly what its plan says, and the next one has nothing to do."""
+"""For any build and bucket, a release does exactly what its plan says, and the next one has nothing to do."""
 
 import itertools
 import unicodedata
@@ -29,21 +29,21 @@ SEGMENT = st.one_of(
 NAME = st.tuples(
     st.lists(SEGMENT, min_size=1, max_size=4), st.sampled_from(("", ".js", ".css", ".html", ".txt", ".png"))
 ).map(lambda parts: "/".join(parts[0]) + parts[1])
-# No file names another here: what a page may name is another test's.
+# No file references another here: tests/release/test_references.py tests references.
 BODY = st.binary(max_size=40).filter(lambda body: b"(" not in body and b'"' not in body and b"<" not in body)
 TREE = st.dictionaries(NAME, BODY, max_size=12).map(lambda tree: {**_files_only(tree), "index.html": b"<p>page</p>"})
 numbers = itertools.count()
 
 
 def _files_only(tree: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The tree without files that would have to be folders too, and without names that are too long."""
+    """The tree without files that would also have to be folders, and without names that are too long."""
     folders = {"/".join(key.split("/")[:depth]) for key in tree for depth in range(1, key.count("/") + 1)}
     fits = {key: body for key, body in tree.items() if key not in folders and len(key.encode()) < 200}
     return {key: body for key, body in fits.items() if key != "index.html" and not key.startswith("index.html/")}
 
 
 def write(folder: Path, tree: Mapping[str, bytes]) -> Path:
-    """A folder that holds a tree."""
+    """Write a tree into a folder."""
     for key, body in tree.items():
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,13 +52,13 @@ def write(folder: Path, tree: Mapping[str, bytes]) -> Path:
 
 
 def keeping(environment: Environment, releases: int) -> Environment:
-    """The environment with another number of releases to keep, and no limit on deletes."""
+    """The environment with another number of kept releases, and no limit on deletes."""
     frontend = msgspec.structs.replace(environment.frontend, keep_releases=releases, max_delete_percent=100)
     return msgspec.structs.replace(environment, frontend=frontend)
 
 
 class Bucket:
-    """One bucket of the embedded AWS, and the releases to it."""
+    """One bucket of the embedded AWS."""
 
     def __init__(self, cloud: EmbeddedCloud, environment: Environment) -> None:
         self.cloud, self.environment, self.name = cloud, environment, f"property-{next(numbers)}"
@@ -67,15 +67,15 @@ class Bucket:
         self.s3.create_bucket(Bucket=self.name, CreateBucketConfiguration=location)
 
     def stored(self) -> dict[str, tuple[dict[str, str], bytes]]:
-        """Headers and bytes of every object but the release's own."""
+        """Headers and bytes of every object outside _release/."""
         return {key: kept for key, kept in self.cloud.objects(self.name).items() if not key.startswith(OURS)}
 
     def contents(self) -> dict[str, bytes]:
-        """The bytes of every object but the release's own."""
+        """The bytes of every object outside _release/."""
         return {key: body for key, (_, body) in self.stored().items()}
 
     def release(self, folder: Path) -> tuple[ReleasePlan, Released, list[tuple[str, str]]]:
-        """Release a folder: its plan, what it did, and the requests that S3 saw."""
+        """Release a folder. Returns the plan, the result, and the requests that S3 received."""
         self.cloud.server.cloud.requests.clear()
         observed = release_static.observe(self.environment, self.name, folder)
         plan = release_static.decide(self.environment, observed)
@@ -100,7 +100,7 @@ def test_a_release_does_what_its_plan_says(
     foreign: dict[str, bytes],
     keep: int,
 ) -> None:
-    """Keys, bytes, headers, deletes and the number of requests; then the bucket is what the plan said."""
+    """Keys, bytes, headers, deletes and the number of requests, and the bucket afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cloud.env.items():
             patch.setenv(name, value)
@@ -144,7 +144,7 @@ def test_a_release_does_what_its_plan_says(
 def test_with_nothing_kept_the_bucket_is_the_exact_mirror(
     cloud: EmbeddedCloud, tmp_path: Path, tree: dict[str, bytes]
 ) -> None:
-    """Not a key more, not a key less."""
+    """It has exactly the keys of the build."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cloud.env.items():
             patch.setenv(name, value)

@@ -22,31 +22,31 @@ OURS = "_release/"
 
 
 class Site:
-    """The bucket as people see it."""
+    """The bucket, as a browser sees it."""
 
     def __init__(self, cloud: EmbeddedCloud) -> None:
         self.cloud, self.s3 = cloud, cloud.client("s3")
 
     def all_keys(self) -> set[str]:
-        """Everything in the bucket but the release's own files."""
+        """All keys outside _release/."""
         return {key for key in self.cloud.objects(BUCKET) if not key.startswith(OURS)}
 
     def get(self, key: str) -> tuple[str, bytes] | None:
-        """Type and body of an object."""
+        """Content type and body of an object."""
         found = self.cloud.objects(BUCKET).get(key)
         return (found[0]["content-type"], found[1]) if found else None
 
     def put(self, key: str, body: bytes = b"theirs") -> None:
-        """Somebody else puts something."""
+        """Somebody else puts an object."""
         self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
 
     def puts(self) -> list[str]:
-        """The keys that were put since the test began, in order, without the release's own."""
+        """The keys outside _release/ that were put since the test began, in order."""
         made = [r["path"].removeprefix(f"/{BUCKET}/") for r in self.cloud.requests("s3", "PutObject")]
         return [key for key in made if not key.startswith(OURS)]
 
     def holds(self, folder: Path) -> bool:
-        """Whether every file of a folder is there with its content."""
+        """Whether every file of a folder is in the bucket with its content."""
         files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         stored = self.cloud.objects(BUCKET)
         return all(key in stored and stored[key][1] == body for key, body in files.items())
@@ -63,7 +63,7 @@ Release = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def release(cloud: EmbeddedCloud, invoke: Invoke) -> Release:
-    """`release(folder, "--dry-run", code=0)`: release a folder that is built."""
+    """`release(folder, "--dry-run", code=0)`: release a folder."""
 
     def run(folder: Path, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         given = {"GITHUB_SHA": "abc", **cloud.env, **env}
@@ -76,7 +76,7 @@ def release(cloud: EmbeddedCloud, invoke: Invoke) -> Release:
 
 
 def changed_settings(tmp_path: Path, **changes: object) -> dict[str, str]:
-    """A settings file with other values for local."""
+    """Environment variables for a settings file with other values for local."""
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in changes.items())
     text = (ROOT / "environments.toml").read_text()
     path = tmp_path / "settings.toml"
@@ -88,7 +88,7 @@ def changed_settings(tmp_path: Path, **changes: object) -> dict[str, str]:
 def test_a_browser_sees_a_whole_page_after_every_single_change(
     site: Site, release: Release, tmp_path: Path, style: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one version replaces another, and that one a third, with nothing kept."""
+    """While a version replaces another one twice, with no release kept."""
     env = changed_settings(tmp_path, keep_releases=0, max_delete_percent=100)
     checks: list[list[str]] = []
     outermost = site.cloud.server._outermost
@@ -112,7 +112,7 @@ def test_a_browser_sees_a_whole_page_after_every_single_change(
     }
 
 
-def test_stages_come_in_order(site: Site, release: Release, tmp_path: Path) -> None:
+def test_the_stages_of_a_release_are_in_order(site: Site, release: Release, tmp_path: Path) -> None:
     """Hashed files, other files, other pages, and index.html alone at the end."""
     release(sites.build(tmp_path / "build", "one"))
 
@@ -124,7 +124,7 @@ def test_stages_come_in_order(site: Site, release: Release, tmp_path: Path) -> N
 
 
 def test_only_what_changed_is_put(site: Site, release: Release, tmp_path: Path) -> None:
-    """Nothing: one LIST and one GET. One file: that file. Times and sizes do not count."""
+    """If nothing changed, one LIST and one GET. Times and sizes of files do not matter."""
     folder = sites.build(tmp_path / "build", "one")
     release(folder)
     first = len(site.cloud.requests("s3"))
@@ -145,7 +145,7 @@ def test_only_what_changed_is_put(site: Site, release: Release, tmp_path: Path) 
 
 
 def test_a_large_file_is_put_in_parts(site: Site, release: Release, tmp_path: Path) -> None:
-    """Its ETag is no MD5 then, and the next run still knows that it has not changed."""
+    """Its ETag is not an MD5, and the next run still sees that it is unchanged."""
     folder = sites.build(tmp_path / "build", "one")
     (folder / "film.mp4").write_bytes(b"0123456789abcdef" * (17 << 16))
 
@@ -161,7 +161,7 @@ def test_a_large_file_is_put_in_parts(site: Site, release: Release, tmp_path: Pa
 
 
 def test_a_change_of_headers_alone_is_a_change(site: Site, release: Release, tmp_path: Path) -> None:
-    """By the override table in the settings."""
+    """Here by an override in the settings."""
     folder = sites.build(tmp_path / "build", "one")
     release(folder)
     before = len(site.puts())
@@ -178,7 +178,7 @@ def test_a_change_of_headers_alone_is_a_change(site: Site, release: Release, tmp
 
 
 def test_an_object_that_somebody_overwrote_is_put_again(site: Site, release: Release, tmp_path: Path) -> None:
-    """LIST does not agree with the manifest any more."""
+    """Its ETag in LIST differs from the manifest."""
     folder = sites.build(tmp_path / "build", "one")
     release(folder)
     site.put("favicon.ico")
@@ -191,8 +191,10 @@ def test_an_object_that_somebody_overwrote_is_put_again(site: Site, release: Rel
     assert done.returncode == 0
 
 
-def test_files_of_older_releases_stay_for_open_tabs_and_then_go(site: Site, release: Release, tmp_path: Path) -> None:
-    """Two releases back by default; what expires is deleted in one request, the manifest never."""
+def test_files_of_older_releases_are_kept_for_open_tabs_and_then_deleted(
+    site: Site, release: Release, tmp_path: Path
+) -> None:
+    """By default for two releases. Expired files are deleted in one request."""
     hashed = []
     for version in ("one", "two", "three", "four"):
         folder = sites.build(tmp_path / "build", version)
@@ -205,8 +207,8 @@ def test_files_of_older_releases_stay_for_open_tabs_and_then_go(site: Site, rele
     assert site.get("_release/manifest.json") is not None
 
 
-def test_a_bucket_that_was_never_released_to_keeps_what_it_has(site: Site, release: Release, tmp_path: Path) -> None:
-    """It is the release before the first one, and goes when that does."""
+def test_objects_from_before_the_first_release_are_kept(site: Site, release: Release, tmp_path: Path) -> None:
+    """They count as an older release, and expire like one."""
     site.put("old-chunk.js")
     for version in ("one", "two"):
         release(sites.build(tmp_path / "build", version))
@@ -216,8 +218,8 @@ def test_a_bucket_that_was_never_released_to_keeps_what_it_has(site: Site, relea
     assert "old-chunk.js" not in site.all_keys()
 
 
-def test_keeping_none_is_the_exact_mirror_of_old(site: Site, release: Release, tmp_path: Path) -> None:
-    """Other people's keys go too, and are named first."""
+def test_keeping_no_releases_makes_an_exact_mirror(site: Site, release: Release, tmp_path: Path) -> None:
+    """Foreign keys are deleted too; a dry run lists them first."""
     env = changed_settings(tmp_path, keep_releases=0, max_delete_percent=100)
     site.put("theirs.txt")
     folder = sites.build(tmp_path / "build", "one")
@@ -230,7 +232,7 @@ def test_keeping_none_is_the_exact_mirror_of_old(site: Site, release: Release, t
 
 
 def test_too_many_deletes_are_refused(site: Site, release: Release, tmp_path: Path) -> None:
-    """Half of the bucket at the most, unless the settings say otherwise; nothing is changed."""
+    """By default more than half of the bucket; nothing is changed."""
     env = changed_settings(tmp_path, keep_releases=0)
     for number in range(40):
         site.put(f"theirs/{number}")
@@ -268,20 +270,20 @@ def test_too_many_deletes_are_refused(site: Site, release: Release, tmp_path: Pa
         "no index.html",
         "empty",
         "missing",
-        "a link out of the tree",
+        "a link out of the folder",
         "a link to a folder",
         "a link inside",
         "a pipe",
-        "a style that the page names is missing",
-        "a picture that the style names is missing",
-        "a line end in a name",
-        "our own prefix",
+        "a missing style that the page references",
+        "a missing picture that the style references",
+        "a line break in a name",
+        "a file under _release/",
     ],
 )
-def test_an_unfit_build_is_refused_before_any_change(
+def test_an_invalid_build_is_refused_before_any_change(
     site: Site, release: Release, tmp_path: Path, break_it: Callable[[Path], object], said: str
 ) -> None:
-    """Exit code 2, and the bucket is as it was."""
+    """Exit code 2, and the bucket is unchanged."""
     folder = sites.build(tmp_path / "build", "one")
     release(folder)
     changes = len(site.cloud.requests("s3", "PutObject")) + len(site.cloud.requests("s3", "DeleteObjects"))
@@ -293,8 +295,10 @@ def test_an_unfit_build_is_refused_before_any_change(
     assert len(site.cloud.requests("s3", "PutObject")) + len(site.cloud.requests("s3", "DeleteObjects")) == changes
 
 
-def test_a_chunk_that_only_a_script_references_is_warned_of(site: Site, release: Release, tmp_path: Path) -> None:
-    """Whether it is ever loaded, only the script knows."""
+def test_a_missing_chunk_that_only_a_script_references_is_a_warning(
+    site: Site, release: Release, tmp_path: Path
+) -> None:
+    """Only the script knows whether it is ever loaded."""
     folder = sites.build(tmp_path / "build", "one")
     next(folder.rglob("chunk3*")).unlink()
 
@@ -305,7 +309,7 @@ def test_a_chunk_that_only_a_script_references_is_warned_of(site: Site, release:
 
 
 def test_the_bucket_of_another_environment_is_refused(site: Site, release: Release, tmp_path: Path) -> None:
-    """The manifest says whose it is."""
+    """The manifest has the environment's name."""
     folder = sites.build(tmp_path / "build", "one")
     release(folder)
     env = changed_settings(tmp_path)
@@ -326,10 +330,10 @@ def test_the_bucket_of_another_environment_is_refused(site: Site, release: Relea
         ({"status": 301, "code": "PermanentRedirect"}, 2, "Wrong region"),
     ],
 )
-def test_a_bucket_that_cannot_be_listed_is_said_with_the_reason(
+def test_a_bucket_that_cannot_be_listed_is_an_error_with_the_reason(
     site: Site, release: Release, tmp_path: Path, rule: dict[str, Any], code: int, said: str
 ) -> None:
-    """And a dry run goes on without it."""
+    """A dry run continues without it."""
     folder = sites.build(tmp_path / "build", "one")
     site.cloud.fail(service="s3", operation="ListObjectsV2", times=2, **rule)
 
@@ -343,7 +347,7 @@ def test_a_bucket_that_cannot_be_listed_is_said_with_the_reason(
 
 @pytest.mark.parametrize("key", ["assets/", "robots.txt", "help/index.html", "index.html"])
 def test_a_failed_upload_leaves_the_old_page_whole(site: Site, release: Release, tmp_path: Path, key: str) -> None:
-    """Nothing after its stage is put and nothing is deleted; the next run completes the release."""
+    """No later stage begins and nothing is deleted; the next run completes the release."""
     env = changed_settings(tmp_path, keep_releases=0, max_delete_percent=100)
     old = sites.build(tmp_path / "old", "one")
     release(old, **env)
@@ -364,7 +368,7 @@ def test_a_failed_upload_leaves_the_old_page_whole(site: Site, release: Release,
 
 
 def test_a_second_release_at_the_same_time_is_refused(site: Site, release: Release, tmp_path: Path) -> None:
-    """Before its first write, naming the holder and the end of the lease; --force-lock breaks it."""
+    """Before its first write, with the holder and the end of the lease; --force-lock breaks it."""
     lease = {"id": "x", "actor": "octocat", "run": "https://github.com/r/1", "host": "h", "expires": time.time() + 600}
     site.put("_release/lease.json", json.dumps(lease).encode())
     folder = sites.build(tmp_path / "build", "one")
@@ -373,7 +377,7 @@ def test_a_second_release_at_the_same_time_is_refused(site: Site, release: Relea
     assert "octocat (h, https://github.com/r/1) is releasing to local-mint-app-static" in done.stderr
     assert site.puts() == []
 
-    # A dry run decides all the same, and says what a run would meet.
+    # A dry run plans anyway, and warns of the lease.
     tried = release(folder, "--dry-run")
     assert "warning: octocat (h, https://github.com/r/1) is releasing to local-mint-app-static" in tried.stderr
 
@@ -383,8 +387,8 @@ def test_a_second_release_at_the_same_time_is_refused(site: Site, release: Relea
     assert "is releasing" not in release(folder, "--dry-run").stderr
 
 
-def test_the_lease_of_a_dead_holder_expires(site: Site, release: Release, tmp_path: Path) -> None:
-    """By itself, whatever else is in it."""
+def test_an_expired_lease_is_taken_over(site: Site, release: Release, tmp_path: Path) -> None:
+    """Its other fields may be missing."""
     site.put("_release/lease.json", json.dumps({"id": "x", "actor": "octocat", "expires": time.time() - 1}).encode())
 
     release(sites.build(tmp_path / "build", "one"))
@@ -393,7 +397,7 @@ def test_the_lease_of_a_dead_holder_expires(site: Site, release: Release, tmp_pa
 
 
 def test_a_damaged_lease_is_refused_and_can_be_broken(site: Site, release: Release, tmp_path: Path) -> None:
-    """Nobody knows whose it is: nothing is written; a dry run and --force-lock go on."""
+    """Its holder is unknown: nothing is written. A dry run and --force-lock continue."""
     site.put("_release/lease.json", b"nonsense")
     folder = sites.build(tmp_path / "build", "one")
 
@@ -408,7 +412,7 @@ def test_a_damaged_lease_is_refused_and_can_be_broken(site: Site, release: Relea
 
 
 def stopped(site: Site, folder: Path, number: int, wanted: str, **env: str) -> tuple[int, str, float]:
-    """Stop a release as soon as S3 has seen a request. Returns exit code, stderr, and seconds until it had ended."""
+    """Stop a release as soon as S3 has received a request. Returns exit code, stderr, and seconds until it ended."""
     process = subprocess.Popen(
         [sys.executable, "-m", "invoke", "release-static", "--no-build", f"--build-dir={folder}"],
         cwd=ROOT,
@@ -456,10 +460,10 @@ def stopped(site: Site, folder: Path, number: int, wanted: str, **env: str) -> t
         "while the lease is given back",
     ],
 )
-def test_a_release_that_is_stopped_gives_the_lease_back(
+def test_a_stopped_release_gives_the_lease_back(
     site: Site, release: Release, tmp_path: Path, number: int, wanted: str, delay: float, chunks: int, code: int
 ) -> None:
-    """At once, wherever it is; the page is the old one or the new one, and the next release completes."""
+    """At once, wherever it is. The page is the old or the new one, and the next release completes."""
     release(sites.build(tmp_path / "old", "one"))
     site.cloud.server.cloud.requests.clear()
     folder = sites.build(tmp_path / "build", "two", chunks=chunks)
@@ -483,8 +487,8 @@ def test_a_release_that_is_stopped_gives_the_lease_back(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_lease_whose_answer_was_lost_is_given_back(site: Site, tmp_path: Path, number: int) -> None:
-    """S3 has it, and the release that is stopped has never heard so."""
+def test_a_lease_whose_put_got_no_response_is_deleted(site: Site, tmp_path: Path, number: int) -> None:
+    """S3 has written it, but the release was stopped before it got the response."""
     folder = sites.build(tmp_path / "build", "one")
     with fault_proxy(site.cloud.url) as proxy:
         proxy.faults.append(Fault("PUT", "lease.json", "lost", 1))
@@ -495,8 +499,10 @@ def test_a_lease_whose_answer_was_lost_is_given_back(site: Site, tmp_path: Path,
     assert site.puts() == []
 
 
-def test_a_manifest_that_may_not_be_read_is_done_without(site: Site, release: Release, tmp_path: Path) -> None:
-    """It says so, puts everything, and deletes nothing."""
+def test_without_permission_to_read_the_manifest_everything_is_put(
+    site: Site, release: Release, tmp_path: Path
+) -> None:
+    """It says so, and deletes nothing."""
     folder = sites.build(tmp_path / "build", "one")
     release(folder)
     site.put("theirs.txt")
@@ -512,8 +518,10 @@ def test_a_manifest_that_may_not_be_read_is_done_without(site: Site, release: Re
     assert "theirs.txt" in site.all_keys()
 
 
-def test_a_dry_run_without_the_right_to_read_asks_for_no_lease(site: Site, release: Release, tmp_path: Path) -> None:
-    """What LIST shows is enough for a plan."""
+def test_a_dry_run_without_permission_to_read_objects_plans_from_the_listing(
+    site: Site, release: Release, tmp_path: Path
+) -> None:
+    """It does not read the lease either."""
     folder = sites.build(tmp_path / "build", "one")
     release(folder)
     site.put("_release/lease.json", json.dumps({"expires": time.time() + 600}).encode())
@@ -526,7 +534,7 @@ def test_a_dry_run_without_the_right_to_read_asks_for_no_lease(site: Site, relea
 
 
 def test_a_dry_run_says_exactly_what_the_run_then_does(site: Site, release: Release, tmp_path: Path) -> None:
-    """Keys, reasons, bytes and headers, as one document; and what `aws s3 sync` would have put."""
+    """Keys, reasons, bytes and headers, as JSON, and what `aws s3 sync` would put."""
     release(sites.build(tmp_path / "build", "one"))
     folder = sites.build(tmp_path / "build", "two")
     before = len(site.puts())
@@ -546,7 +554,7 @@ def test_a_dry_run_says_exactly_what_the_run_then_does(site: Site, release: Rele
 
 
 def test_a_dry_run_without_credentials_or_network_shows_the_build(invoke: Invoke, tmp_path: Path) -> None:
-    """Exit code 0, with one line for the bucket."""
+    """Exit code 0; one line says that the bucket could not be read."""
     folder = sites.build(tmp_path / "build", "one")
 
     done = invoke(
@@ -558,8 +566,8 @@ def test_a_dry_run_without_credentials_or_network_shows_the_build(invoke: Invoke
     assert "would put index.html (new," in done.stderr
 
 
-def test_a_build_says_where_it_is(invoke: Invoke, tmp_path: Path) -> None:
-    """In the folder that a release takes, which is not where the build's commands run."""
+def test_build_frontend_prints_the_folder_of_the_build(invoke: Invoke, tmp_path: Path) -> None:
+    """As release-static takes it: the build's own commands run in another folder."""
     done = invoke("build-frontend", "--env=local", "--json", GITHUB_SHA="abc")
 
     assert done.returncode == 0, done.stderr
@@ -569,10 +577,10 @@ def test_a_build_says_where_it_is(invoke: Invoke, tmp_path: Path) -> None:
     assert step["plan"]["build_folder"] == step["result"]["folder"]
 
 
-def test_the_build_gets_the_environments_variables_and_a_failure_is_said(
+def test_the_build_gets_the_environments_variables_and_a_failed_build_is_not_released(
     cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
 ) -> None:
-    """A build that fails releases nothing; a program that is missing is named before anything runs."""
+    """A missing program is reported before anything runs."""
     program = tmp_path / "bundle"
     program.write_text("#!/bin/sh\nenv | grep ^REACT_APP_ | sort >&2\nexit 3\n")
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Releases to an S3 server that is none of ours: its ETags have no quotes, and it knows no conditions."""
+"""Releases to an S3 server other than the embedded one: its ETags have no quotes, and it ignores conditions."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def server() -> Iterator[Rclone]:
 
 
 def test_a_release_to_another_server(server: Rclone, invoke: Invoke, tmp_path: Path) -> None:
-    """Everything, nothing, and what changed; and it is served as released."""
+    """A full release, one without changes, and one with; then every file is served as released."""
     words = ("release-static", "--env=dev", "--no-build")
     folder = sites.build(tmp_path / "build", "one", chunks=20)
 

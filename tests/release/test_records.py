@@ -1,4 +1,4 @@
-"""Manifest and lease are read into typed records: a damaged document is one sentence, and nothing else happens."""
+"""Manifest and lease are parsed into typed records: a damaged document is refused in one sentence."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ __all__ = ["release", "site"]
 
 SHA = "0123456789abcdef" * 4
 HEADERS = {"Content-Type": "text/css", "Cache-Control": "no-cache"}
-# As it is in buckets, written by the first version of this command.
+# As written by the first version of this command: buckets have such manifests.
 WRITTEN: dict[str, Any] = {
     "format": 1,
     "application": "mint-app",
@@ -53,8 +53,7 @@ def encoded(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def test_what_is_in_buckets_is_read_and_written_again() -> None:
-    """The same records, and from them the same document."""
+def test_documents_of_the_first_version_are_read_and_written_unchanged() -> None:
     read = manifest.load(encoded(WRITTEN))
 
     live, before = read.releases
@@ -66,7 +65,7 @@ def test_what_is_in_buckets_is_read_and_written_again() -> None:
     assert lease.load(encoded(HELD)) == Holder(**HELD)
 
 
-# Where in the document, and what is put there.
+# A path in the document, and the value to put there.
 DAMAGES: list[tuple[tuple[Any, ...], Any]] = [
     *((("releases", 0, "files", "index.html", 0), sha) for sha in ("../../x", SHA.upper(), SHA[1:], f"{SHA}\n", "", 1)),
     *((("releases", 0, "files", "index.html", 1), size) for size in (-1, 1.5, "10", None, 10**30)),
@@ -123,7 +122,7 @@ JSON = st.recursive(
 
 @st.composite
 def altered(draw: st.DrawFn, document: Any) -> bytes:
-    """A document in which something, at any depth, is replaced, removed or added; or some bytes of it are."""
+    """A document with something replaced, removed or added at any depth, or with some bytes changed."""
     changed = copy.deepcopy(document)
     place: Any = changed
     while isinstance(place, (dict, list)) and place:
@@ -163,7 +162,7 @@ HOSTILE = st.sampled_from(
 
 
 def outcome(read: Callable[[bytes], object], body: bytes) -> object:
-    """The record, or why there is none."""
+    """The record, or the message of the refusal."""
     try:
         return read(body)
     except Refused as error:
@@ -175,10 +174,10 @@ def outcome(read: Callable[[bytes], object], body: bytes) -> object:
     [(manifest.load, WRITTEN, Manifest), (lease.load, HELD, Holder)],
     ids=["manifest", "lease"],
 )
-def test_any_document_is_refused_or_a_record(
+def test_any_document_is_refused_or_becomes_a_usable_record(
     read: Callable[[bytes], object], document: Any, record: type[object]
 ) -> None:
-    """Odd, huge and hostile ones; a record that comes out of it can be used without a fault."""
+    """Odd, huge and hostile documents too."""
 
     @given(st.one_of(altered(document), st.binary(max_size=50), JSON.map(encoded), HOSTILE))
     @hypothesis.settings(max_examples=400, deadline=None, derandomize=True)
@@ -199,8 +198,8 @@ def test_any_document_is_refused_or_a_record(
     check()
 
 
-def test_a_manifest_that_leads_out_of_the_bucket_is_refused(site: Site, invoke: Invoke, tmp_path: Path) -> None:
-    """By everything that reads it: nothing is written, neither to the bucket nor to the disk."""
+def test_a_manifest_with_keys_outside_the_site_is_refused(site: Site, invoke: Invoke, tmp_path: Path) -> None:
+    """By every command that reads it. Nothing is written to the bucket or the disk."""
     hostile = copy.deepcopy(WRITTEN)
     hostile["releases"][1]["release"] |= {"at": 1}
     hostile["releases"][1]["files"] = {"robots.txt": ["../../x", 3, "e", 0]}
@@ -221,10 +220,10 @@ def test_a_manifest_that_leads_out_of_the_bucket_is_refused(site: Site, invoke: 
 
 
 @pytest.mark.parametrize("body", [b"other", b"longer than the file that was released", None])
-def test_a_copy_that_is_not_what_was_released_is_not_restored(
+def test_a_stored_copy_with_another_hash_is_not_restored(
     site: Site, release: Released, invoke: Invoke, tmp_path: Path, body: bytes | None
 ) -> None:
-    """Whoever may have written to the bucket: nothing is changed then."""
+    """Somebody with write access to the bucket may have changed it. Nothing is changed."""
     for version in ("one", "two"):
         release(sites.build(tmp_path / version, version))
     copies = [
@@ -242,6 +241,5 @@ def test_a_copy_that_is_not_what_was_released_is_not_restored(
     assert site.holds(tmp_path / "two")
 
 
-def test_release_records_are_what_the_plan_shows() -> None:
-    """They stay plain records: --json shows their fields."""
+def test_release_records_appear_in_json_with_their_fields() -> None:
     assert vars(Release("r", "v", 1, "a", "")) == {"id": "r", "version": "v", "at": 1, "actor": "a", "run": ""}

@@ -1,4 +1,4 @@
-"""A release that is killed at any instant leaves a whole page, and the next one completes it."""
+"""Releases that are killed at random instants leave a whole page, and the next one completes."""
 
 import os
 import random
@@ -16,19 +16,19 @@ from tests.conftest import ROOT, CommandLine
 from tests.release import browser, sites
 from tests.release.rclone import Rclone, rclone
 
-# Of each kind; `make soak` does a hundred.
+# Kills for each parameter; `make soak` does a hundred.
 KILLS = int(os.environ.get("KILLS", "30"))
 
 
 class Releases:
-    """Releases one after the other, each in a process of its own."""
+    """Runs releases one after the other, each in its own process."""
 
     def __init__(self, command_line: CommandLine, server: Rclone, settings: Path) -> None:
         self._line = command_line
         self._env = {**os.environ, **server.env, "ENVIRONMENTS_FILE": str(settings)}
 
     def run(self, folder: Path, kill_after: float | None = None) -> tuple[int, float, str]:
-        """Release a folder, and kill that after some seconds. Returns exit code, -9 if killed, seconds and stderr."""
+        """Release a folder, and kill that after some seconds. Returns exit code (-9 if killed), seconds and stderr."""
         words = ["release-static", "--env=dev", "--no-build", f"--build-dir={folder}"]
         started = time.monotonic()
         running = self._line.start(words, ROOT, self._env)
@@ -50,7 +50,7 @@ def server() -> Iterator[Rclone]:
 
 @pytest.fixture
 def releases(command_line: CommandLine, server: Rclone, tmp_path: Path, keep: int) -> Releases:
-    """Releases to it, of which some are kept."""
+    """Releases to it. keep: how many old ones are kept."""
     settings = (ROOT / "environments.toml").read_text()
     settings = re.sub("keep_releases = .*", f"keep_releases = {keep}", settings)
     settings = re.sub("max_delete_percent = .*", "max_delete_percent = 100", settings)
@@ -65,7 +65,7 @@ def holds(server: Rclone, folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("keep", [2, 0], ids=["two releases kept", "none kept"])
-def test_a_release_that_is_killed_leaves_a_whole_page_and_the_next_completes_it(
+def test_a_killed_release_leaves_a_whole_page_and_the_next_one_completes(
     server: Rclone, releases: Releases, tmp_path: Path, keep: int
 ) -> None:
     """At random instants, from its first request to its last."""
@@ -90,5 +90,5 @@ def test_a_release_that_is_killed_leaves_a_whole_page_and_the_next_completes_it(
         assert browser.problems(server.get) == []
         assert holds(server, folder), f"after kill {number}"
     assert killed > KILLS / 2
-    # The old page and the new one were both seen: kills fell before the commit point and after it.
+    # Both pages were seen, so there were kills before and after the commit point.
     assert versions == {True, False}
