@@ -1,7 +1,7 @@
 /* The example application's backend: answers /api/v1/healthcheck with the version that was built into its image.
  *
- * Linked statically, so that the image needs nothing else. Listens on PORT (8080). `server migrate` stands for
- * the task that migrates the database: it names the migrations in /migrations and ends.
+ * Linked statically, so that the image needs nothing else. Listens on PORT (default: 8080). `server migrate` plays
+ * the task that migrates the database: it prints the names of the migrations in /migrations and exits.
  */
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -1,7 +1,7 @@
-"""Builds the example frontend: a page in the shape of a Vite build, from the standard library alone.
+"""Builds the example frontend: files named like those of a Vite build, with nothing but the standard library.
 
-Reads the REACT_APP_ variables, GITHUB_SHA, and BUILD_PATH, the folder to build in (default: build/ beside this
-file). The same variables and sources make the same bytes.
+Reads the REACT_APP_ variables, GITHUB_SHA, and BUILD_PATH, the folder to write to (default: build/ beside this file).
+The same variables and sources always give the same bytes.
 """
 
 import base64
@@ -19,7 +19,7 @@ PIXEL = base64.b64decode(
 
 
 def asset(name: str, body: bytes) -> str:
-    """Write a file whose name holds a hash of its content, and return its path in the site."""
+    """Write a file with a hash of its content in its name. Returns its path in the site."""
     stem, dot, extension = name.rpartition(".")
     digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode()[:8]
     path = f"assets/{stem}-{digest}{dot}{extension}"
