@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.edges import http
+from scripts.edges import http, replies
 from scripts.frame import console, settings, text
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
@@ -54,6 +54,8 @@ OWN = re.compile(
     r"\.(amazonaws\.com(\.cn)?|api\.aws)(:443)?/?"
 )
 TRUE = {"true"}
+# What botocore and the commands raise for a response that is not what the service's model says.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 # Loggers whose debug messages hold tokens, signatures and complete responses.
 TALKATIVE = ("botocore", "boto3", "urllib3", "s3transfer")
 
@@ -87,6 +89,7 @@ def client(
     if environment.dry_run and not has_credentials(environment):
         raise Refused("there are no AWS credentials here")
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     quiet()
     # A dry run reads what it can, but does not wait for a missing network.
@@ -103,16 +106,31 @@ def client(
         proxies={} if environment.endpoint_url else None,
     )
     endpoint = endpoint_of(service, environment).url or None
-    try:
-        with errors(f"setting up {service}", environment):
+    with errors(f"setting up {service}", environment):
+        try:
             made = _session(environment).client(service, endpoint_url=endpoint, config=config)
-    except ValueError as error:
-        raise Refused(f"No client for {service} ({environment.name}) could be made: {error}. {WHERE_FROM}") from error
+        except BotoCoreError:
+            raise
+        except ValueError as error:
+            said = f"No client for {service} ({environment.name}) could be made"
+            raise Refused(f"{said}: {error}. {WHERE_FROM}") from error
+    made.meta.events.register("after-call", _check)
     try:
         http.checked(made.meta.endpoint_url, f"an endpoint of AWS for {service}")
     except Refused as error:
         raise Refused(f"{error} {WHERE_FROM}") from error
     return made
+
+
+def _check(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:
+    """Check a response before botocore returns it. An error's response is botocore's to read."""
+    from botocore.parsers import ResponseParserError
+
+    try:
+        if http_response.status_code < 300:
+            replies.check(model.name, parsed)
+    except ValueError as error:
+        raise ResponseParserError(str(error)) from error
 
 
 def quiet() -> None:
@@ -186,7 +204,9 @@ def profile() -> Mapping[str, Any]:
         secret = raw_config_parse(str(credentials)) if credentials.is_file() else {}
     except BotoCoreError as error:
         raise Refused(f"The AWS configuration cannot be read: {error}. Correct the file.") from error
-    found = {**whole["profiles"].get(name, {}), **secret.get(name, {})}
+    # A setting with an indented block below it is a table, which none of those that are read here is.
+    own = {**whole["profiles"].get(name, {}), **secret.get(name, {})}
+    found: dict[str, Any] = {key: value for key, value in own.items() if isinstance(value, str)}
     if "services" in found:
         section = found["services"]
         if section not in whole.get("services", {}):
@@ -353,7 +373,7 @@ def translate(
         return OutcomeUnknown(lost) if starts_something else DeployError(lost)
     if isinstance(error, botocore.BotoCoreError):
         return DeployError(f"AWS failed while {where}: {error}")
-    if isinstance(error, (ResponseParserError, LookupError, TypeError, AttributeError)):
+    if isinstance(error, (*UNREADABLE, ResponseParserError)):
         kind = OutcomeUnknown if starts_something else DeployError
         return kind(f"AWS returned an unexpected response while {where}: {_lack(error)}")
     return None
@@ -361,7 +381,9 @@ def translate(
 
 def _lack(error: Exception) -> str:
     """What is wrong with a response, from the error that reading it raised."""
-    return f"{error.args[0]} is missing." if isinstance(error, KeyError) else str(error).splitlines()[0]
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing."
+    return text.one_line(str(error)) or type(error).__name__
 
 
 def code_of(error: "ClientError") -> str:
