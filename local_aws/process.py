@@ -40,8 +40,9 @@ def port_of(url: str) -> int:
 def status(port: int) -> dict[str, Any] | None:
     """What the embedded AWS says of itself, None if nothing listens. Raises Refused for somebody else."""
     try:
-        told = http.request("GET", f"http://127.0.0.1:{port}/_local/status", timeout=ANSWER_TIMEOUT).json()
-        if isinstance(told, dict) and told.get("name") == "embedded AWS":
+        answer = http.request("GET", f"http://127.0.0.1:{port}/_local/status", timeout=ANSWER_TIMEOUT)
+        told = answer.record(dict[str, Any])
+        if told.get("name") == "embedded AWS":
             return told
     except Unreachable as error:
         if not error.sent:
@@ -165,6 +166,9 @@ def _end(port: int, pid: Any) -> None:
 
 def _runs(pid: int) -> bool:
     """Whether an id is that of an embedded AWS: what answers on a port may say anything."""
+    # Others mean a group of processes, or all of them.
+    if not 1 < pid < 1 << 31:
+        return False
     try:
         return b"\0-m\0local_aws\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

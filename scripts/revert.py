@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from scripts.edges import git, http
 from scripts.edges.git import Commit
@@ -206,9 +209,14 @@ def _wanted(flag: str | None, base: str, running: Mapping[str, str], of_environm
     if flag is not None:
         return flag, "from --commit"
     if of_environment:
-        if of_environment not in running:
+        found = running.get(of_environment, "")
+        if not found:
             raise Refused(f"The healthcheck of {of_environment} returns no version: give --commit.")
-        return running[of_environment], f"which {of_environment} runs"
+        if not git.HASH.fullmatch(found):
+            # For git, names such as HEAD or main~1 are commits too.
+            said = f"The healthcheck of {of_environment} returns {found[:100]!r}"
+            raise Refused(f"{said}, which is not a commit's hash: give --commit.")
+        return found, f"which {of_environment} runs"
     return f"{REMOTE}/{base}", f"the newest on {base}"
 
 
@@ -483,22 +491,26 @@ def _ask_github(plan: Revert) -> Answer:
     return http.request("POST", plan.api, timeout=REQUEST_TIMEOUT, headers=headers, body=body, most=MOST)
 
 
+class Opened(Struct):
+    """GitHub's response to a pull request that it opened."""
+
+    html_url: str
+
+
 def _url(answer: Answer) -> str:
     """The URL of the opened pull request, "" if the response has none."""
     try:
-        url = answer.json()["html_url"] if answer.ok else ""
-        return http.checked(url, "a URL")
-    except (ValueError, KeyError, TypeError, Refused):
+        return http.checked(answer.record(Opened).html_url, "a URL") if answer.ok else ""
+    except (ValueError, Refused):
         return ""
 
 
 def _reason(answer: Answer) -> str:
     """GitHub's reason for a rejection, in one line."""
     try:
-        told = answer.json()
+        told = answer.record(dict[str, Any])
     except ValueError:
-        told = None
-    told = told if isinstance(told, dict) else {}
+        told = {}
     errors = told.get("errors")
     details = [one.get("message") for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
     said = text.one_line(": ".join(str(one) for one in (told.get("message"), *details) if one))

@@ -100,7 +100,8 @@ def observe(urls: Mapping[str, str], folder: Path, main_branch: str, now: float)
 
 def row(answering: Answering, folder: Path, tip: Commit | None, now: float) -> Row:
     """One environment's row."""
-    known = git.commit(folder, answering.version) if answering.version else None
+    # Names such as HEAD are commits for git, but no answer may be one.
+    known = git.commit(folder, answering.version) if git.HASH.fullmatch(answering.version) else None
     behind = None
     if known and tip:
         behind = int(git.run(folder, "rev-list", "--count", f"{known.sha}..{tip.sha}"))

@@ -395,8 +395,8 @@ def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
     assert "secret" not in said
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[" * 100000, b"\xff", b"NaN" * 2])
-def test_what_is_no_json_raises_value_error(body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[" * 100000, b"\xff", b"NaN" * 2, b'["x"]', b'{"x": "1"}'])
+def test_what_is_no_json_or_another_record_raises_value_error(body: bytes) -> None:
     """Nesting that is too deep to be read too."""
     with pytest.raises(ValueError):  # noqa: PT011 - its text is the parser's
-        http.Answer(200, {}, body).json()
+        http.Answer(200, {}, body).record(dict[str, int])

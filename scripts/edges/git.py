@@ -24,6 +24,10 @@ SETTINGS = {
     # A revert's message holds the full hash of the reverted commit: `revert` looks for it.
     "revert.reference": "false",
     "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+    # A push sends the branch that it names, and no tags or submodules with it.
+    "push.followTags": "false",
+    "push.recurseSubmodules": "no",
 }
 ENVIRONMENT: dict[str, str | None] = {
     # This program reads git's messages, so they must be in English; and nobody can type a password.
@@ -35,12 +39,14 @@ ENVIRONMENT: dict[str, str | None] = {
     **dict.fromkeys(("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_EXTERNAL_DIFF")),
 }
 NOTHING = "0" * 40
+# Of a commit, at least as long as git abbreviates it.
+HASH = re.compile(r"[0-9a-f]{7,40}")
 PULL_REQUEST = re.compile(r"Merge pull request #(\d+)|\(#(\d+)\)")
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit. at: Unix time of the commit. parents: their hashes."""
+    """A commit. at: Unix time of the commit, 0 if it is malformed. parents: their hashes."""
 
     sha: str
     subject: str
@@ -82,14 +88,14 @@ def commit(folder: Path, name: str) -> Commit | None:
     except DeployError:
         return None
     subject, at, parents = told.split("\0")
-    return Commit(sha, subject, int(at), tuple(parents.split()))
+    return Commit(sha, subject, int(at[:18] or 0), tuple(parents.split()))
 
 
 def is_whole(folder: Path, commit: Commit) -> bool:
     """Whether a commit's parents are in this clone: a shallow clone hides those of its oldest commits."""
-    named = [
-        line.split()[1] for line in run(folder, "cat-file", "commit", commit.sha).splitlines() if line[:7] == "parent "
-    ]
+    # The message comes after a blank line, and may hold such lines too.
+    header = run(folder, "cat-file", "commit", commit.sha).partition("\n\n")[0]
+    named = [line.removeprefix("parent ") for line in header.split("\n") if line.startswith("parent ")]
     return tuple(named) == commit.parents
 
 

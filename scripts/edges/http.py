@@ -15,11 +15,15 @@ import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
+
+import msgspec
 
 from scripts.frame import text
 from scripts.frame.errors import DeployError, Refused
+
+T = TypeVar("T")
 
 MOST = 64 << 10
 LONGEST = 2048
@@ -54,10 +58,11 @@ class Answer:
         """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
-    def json(self) -> Any:
-        """The body as JSON. Raises ValueError for invalid JSON and for nesting that is too deep."""
+    def record(self, kind: type[T]) -> T:
+        """The body, which is JSON, as a typed record. Raises ValueError for anything else."""
         try:
-            return json.loads(self.body)
+            # Not msgspec's own parser: half of a surrogate pair would make an error's text unreadable.
+            return msgspec.convert(json.loads(self.body), kind)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
 

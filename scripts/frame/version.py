@@ -4,6 +4,8 @@ import os
 import re
 import time
 
+from msgspec import Struct
+
 from scripts.edges import shell
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.settings import ROOT
@@ -14,6 +16,12 @@ REPOSITORY = re.compile(r"[a-z0-9]+([._/-][a-z0-9]+)*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # Seconds before a healthcheck that returned no version is requested again.
 PAUSE = 0.5
+
+
+class Health(Struct):
+    """What a healthcheck returns: `{"status": "pass", "version": "<git sha>", …}`."""
+
+    version: str | None
 
 
 def wanted(flag: str | None) -> str:
@@ -67,8 +75,7 @@ def ask(url: str, timeout: float) -> str:
 def answering(url: str, timeout: float) -> str:
     """The version that a healthcheck URL returns. timeout: seconds.
 
-    The endpoint returns `{"status": "pass", "version": "<git sha>", …}`. Raises DeployError if there is no version,
-    and Refused for an invalid URL.
+    Raises DeployError if there is no version, and Refused for an invalid URL.
     """
     from scripts.edges import http
 
@@ -76,9 +83,9 @@ def answering(url: str, timeout: float) -> str:
     if not answer.ok:
         raise DeployError(f"HTTP status {answer.status}")
     try:
-        found = answer.json()["version"]
-    except (ValueError, KeyError, TypeError) as error:
+        found = answer.record(Health).version
+    except ValueError as error:
         raise DeployError("the response is not JSON with a version") from error
-    if not isinstance(found, str) or not found:
+    if not found:
         raise DeployError("the response's version is empty")
     return found
