@@ -40,6 +40,9 @@ LARGE_IN_FLIGHT = 4
 SINGLE_PUT = 16 << 20
 PART = 8 << 20
 LIST_PAGE = DELETE_BATCH = 1000
+# A listing ends after so many pages: ten million objects.
+PAGES = 10_000
+SIZE = re.compile(r"[0-9]{1,18}")
 # Below this number of uploads, importing obstore costs more time than it saves.
 OBSTORE_FROM = 9
 CREDENTIALS = {"InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"}
@@ -135,18 +138,26 @@ class Bucket:
         """Every object by its key. One request per 1,000."""
         found: dict[str, Remote] = {}
         token = ""
-        while True:
+        for _ in range(PAGES):
             query = {"list-type": "2", "encoding-type": "url", **({"continuation-token": token} if token else {})}
             root = self._xml(self._send("GET", "", query=query, doing="listing"), "listing", "ListBucketResult")
-            for item in root.iter("Contents"):
-                # Encoded as in a form, but some servers do not encode a +.
-                key = unquote_plus(item.findtext("Key", ""))
-                found[key] = Remote(item.findtext("ETag", "").strip('"'), int(item.findtext("Size", "0")))
+            found |= (self._listed(item) for item in root.iter("Contents"))
             if root.findtext("IsTruncated") == "false":
                 return found
             token = root.findtext("NextContinuationToken", "")
             if not token:
                 raise DeployError(f"The listing of {self.name} is incomplete: S3 sent no continuation token.")
+        raise DeployError(f"The listing of {self.name} does not end: S3 sent more than {PAGES:,} pages.")
+
+    def _listed(self, item: ElementTree.Element) -> tuple[str, Remote]:
+        """Key and object of an entry of LIST. Raises DeployError for an entry that is malformed."""
+        # Encoded as in a form, but some servers do not encode a +.
+        key, size = unquote_plus(item.findtext("Key", "")), item.findtext("Size", "0")
+        if not key or not SIZE.fullmatch(size):
+            raise DeployError(
+                f"The listing of {self.name} is malformed: the object {key[:200]!r} has the size {size[:20]!r}."
+            )
+        return key, Remote(item.findtext("ETag", "").strip('"'), int(size))
 
     def get(self, key: str, most: int, *, tries: int | None = None) -> tuple[bytes, str] | None:
         """An object's body and ETag, or None if there is no such key. Raises Refused for more than `most` bytes.
@@ -388,7 +399,7 @@ class Bucket:
         if len(received) > most:
             answer.raw.close()
             raise Refused(f"S3's response to {doing} {self.name} is larger than {most:,} bytes.")
-        if length.isdigit() and len(received) < int(length) and answer.status_code != 304:
+        if SIZE.fullmatch(length) and len(received) < int(length) and answer.status_code != 304:
             answer.raw.close()
             raise OSError("the response was cut off")
         return Answer(answer.status_code, found, received)
@@ -430,8 +441,8 @@ class Bucket:
     def _xml(self, answer: Answer, doing: str, wanted: str) -> ElementTree.Element:
         """The response's XML without namespaces. Raises DeployError if it is not the wanted document."""
         try:
-            root = ElementTree.fromstring(answer.body)  # noqa: S314 - of the bucket that we write to
-        except ElementTree.ParseError as error:
+            root = _parsed(answer.body)
+        except ValueError as error:
             raise DeployError(f"S3's response to {doing} {self.name} is malformed: {error}.") from error
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
@@ -442,9 +453,9 @@ class Bucket:
     def _error(self, answer: Answer, doing: str) -> S3Error:
         code = message = ""
         try:
-            root = ElementTree.fromstring(answer.body)  # noqa: S314
+            root = _parsed(answer.body)
             code, message = root.findtext("Code", ""), root.findtext("Message", "")
-        except ElementTree.ParseError:
+        except ValueError:
             pass
         code = code or {403: "AccessDenied", 301: "PermanentRedirect"}.get(answer.status, "")
         return self._explained(answer.status, code, message, doing)
@@ -478,6 +489,16 @@ class Bucket:
             f"The certificate of {urlsplit(self._endpoint).netloc} is not trusted, for {doing} {self.name}"
             f" ({self._where}): set AWS_CA_BUNDLE to a file with the certificate of its CA."
         )
+
+
+def _parsed(body: bytes) -> ElementTree.Element:
+    """A document of S3. Raises ValueError for anything else, and for one that declares entities."""
+    if b"<!DOCTYPE" in body:
+        raise ValueError("it declares entities")
+    try:
+        return ElementTree.fromstring(body)  # noqa: S314 - without declarations nothing can be expanded
+    except (ElementTree.ParseError, LookupError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _reason(error: Exception) -> str:
