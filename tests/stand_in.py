@@ -1,4 +1,4 @@
-"""A stand-in for AWS on loopback: records what it is asked and gives the replies that a test sets."""
+"""A stand-in for AWS and other servers on loopback: records requests and gives the replies that a test sets."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 @dataclass
 class Reply:
-    """One answer. delay: seconds before it is sent. drop: close the connection instead."""
+    """One response. delay: seconds before it is sent. drop: close the connection instead."""
 
     body: bytes
     status: int = 200
@@ -24,7 +24,7 @@ class Reply:
 
 @dataclass
 class StandIn:
-    """A running stand-in. `requests` holds what it was asked, in order."""
+    """A running stand-in. `requests`: what was requested, in order."""
 
     url: str
     answer: Callable[[str, str], Reply]
@@ -47,7 +47,7 @@ DENIED = Reply(
 
 
 def answering(reply: Reply) -> Callable[[str, str], Reply]:
-    """Give one reply to every call of a function, and deny everything else."""
+    """Give the same reply to every call of a function, and deny everything else."""
     return lambda method, path: reply if path.startswith("/2015-03-31/functions/") else DENIED
 
 

@@ -1,4 +1,4 @@
-"""The announcement of a failure: what Slack is told, and that Slack never changes the outcome."""
+"""Announcing a failure: what is posted to Slack, and that Slack never changes the outcome."""
 
 import json
 import socket
@@ -28,19 +28,19 @@ URL = "https://github.com/CMS-Enterprise/mint-app/actions/runs/77"
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The variables of a run of GitHub Actions on the main branch."""
+    """The variables of a GitHub Actions run on the main branch."""
     for name, value in RUN.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
 
 
 def payload(**given: Any) -> dict[str, Any]:
-    """What would be posted for prod."""
+    """The message for prod."""
     return dict(announce_failure.plan(settings.environment("prod"), now=1795489944, **given).payload)
 
 
-def test_the_message_is_the_old_scripts_word_for_word(run: pytest.MonkeyPatch) -> None:
-    """Where nothing more is known."""
+def test_the_message_is_that_of_the_old_script(run: pytest.MonkeyPatch) -> None:
+    """If nothing more is known."""
     text = (
         "The CMS-Enterprise/mint-app refs/heads/main branch broke on job deploy_prod!"
         " Contact octocat for more information."
@@ -63,7 +63,7 @@ def test_the_message_is_the_old_scripts_word_for_word(run: pytest.MonkeyPatch) -
 
 
 def test_step_reason_and_the_version_still_running_are_added(run: pytest.MonkeyPatch) -> None:
-    """Each on a line of its own, and only where it is known."""
+    """Each on its own line, if it is known."""
     (attachment,) = payload(step="healthcheck", reason="rolled back", running="1a2b3c4")["attachments"]
 
     assert attachment["text"].splitlines()[1:] == [
@@ -74,7 +74,7 @@ def test_step_reason_and_the_version_still_running_are_added(run: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("job", "color"), [("deploy_prod", "danger"), ("lint", "warning"), ("redeploy", "danger")])
-def test_a_deployment_that_failed_is_a_danger(run: pytest.MonkeyPatch, job: str, color: str) -> None:
+def test_a_failed_deployment_has_the_color_danger(run: pytest.MonkeyPatch, job: str, color: str) -> None:
     """Any other job is a warning."""
     run.setenv("GITHUB_JOB", job)
 
@@ -82,21 +82,21 @@ def test_a_deployment_that_failed_is_a_danger(run: pytest.MonkeyPatch, job: str,
 
 
 @pytest.mark.parametrize("ref", ["refs/heads/feature", "refs/heads/master", "refs/pull/1/merge", "refs/tags/main"])
-def test_nothing_is_said_of_other_branches(run: pytest.MonkeyPatch, ref: str) -> None:
+def test_failures_on_other_branches_are_not_announced(run: pytest.MonkeyPatch, ref: str) -> None:
     """The main branch is that of the settings."""
     run.setenv("GITHUB_REF", ref)
 
     assert payload() == {}
 
 
-def test_outside_actions_it_is_refused_with_what_is_missing() -> None:
-    """There is no run to point to."""
+def test_outside_actions_it_is_refused() -> None:
+    """Without a run there is nothing to link to. The message lists the missing variables."""
     with pytest.raises(Refused, match="Not a run of GitHub Actions: GITHUB_REF, GITHUB_RUN_ID"):
         payload()
 
 
-def test_what_comes_from_outside_is_shown_and_does_nothing(run: pytest.MonkeyPatch) -> None:
-    """No mention, no link, no line of its own, whichever value it is in."""
+def test_text_from_outside_is_escaped_for_slack(run: pytest.MonkeyPatch) -> None:
+    """It makes no mention, no link and no new line, whichever value contains it."""
     odd = "<!channel> & <https://example.org|here>\nprod still runs: v9"
     shown = "&lt;!channel&gt; &amp; &lt;https://example.org|here&gt; prod still runs: v9"
     run.setenv("GITHUB_ACTOR", odd)
@@ -110,7 +110,7 @@ def test_what_comes_from_outside_is_shown_and_does_nothing(run: pytest.MonkeyPat
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """A server that takes a connection and never answers."""
+    """A server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = threading.Event()
 
@@ -137,10 +137,9 @@ def silent() -> Iterator[str]:
         (Reply(b"", drop=True), "closed connection"),
     ],
 )
-def test_slack_refusing_is_a_warning(
+def test_an_error_response_of_slack_is_a_warning(
     run: pytest.MonkeyPatch, reply: Reply, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever it answers."""
     with stand_in(lambda *_: reply) as slack:
         run.setenv("SLACK_WEBHOOK_URL", f"{slack.url}/services/T/B/hidden")
         done = announce_failure.announce(announce_failure.plan(settings.environment("prod")))
@@ -149,8 +148,8 @@ def test_slack_refusing_is_a_warning(
     assert f"warning: the message was not posted to Slack: {done.why}" in capsys.readouterr().err
 
 
-def test_slack_being_slow_is_a_warning(run: pytest.MonkeyPatch) -> None:
-    """The wait has a bound."""
+def test_a_slow_slack_is_a_warning(run: pytest.MonkeyPatch) -> None:
+    """After a time-out."""
     run.setattr(announce_failure, "REQUEST_TIMEOUT", 0.2)
     with silent() as url:
         run.setenv("SLACK_WEBHOOK_URL", url)
@@ -174,10 +173,8 @@ def test_slack_being_slow_is_a_warning(run: pytest.MonkeyPatch) -> None:
         "https://[hidden",
     ],
 )
-def test_a_webhook_that_cannot_be_used_is_a_warning_without_the_secret(
-    invoke: Invoke, cloud: EmbeddedCloud, url: str
-) -> None:
-    """Missing, malformed, not https, or served by nobody: exit code 0, and the URL is only ever masked."""
+def test_an_unusable_webhook_is_a_warning_that_does_not_show_it(invoke: Invoke, cloud: EmbeddedCloud, url: str) -> None:
+    """Missing, malformed, not https, or unreachable: exit code 0. The URL appears only in the line that masks it."""
     done = invoke("announce-failure", **cloud.env, **RUN, SLACK_WEBHOOK_URL=url)
 
     assert done.returncode == 0, done.stderr
@@ -186,8 +183,8 @@ def test_a_webhook_that_cannot_be_used_is_a_warning_without_the_secret(
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_posts_a_form_that_names_the_version_still_running(invoke: Invoke, cloud: EmbeddedCloud) -> None:
-    """The secret is masked before anything else can show it, and shown nowhere else."""
+def test_the_command_posts_a_form_with_the_version_still_running(invoke: Invoke, cloud: EmbeddedCloud) -> None:
+    """The webhook is masked first, and never shown."""
     with stand_in(lambda *_: Reply(b"ok")) as slack:
         url = f"{slack.url}/services/T/B/hidden"
         done = invoke(
@@ -211,8 +208,8 @@ def test_the_command_posts_a_form_that_names_the_version_still_running(invoke: I
     assert [line for line in done.stderr.splitlines() if "hidden" in line] == [f"::add-mask::{url}"]
 
 
-def test_an_environment_that_does_not_answer_is_no_reason_to_say_nothing(invoke: Invoke, cloud: EmbeddedCloud) -> None:
-    """Then the message leaves the version out."""
+def test_without_a_running_version_the_failure_is_still_announced(invoke: Invoke, cloud: EmbeddedCloud) -> None:
+    """The message leaves the version out."""
     cloud.fail(path="/api/v1/healthcheck", status=503, times=9)
     with stand_in(lambda *_: Reply(b"ok")) as slack:
         done = invoke("announce-failure", **cloud.env, **RUN, SLACK_WEBHOOK_URL=slack.url)
@@ -223,7 +220,7 @@ def test_an_environment_that_does_not_answer_is_no_reason_to_say_nothing(invoke:
 
 
 def test_a_dry_run_posts_nothing(invoke: Invoke) -> None:
-    """On a laptop, without any of GitHub's variables."""
+    """It works on a laptop too, without GitHub's variables."""
     with stand_in(lambda *_: Reply(b"ok")) as slack:
         done = invoke("announce-failure", "--env=prod", "--dry-run", SLACK_WEBHOOK_URL=slack.url)
 

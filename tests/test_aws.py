@@ -1,4 +1,4 @@
-"""AWS's errors in plain words, and what is sent twice and what is not."""
+"""AWS's errors in plain words, and which requests are retried."""
 
 import json
 import logging
@@ -26,14 +26,14 @@ def dev(monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 def listing(environment: Environment, *, starts_something: bool = False) -> None:
-    """Ask S3 for something."""
+    """Send a request to S3."""
     client = aws.client("s3", environment, once=starts_something)
     with aws.errors("listing the bucket", environment, starts_something=starts_something):
         client.list_objects_v2(Bucket="a-bucket")
 
 
 def error_of_s3(code: str, status: int) -> Reply:
-    """An error in S3's XML."""
+    """An error as S3 sends it, in XML."""
     return Reply(f"<Error><Code>{code}</Code><Message>said S3</Message></Error>".encode(), status)
 
 
@@ -52,7 +52,7 @@ def error_of_s3(code: str, status: int) -> Reply:
         ("AuthorizationHeaderMalformed", 400, Refused, "Wrong region for listing the bucket"),
     ],
 )
-def test_an_error_of_aws_is_said_with_its_code(
+def test_an_error_of_aws_is_reported_with_its_code(
     code: str,
     status: int,
     kind: type[DeployError],
@@ -60,7 +60,7 @@ def test_an_error_of_aws_is_said_with_its_code(
     dev: Environment,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With what was tried, where, and what AWS called it."""
+    """And with what was tried, where, and AWS's message."""
     with stand_in(lambda *_: error_of_s3(code, status)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         with pytest.raises(kind, match=r".") as error:
@@ -71,10 +71,10 @@ def test_an_error_of_aws_is_said_with_its_code(
 
 
 @pytest.mark.parametrize(("starts_something", "tries"), [(False, 4), (True, 1)])
-def test_a_read_is_tried_again_and_a_start_never(
+def test_reads_are_retried_and_requests_that_start_something_are_not(
     starts_something: bool, tries: int, dev: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failing server sees four reads, or one call that starts something."""
+    """A failing server receives four reads, or one request that starts something."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
     kind = OutcomeUnknown if starts_something else DeployError
     with stand_in(lambda *_: error_of_s3("InternalError", 500)) as server:
@@ -98,10 +98,9 @@ def test_a_read_is_tried_again_and_a_start_never(
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "AWS cannot be reached for listing the bucket"),
     ],
 )
-def test_a_wrong_variable_is_said(
+def test_an_invalid_variable_is_an_error_without_a_traceback(
     variable: str, value: str, said: str, dev: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And is no traceback of botocore."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
     monkeypatch.setenv(variable, value)
 
@@ -112,8 +111,8 @@ def test_a_wrong_variable_is_said(
     assert "hidden" not in str(error.value)
 
 
-def test_a_bug_keeps_its_own_error(dev: Environment) -> None:
-    """Only AWS's errors are translated."""
+def test_other_exceptions_are_not_translated(dev: Environment) -> None:
+    """They are bugs, and keep their traceback."""
     with pytest.raises(ZeroDivisionError), aws.errors("dividing", dev):
         raise ZeroDivisionError
 
@@ -127,10 +126,10 @@ def test_a_bug_keeps_its_own_error(dev: Environment) -> None:
         ("AWS_WEB_IDENTITY_TOKEN_FILE", True),
     ],
 )
-def test_credentials_are_looked_for_without_asking_anybody(
+def test_credentials_are_found_without_a_request(
     variable: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the variables that SDKs read first."""
+    """In the environment variables of the AWS SDKs."""
     if variable:
         monkeypatch.setenv(variable, "x")
 
@@ -155,15 +154,15 @@ def test_credentials_are_found_in_the_home_folder() -> None:
     ],
     ids=str,
 )
-def test_an_embedded_environment_never_gets_anybodys_keys(
+def test_an_embedded_environment_never_uses_real_credentials(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has fixed ones of its own, whatever profile and variables say, and its own endpoint."""
+    """It uses fixed keys and its own endpoint, whatever profile and variables say."""
     folder = Path.home() / ".aws"
     folder.mkdir()
     keys = "aws_access_key_id = mine\naws_secret_access_key = mine\naws_session_token = mine\n"
     (folder / "credentials").write_text(f"[default]\n{keys}[work]\n{keys}")
-    # Whatever is in it, even if it is damaged.
+    # A damaged configuration file does not matter either.
     (folder / "config").write_text("[default\n")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -181,8 +180,8 @@ def test_an_embedded_environment_never_gets_anybodys_keys(
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks for the connection in /proc")
-def test_a_connection_outlives_a_long_silence(dev: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A NAT gateway forgets one that is idle for 350 s, and a migration takes longer: TCP keeps it alive."""
+def test_connections_use_tcp_keepalive(dev: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NAT gateway drops connections that are idle for 350 s, and a migration can take longer."""
     kept: list[int] = []
 
     def answer(*_: str) -> Reply:
@@ -200,8 +199,8 @@ def test_a_connection_outlives_a_long_silence(dev: Environment, monkeypatch: pyt
     assert kept == [1]
 
 
-def test_no_token_reaches_the_log_of_a_debugging_run(dev: Environment, caplog: pytest.LogCaptureFixture) -> None:
-    """Invoke's --debug turns every log on, and botocore's holds whole answers."""
+def test_no_token_is_logged_with_debug(dev: Environment, caplog: pytest.LogCaptureFixture) -> None:
+    """Invoke's --debug enables every log, and botocore logs whole responses."""
     caplog.set_level(logging.DEBUG)
     body = json.dumps({"authorizationData": [{"authorizationToken": "hidden"}]}).encode()
     with stand_in(lambda *_: Reply(body)) as server, pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Building an image: the commands as values, with a stand-in for docker, and without an engine on the embedded AWS."""
+"""Building images: the commands as values, with a stand-in for docker, and without an engine on the embedded AWS."""
 
 import json
 import os
@@ -21,13 +21,13 @@ URI = "123456789012.dkr.ecr.us-west-2.amazonaws.com/mint-backend:abc"
 
 @pytest.fixture
 def dev(monkeypatch: pytest.MonkeyPatch) -> settings.Environment:
-    """dev of an account."""
+    """dev, with an account."""
     monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
     return settings.find("dev")
 
 
 def test_the_commands_are_those_of_the_old_workflow(dev: settings.Environment) -> None:
-    """One instant for both times; the token on stdin."""
+    """Both times are the same instant, and the token is passed on stdin."""
     plan = build_image.plan(dev, tag="abc", file="Dockerfile", context=".", now=NOW)
 
     assert plan.build_command() == [
@@ -53,7 +53,7 @@ def test_the_commands_are_those_of_the_old_workflow(dev: settings.Environment) -
 
 
 def test_the_migrations_have_a_dockerfile_of_their_own(dev: settings.Environment) -> None:
-    """Chosen by the repository."""
+    """It is chosen by the repository's name."""
     plan = build_image.plan(dev, image="mint-db-migrate", tag="abc")
 
     assert plan.file == str(ROOT / "Dockerfile.db_migrations")
@@ -61,7 +61,7 @@ def test_the_migrations_have_a_dockerfile_of_their_own(dev: settings.Environment
 
 
 def test_a_dry_run_shows_the_commands_without_engine_or_credentials(invoke: Invoke) -> None:
-    """And names what it could not look at."""
+    """It says what it could not read."""
     done = invoke("build-image", "--env=dev", "--tag=abc", "--dry-run", AWS_ACCOUNT_ID="123456789012", PATH="/nowhere")
 
     assert done.returncode == 0, done.stderr
@@ -96,7 +96,7 @@ def test_bad_input_is_refused(
 def test_without_an_engine_a_real_environment_refuses(
     path: str, said: str, monkeypatch: pytest.MonkeyPatch, dev: settings.Environment
 ) -> None:
-    """In one sentence, whether the program or the engine is missing."""
+    """In one sentence, if the program or the engine is missing."""
     if path and not build_image.shell.available("docker"):
         pytest.skip("there is no docker program that could look for an engine")
     monkeypatch.setenv("PATH", path)
@@ -107,7 +107,7 @@ def test_without_an_engine_a_real_environment_refuses(
         build_image.build(dev, plan)
 
 
-# A docker that keeps what it is given, and does nothing.
+# A docker that only records its calls.
 DOCKER = """#!{python}
 import json, os, stat, sys
 folder = os.environ.get("DOCKER_CONFIG", "")
@@ -126,7 +126,7 @@ BUILDER = ("DOCKER_DEFAULT_PLATFORM", "BUILDX_NO_DEFAULT_ATTESTATIONS")
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
-    """A stand-in for docker on the PATH, and the user's own configuration. Returns the calls so far."""
+    """A stand-in for docker on the PATH, and a DOCKER_CONFIG of the user. Returns the calls so far."""
     log, program, own = tmp_path / "calls", tmp_path / "bin" / "docker", tmp_path / "own"
     program.parent.mkdir()
     program.write_text(DOCKER.format(python=sys.executable, log=str(log), builder=BUILDER))
@@ -140,7 +140,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
 def test_the_image_is_built_for_one_platform_and_without_attestations(
     cloud: EmbeddedCloud, invoke: Invoke, docker: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    """Whatever machine builds it: a scanner cannot read an index of several manifests."""
+    """On any machine, because image scanners cannot read an index of several manifests."""
     done = invoke("build-image", "--no-push", "--tag=v7", **cloud.env)
 
     assert done.returncode == 0, done.stderr
@@ -155,10 +155,10 @@ def test_the_image_is_built_for_one_platform_and_without_attestations(
 def test_the_registrys_password_is_masked_and_leaves_no_trace(
     cloud: EmbeddedCloud, invoke: Invoke, docker: Callable[[], list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    """By stdin alone, into a configuration that only this user can read and that is gone afterwards."""
+    """It is passed on stdin, and stored only in a private temporary configuration that is deleted."""
     done = invoke("build-image", "--tag=v7", **cloud.env, GITHUB_ACTIONS="true", TMPDIR=str(tmp_path))
 
-    # The stand-in pushes nothing, which the command finds out.
+    # The stand-in pushes nothing, and the command notices that.
     assert "was pushed, but ECR does not have it" in done.stderr
     _, _, login, push = docker()
     password = login["stdin"].strip()
@@ -175,10 +175,10 @@ def test_the_registrys_password_is_masked_and_leaves_no_trace(
     assert list((tmp_path / "own").iterdir()) == []
 
 
-def test_without_an_engine_the_embedded_registry_gets_an_image_all_the_same(
+def test_without_an_engine_an_image_is_assembled_for_the_embedded_registry(
     cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
 ) -> None:
-    """With the version in its environment, its files in a layer, and the digest that ECR shows."""
+    """The digest is the one that ECR shows. The second run finds the image and skips it."""
     env = {**cloud.env, "GITHUB_SHA": "c" * 40, "DOCKER_HOST": "unix:///nowhere"}
 
     outputs = tmp_path / "outputs"
@@ -198,8 +198,8 @@ def test_without_an_engine_the_embedded_registry_gets_an_image_all_the_same(
     assert "skipping the build and the push" in again.stderr
 
 
-def test_only_building_pushes_nothing(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """--no-push without an engine has nothing to do it with."""
+def test_no_push_without_an_engine_is_refused(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """An image cannot be assembled without pushing it."""
     done = invoke("build-image", "--no-push", **cloud.env, DOCKER_HOST="unix:///nowhere")
 
     assert done.returncode == 2
@@ -207,10 +207,9 @@ def test_only_building_pushes_nothing(cloud: EmbeddedCloud, invoke: Invoke) -> N
     assert cloud.requests("registry") == []
 
 
-def test_a_registry_that_takes_the_image_but_does_not_list_it_is_a_failure(
+def test_an_image_that_ecr_does_not_list_after_the_push_is_a_failure(
     cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The world is looked at after the push."""
     env = settings.find("local")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
     plan = build_image.plan(env, tag="v7")
@@ -220,7 +219,7 @@ def test_a_registry_that_takes_the_image_but_does_not_list_it_is_a_failure(
         build_image.build(env, plan)
 
 
-def test_a_missing_repository_is_named(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+def test_a_missing_repository_is_an_error(cloud: EmbeddedCloud, invoke: Invoke) -> None:
     """Before anything is built."""
     done = invoke("build-image", "--image=nobody", **cloud.env)
 
@@ -228,8 +227,8 @@ def test_a_missing_repository_is_named(cloud: EmbeddedCloud, invoke: Invoke) -> 
     assert "There is no repository nobody in the registry of local" in done.stderr
 
 
-def test_the_image_has_the_files_and_settings_of_the_dockerfile(tmp_path: Path) -> None:
-    """As an engine would read it; what needs an engine is refused."""
+def test_an_assembled_image_has_the_files_and_settings_of_the_dockerfile(tmp_path: Path) -> None:
+    """Instructions that need an engine are refused."""
     from local_aws import image_assembly
 
     (tmp_path / "server").write_text("binary")

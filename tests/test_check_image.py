@@ -1,4 +1,4 @@
-"""What counts of an image's findings, and that no doubt ever passes for a clean image."""
+"""Which findings of an image count, and that an unclear result never passes as a clean image."""
 
 import datetime
 import json
@@ -32,7 +32,7 @@ def local(cloud: EmbeddedCloud) -> Environment:
 
 
 def basic(number: int, severity: str = "HIGH", package: str = "openssl") -> dict[str, Any]:
-    """A finding as ECR's basic scanning describes it."""
+    """A finding of ECR's basic scanning."""
     return {
         "name": f"CVE-2030-{number}",
         "severity": severity,
@@ -42,12 +42,12 @@ def basic(number: int, severity: str = "HIGH", package: str = "openssl") -> dict
 
 
 def find(cloud: EmbeddedCloud, *findings: dict[str, Any], tag: str = "v0", **more: Any) -> None:
-    """Say what the scan of an image found."""
+    """Set the findings of an image's scan."""
     cloud.server.cloud.findings["mint-backend", tag] = {"findings": list(findings), **more}
 
 
 def push(cloud: EmbeddedCloud, tag: str) -> None:
-    """Put one more image into the repository."""
+    """Push another image to the repository."""
     kind = "application/vnd.docker.distribution.manifest.v2+json"
     manifest = {
         "schemaVersion": 2,
@@ -59,7 +59,7 @@ def push(cloud: EmbeddedCloud, tag: str) -> None:
 
 
 def check(local: Environment, plan: Check, cloud: EmbeddedCloud | None = None) -> Checked:
-    """Check with a clock that moves the embedded AWS on."""
+    """Check with a clock that advances the embedded AWS."""
     clock = [0.0]
 
     def sleep(seconds: float) -> None:
@@ -93,16 +93,16 @@ def check(local: Environment, plan: Check, cloud: EmbeddedCloud | None = None) -
         ),
     ],
     ids=[
-        "everything, by default",
-        "from a severity on; an unknown one counts",
-        "from the worst on",
-        "what runs already does not",
-        "the same one in another package does",
-        "the same one in another version of the package does not",
+        "all count by default",
+        "from HIGH up, and unknown severities",
+        "from CRITICAL up, and unknown severities",
+        "not if the running image has it",
+        "if the running image has it in another package",
+        "not if the running image has it in another version",
     ],
 )
-def test_what_counts(plan: Check, known: list[Finding], expected: dict[str, str]) -> None:
-    """Empty: it counts; else why not."""
+def test_which_findings_count(plan: Check, known: list[Finding], expected: dict[str, str]) -> None:
+    """A finding with an empty reason counts."""
     judged = check_image.judge(plan, [LOW, HIGH, ODD], known, TODAY)
 
     assert {one.finding.name: one.why for one in judged} == expected
@@ -122,16 +122,16 @@ def test_what_counts(plan: Check, known: list[Finding], expected: dict[str, str]
     ids=["on its last day", "a day later", "its package", "another package", "another repository", "another finding"],
 )
 def test_a_waiver_accepts_its_finding_until_its_last_day(waiver: Waiver, counts: bool) -> None:
-    """Nothing else, and no longer."""
+    """And no other finding."""
     (judged,) = check_image.judge(Check(*IMAGE, None, waivers=(waiver,)), [HIGH], [], TODAY)
 
     assert judged.counts is counts
 
 
-def test_an_expired_waiver_says_so(
+def test_an_expired_waiver_is_reported(
     cloud: EmbeddedCloud, local: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And its finding counts again."""
+    """Its finding counts again."""
     find(cloud, basic(1))
     waiver = Waiver("CVE-2030-1", datetime.date(2030, 6, 14), "no fix yet")
 
@@ -140,7 +140,7 @@ def test_an_expired_waiver_says_so(
 
 
 def test_findings_of_all_pages_count(cloud: EmbeddedCloud, local: Environment) -> None:
-    """ECR gives a hundred at a time; those that count may be on the last page."""
+    """ECR returns a hundred at a time."""
     find(cloud, *(basic(n, "LOW") for n in range(250)), basic(999, "CRITICAL"))
 
     checked = check(local, Check(*IMAGE, None, fail_on="CRITICAL"))
@@ -154,7 +154,7 @@ def test_findings_of_all_pages_count(cloud: EmbeddedCloud, local: Environment) -
 
 @pytest.mark.parametrize("status", ["NONE", "FAILED", "UNSUPPORTED_IMAGE", "SCAN_ELIGIBILITY_EXPIRED", "A_NEW_ONE"])
 def test_an_image_that_was_not_scanned_is_not_clean(cloud: EmbeddedCloud, local: Environment, status: str) -> None:
-    """Whatever ECR calls it: a failure, with that name."""
+    """For any status of ECR: a failure that shows the status."""
     find(cloud, status=status)
 
     with pytest.raises(DeployError, match=r"has no complete scan: [A-Z_]+") as error:
@@ -163,22 +163,22 @@ def test_an_image_that_was_not_scanned_is_not_clean(cloud: EmbeddedCloud, local:
     assert error.value.code == 1
 
 
-def test_an_image_that_is_not_there_is_not_clean(cloud: EmbeddedCloud, local: Environment) -> None:
-    """Neither is one of a repository that is not there."""
+def test_a_missing_image_is_not_clean(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Nor is one in a missing repository."""
     for repository, tag in (("mint-backend", "absent"), ("absent", "v0")):
         with pytest.raises(DeployError, match=f"There is no {repository}:{tag} in the registry of local"):
             check(local, Check(repository, tag, None))
 
 
-def test_a_scan_that_runs_is_waited_for(cloud: EmbeddedCloud, local: Environment) -> None:
-    """Its findings count once it is done."""
+def test_it_waits_for_a_scan_in_progress(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Then its findings count."""
     find(cloud, basic(1), status="IN_PROGRESS", until=cloud.server.cloud.clock.now() + 60)
 
     assert check(local, Check(*IMAGE, None), cloud).total == 1
 
 
-def test_the_wait_for_a_scan_has_a_bound(cloud: EmbeddedCloud, local: Environment) -> None:
-    """Then it is not known what the image holds: exit code 3."""
+def test_a_scan_that_takes_too_long_is_an_unknown_outcome(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Exit code 3."""
     find(cloud, basic(1), status="IN_PROGRESS")
 
     with pytest.raises(OutcomeUnknown, match="The scan of mint-backend:v0 is not complete after 30 s") as error:
@@ -188,10 +188,10 @@ def test_the_wait_for_a_scan_has_a_bound(cloud: EmbeddedCloud, local: Environmen
     assert 14 <= len(cloud.requests("ecr", "DescribeImageScanFindings")) <= 16
 
 
-def test_findings_of_the_running_image_that_are_not_known_excuse_nothing(
+def test_without_a_scan_of_the_running_image_every_finding_counts(
     cloud: EmbeddedCloud, local: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It was not scanned: everything counts, with a warning."""
+    """With a warning."""
     push(cloud, "new")
     find(cloud, basic(1), tag="new")
     find(cloud, status="FAILED")
@@ -202,7 +202,7 @@ def test_findings_of_the_running_image_that_are_not_known_excuse_nothing(
 
 @pytest.fixture
 def inspector(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StandIn, Environment]]:
-    """A registry with enhanced scanning, whose findings are Amazon Inspector's."""
+    """A registry with enhanced scanning, with findings of Amazon Inspector."""
 
     def finding(severity: str, status: str, *packages: str) -> dict[str, Any]:
         named = [{"name": name, "version": "1", "fixedInVersion": "2"} for name in packages]
@@ -225,7 +225,7 @@ def inspector(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StandIn, Enviro
 def test_findings_of_enhanced_scanning_count_once_for_each_package(
     inspector: tuple[StandIn, Environment],
 ) -> None:
-    """ACTIVE is a scan that is done and goes on; what was suppressed or closed there is not a finding."""
+    """The scan's status is ACTIVE. Suppressed and closed findings do not count."""
     checked = check(inspector[1], Check(*IMAGE, None))
 
     assert [one.finding for one in checked.findings] == [
@@ -237,7 +237,7 @@ WAIVER = '[[waiver]]\nfinding = "CVE-1"\nexpires = 2030-06-15\nreason = "no fix 
 
 
 def test_waivers_are_read_from_a_file(tmp_path: Path) -> None:
-    """With a date, a reason and optionally what they are for."""
+    """With a date, a reason, and optionally package and repository."""
     path = tmp_path / "waivers.toml"
     path.write_text(WAIVER + 'package = "openssl"\n')
 
@@ -263,8 +263,8 @@ def test_waivers_are_read_from_a_file(tmp_path: Path) -> None:
         ("\udcff", "cannot be read"),
     ],
 )
-def test_a_file_of_waivers_with_a_fault_is_refused(text: str, said: str, tmp_path: Path) -> None:
-    """Nothing is accepted by mistake; the waiver and the key are named."""
+def test_an_invalid_file_of_waivers_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    """No finding is accepted by mistake. The message has the waiver and the key."""
     path = tmp_path / "waivers.toml"
     path.write_bytes(text.encode(errors="surrogateescape"))
 
@@ -301,14 +301,14 @@ def test_bad_input_is_refused(given: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize("reply", [None, [], {}, {"totalFindings": None}, {"totalFindings": True}])
-def test_a_function_that_does_not_count_is_a_failure(reply: Any) -> None:
-    """Not a count of zero."""
+def test_a_reply_of_the_function_without_a_count_is_a_failure(reply: Any) -> None:
+    """It is not a count of zero."""
     with pytest.raises(DeployError, match="did not return the number of findings"):
         check_image._count(reply, "ecr-scan-findings")
 
 
-def test_a_name_cannot_pass_for_a_line_of_its_own() -> None:
-    """Nor for a command of GitHub Actions."""
+def test_a_findings_name_stays_on_its_line() -> None:
+    """And is no command of GitHub Actions."""
     odd = Finding("CVE-1\n::add-mask::x", "HIGH", "p\r\n::error::y")
 
     lines = aligned(check_image.rows([Judged(odd, True)]))
@@ -317,8 +317,8 @@ def test_a_name_cannot_pass_for_a_line_of_its_own() -> None:
     assert not any("\n" in line or "\r" in line or line.startswith("::") for line in lines)
 
 
-def test_a_finding_does_nothing_in_slack(local: Environment) -> None:
-    """No mention and no link, and one line each."""
+def test_a_finding_is_escaped_for_slack(local: Environment) -> None:
+    """It makes no mention and no link, and stays on one line."""
     odd = Finding("<!channel>", "HIGH", "a\nb", "<https://example.org|1>")
 
     (attachment,) = check_image.message(local, Checked("i:v0", 1, (Judged(odd, True),)))["attachments"]
@@ -329,7 +329,7 @@ def test_a_finding_does_nothing_in_slack(local: Environment) -> None:
 def test_the_command_fails_with_a_table_annotations_and_the_findings_as_json(
     cloud: EmbeddedCloud, invoke: Invoke
 ) -> None:
-    """At most ten annotations; the last line names the worst."""
+    """At most ten annotations. The last line has the worst finding."""
     find(cloud, *(basic(n) for n in range(12)), basic(99, "CRITICAL", "bash"), basic(100, "LOW"))
 
     done = invoke("check-image", "--tag=v0", "--fail-on=high", "--json", **cloud.env, GITHUB_ACTIONS="true", CI="true")
@@ -348,15 +348,14 @@ def test_the_command_fails_with_a_table_annotations_and_the_findings_as_json(
 
 
 def test_the_command_passes_a_clean_image(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """And says so."""
     done = invoke("check-image", "--tag=v0", **cloud.env)
 
     assert done.returncode == 0, done.stderr
     assert "mint-backend:v0 has no findings" in done.stderr.splitlines()[-1]
 
 
-def test_only_what_the_running_image_does_not_have_counts(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """The version that runs is the one that the healthcheck answers with."""
+def test_findings_that_the_running_image_has_do_not_count(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """The running version is the one that the healthcheck returns."""
     push(cloud, "new")
     find(cloud, basic(1))
     find(cloud, basic(1), tag="new")
@@ -371,10 +370,8 @@ def test_only_what_the_running_image_does_not_have_counts(cloud: EmbeddedCloud, 
 
 
 @pytest.mark.parametrize("via", ["ecr", "lambda"])
-def test_findings_of_the_image_that_runs_can_be_announced_instead(
-    cloud: EmbeddedCloud, invoke: Invoke, via: str
-) -> None:
-    """As check_deployed_image_findings did: Slack is told, and the exit code is 0."""
+def test_findings_of_the_running_image_can_be_announced(cloud: EmbeddedCloud, invoke: Invoke, via: str) -> None:
+    """Like check_deployed_image_findings: a message to Slack, and exit code 0."""
     find(cloud, basic(1))
     words = ("check-image", "--running", "--announce", f"--via={via}")
     with stand_in(lambda *_: Reply(b"ok")) as slack:
@@ -388,8 +385,7 @@ def test_findings_of_the_image_that_runs_can_be_announced_instead(
     assert b"mint-backend%3Av0+has+1+finding" in told["body"]
 
 
-def test_the_command_says_where_the_running_version_was_looked_for(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """The healthcheck does not answer."""
+def test_without_a_running_version_the_error_has_the_healthchecks_url(cloud: EmbeddedCloud, invoke: Invoke) -> None:
     cloud.fail(path="/api/v1/healthcheck", status=503, times=9)
 
     done = invoke("check-image", "--running", **cloud.env)
@@ -400,7 +396,7 @@ def test_the_command_says_where_the_running_version_was_looked_for(cloud: Embedd
 
 @pytest.mark.parametrize("words", [("--running", "--tag=v0"), ("--running", "--against-running")])
 def test_flags_that_contradict_each_other_are_refused(words: tuple[str, ...], invoke: Invoke) -> None:
-    """Before anything is asked."""
+    """Before any request."""
     done = invoke("check-image", "--env=dev", *words)
 
     assert done.returncode == 2
@@ -408,7 +404,7 @@ def test_flags_that_contradict_each_other_are_refused(words: tuple[str, ...], in
 
 
 def test_a_dry_run_needs_neither_network_nor_credentials(invoke: Invoke) -> None:
-    """It prints what it would read, and the payload where a function is asked."""
+    """It shows what it would read, and the payload for the function."""
     ecr = invoke("check-image", "--env=dev", "--tag=v1", "--fail-on=HIGH", "--dry-run")
     function = invoke("check-image", "--env=dev", "--tag=v1", "--via=lambda", "--dry-run")
 

@@ -1,4 +1,4 @@
-"""Which database may be emptied: never production's, whatever the settings say."""
+"""Which databases may be cleaned: never that of production, whatever the settings say."""
 
 import json
 from pathlib import Path
@@ -25,13 +25,13 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def allow(environment: str, *lines: str) -> str:
-    """The settings, with one environment's database to be cleaned and more lines in it."""
+    """Write settings that allow cleaning one environment's database, with more lines in it."""
     head = f"[environments.{environment}]\n"
     return SETTINGS.replace(head, head + CLEAN + "\n".join(lines) + "\n")
 
 
 def test_dev_is_cleaned_by_its_own_function(invoke: Invoke) -> None:
-    """At the qualifier of the settings."""
+    """At the qualifier in the settings."""
     done = invoke("clean-database", "--env=dev", "--dry-run", "--json")
 
     (step,) = json.loads(done.stdout)["steps"]
@@ -70,12 +70,19 @@ def test_without_a_function_and_a_service_nothing_is_cleaned(cleaner: str, said:
         ("impl", allow("impl", 'cluster = "prod-mint-app"'), "prod has the same cluster or database"),
         ("impl", allow("impl", 'database.name = "mintprod"'), "prod has the same cluster or database"),
     ],
-    ids=["named prod", "last in promotion", "to be confirmed", "another case", "prod's cluster", "prod's database"],
+    ids=[
+        "named prod",
+        "last in promotion",
+        "needs a confirmation",
+        "another case",
+        "prod's cluster",
+        "prod's database",
+    ],
 )
 def test_production_is_never_cleaned_whatever_the_settings_say(
     environment: str, text: str, said: str, file: Path
 ) -> None:
-    """Not even where they name a function for it."""
+    """Even if they have a function for it."""
     file.write_text(text)
 
     with pytest.raises(Refused, match=said):
@@ -83,7 +90,7 @@ def test_production_is_never_cleaned_whatever_the_settings_say(
 
 
 def test_the_command_refuses_prod_before_any_request(invoke: Invoke, file: Path) -> None:
-    """With --yes, in CI, and with a function in the settings: exit code 2."""
+    """Exit code 2, even with --yes, in CI, and with a function in the settings."""
     file.write_text(allow("prod"))
     with stand_in(answering(Reply(b"{}"))) as aws:
         done = invoke("clean-database", "--env=prod", "--yes", CI="true", AWS_ENDPOINT_URL=aws.url, **KEYS)
@@ -93,7 +100,7 @@ def test_the_command_refuses_prod_before_any_request(invoke: Invoke, file: Path)
 
 
 def test_the_command_runs_the_cleaning_task(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """Once, through its own function at its own version."""
+    """Once, through its own function at its own qualifier."""
     done = invoke("clean-database", **cloud.env)
 
     assert done.returncode == 0, done.stderr

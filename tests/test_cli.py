@@ -1,4 +1,4 @@
-"""The command line as people type it: what every task does alike, and every kind of bad input."""
+"""The command line as people type it: what all tasks have in common, and every kind of bad input."""
 
 import json
 import os
@@ -29,7 +29,7 @@ OK = Reply(
 
 
 def tasks() -> list[str]:
-    """Every task's name on the command line."""
+    """The names of all tasks, as the command line shows them."""
     done = subprocess.run(
         [sys.executable, "-m", "invoke", "--list", "--list-format=json"],
         cwd=ROOT,
@@ -51,8 +51,8 @@ TASKS = tasks()
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_help_is_help_wherever_it_stands(name: str, invoke: Invoke) -> None:
-    """No task swallows --help or runs because of it; every flag is explained."""
+def test_every_task_has_help_for_every_flag(name: str, invoke: Invoke) -> None:
+    """--help after a task shows its help and does not run it."""
     done = invoke(name, "--help")
 
     assert done.returncode == 0
@@ -62,8 +62,8 @@ def test_help_is_help_wherever_it_stands(name: str, invoke: Invoke) -> None:
     assert all(len(option.split(maxsplit=1)) == 2 for option in options), "a flag without an explanation"
 
 
-def test_both_spellings_of_a_task_are_one(invoke: Invoke) -> None:
-    """With dashes and with underscores, before and behind --help; --list shows dashes."""
+def test_tasks_can_be_spelled_with_dashes_or_underscores(invoke: Invoke) -> None:
+    """Also with --help before or after the task. --list shows dashes."""
     words = ["--env=dev", "--tag=x", "--dry-run"]
     dashes, underscores = invoke("deploy-service", *words, **ACCOUNT), invoke("deploy_service", *words, **ACCOUNT)
 
@@ -74,8 +74,8 @@ def test_both_spellings_of_a_task_are_one(invoke: Invoke) -> None:
     assert not any("_" in task for task in TASKS)
 
 
-def test_without_a_word_the_tasks_are_listed(invoke: Invoke) -> None:
-    """As --list does, each with what it does."""
+def test_invoke_alone_lists_the_tasks(invoke: Invoke) -> None:
+    """Like --list, with the summary of each."""
     bare = invoke()
 
     assert (bare.returncode, bare.stderr) == (0, "")
@@ -104,8 +104,8 @@ def test_without_a_word_the_tasks_are_listed(invoke: Invoke) -> None:
     ],
     ids=lambda value: ascii(" ".join(value)) if isinstance(value, list) else None,
 )
-def test_what_is_not_known_is_refused_with_the_nearest_name(words: list[str], said: str, invoke: Invoke) -> None:
-    """Exit code 2 and one sentence, although Invoke itself would exit with 1."""
+def test_unknown_tasks_and_flags_are_refused_with_the_nearest_name(words: list[str], said: str, invoke: Invoke) -> None:
+    """Exit code 2 and one sentence; Invoke itself would exit with 1."""
     done = invoke(*words)
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -114,7 +114,7 @@ def test_what_is_not_known_is_refused_with_the_nearest_name(words: list[str], sa
 
 
 def test_no_task_has_a_positional_argument() -> None:
-    """A required positional would swallow the flags behind it."""
+    """A required positional argument would swallow the flags after it."""
     from invoke import Collection, Task
 
     import tasks as module
@@ -158,7 +158,7 @@ def test_no_task_has_a_positional_argument() -> None:
 def test_bad_input_is_refused_in_one_sentence_before_any_request(
     words: list[str], variables: dict[str, str], said: str, invoke: Invoke
 ) -> None:
-    """Exit code 2, one sentence on stderr, no traceback, and nothing was sent."""
+    """Exit code 2, no traceback, nothing on stdout."""
     with stand_in(answering(OK)) as aws:
         done = invoke("deploy-service", *words, **{**KEYS, "AWS_ENDPOINT_URL": aws.url, **variables})
 
@@ -169,8 +169,8 @@ def test_bad_input_is_refused_in_one_sentence_before_any_request(
     assert aws.requests == []
 
 
-def test_no_credentials_are_refused(invoke: Invoke) -> None:
-    """With what to do, and nothing sent."""
+def test_without_credentials_it_is_refused(invoke: Invoke) -> None:
+    """The message says what to do, and nothing is sent."""
     with stand_in(answering(OK)) as aws:
         done = invoke("deploy-service", "--env=dev", AWS_ENDPOINT_URL=aws.url, **ACCOUNT)
 
@@ -179,7 +179,7 @@ def test_no_credentials_are_refused(invoke: Invoke) -> None:
 
 
 def denied(code: str, status: int = 403) -> Reply:
-    """An error of AWS in its JSON form."""
+    """An error as AWS sends it, in JSON."""
     return Reply(json.dumps({"message": "said AWS"}).encode(), status, {"x-amzn-ErrorType": code + ":http://internal"})
 
 
@@ -225,7 +225,7 @@ def denied(code: str, status: int = 403) -> Reply:
 def test_every_kind_of_failure_has_its_sentence_and_exit_code(
     reply: Reply, code: int, said: str, invoke: Invoke
 ) -> None:
-    """And the function is called once, whatever it answers."""
+    """The function is called only once."""
     with stand_in(answering(reply)) as aws:
         done = invoke("deploy-service", "--env=dev", "--no-image", AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS)
 
@@ -237,7 +237,7 @@ def test_every_kind_of_failure_has_its_sentence_and_exit_code(
 
 
 def test_a_slow_function_is_called_exactly_once(invoke: Invoke, tmp_path: Path) -> None:
-    """The answer comes after the time-out: the outcome is unknown, and nothing is sent again."""
+    """Its response comes after the time-out: the outcome is unknown."""
     settings = tmp_path / "settings.toml"
     text = (ROOT / "environments.toml").read_text()
     settings.write_text(text.replace("timeout = 930", "timeout = 1"))
@@ -257,8 +257,8 @@ def test_a_slow_function_is_called_exactly_once(invoke: Invoke, tmp_path: Path) 
     assert "Do not run this again before that is clear" in done.stderr
 
 
-def test_an_unreachable_endpoint_is_said(invoke: Invoke) -> None:
-    """Nothing was started, so it is a plain failure."""
+def test_an_unreachable_endpoint_is_a_failure(invoke: Invoke) -> None:
+    """Exit code 1, because nothing was started."""
     done = invoke("run-task", "--env=dev", "--service=x", AWS_ENDPOINT_URL="http://127.0.0.1:9", **ACCOUNT, **KEYS)
 
     assert done.returncode == 1
@@ -267,7 +267,7 @@ def test_an_unreachable_endpoint_is_said(invoke: Invoke) -> None:
 
 @pytest.mark.parametrize("dry", [["--dry-run"], ["--dry"]])
 def test_a_dry_run_shows_the_payload_and_sends_nothing(dry: list[str], invoke: Invoke) -> None:
-    """--dry-run and Invoke's own --dry mean the same; no credentials, no network, exit code 0."""
+    """It needs no credentials and no network. Invoke's own --dry does the same."""
     with stand_in(answering(OK)) as aws:
         done = invoke(
             "deploy-service",
@@ -293,8 +293,8 @@ def test_a_dry_run_shows_the_payload_and_sends_nothing(dry: list[str], invoke: I
     assert done.stderr.endswith("dry run: nothing was changed\n")
 
 
-def test_a_dry_run_names_what_it_does_not_know(invoke: Invoke) -> None:
-    """A missing variable appears in its place and in one line, and the exit code is 0."""
+def test_a_dry_run_shows_a_placeholder_for_a_missing_variable(invoke: Invoke) -> None:
+    """It says which variable is missing, and exits with 0."""
     done = invoke("deploy-service", "--env=prod", "--tag=abc", "--dry-run")
 
     assert done.returncode == 0
@@ -303,7 +303,7 @@ def test_a_dry_run_names_what_it_does_not_know(invoke: Invoke) -> None:
 
 
 def test_json_is_one_document_on_stdout(invoke: Invoke) -> None:
-    """With plan and result of a run, and the error of one that failed."""
+    """With plan and result, or the error."""
     with stand_in(answering(OK)) as aws:
         done = invoke(
             "deploy-service",
@@ -328,8 +328,7 @@ def test_json_is_one_document_on_stdout(invoke: Invoke) -> None:
     [("prod\n", 0, 1), ("yes\n", 2, 0), ("\n", 2, 0)],
     ids=["prod", "yes", "nothing"],
 )
-def test_a_person_types_the_name_of_prod(typed: str, code: int, calls: int) -> None:
-    """At a terminal prod is confirmed by its name and by nothing else."""
+def test_at_a_terminal_prod_is_confirmed_by_typing_its_name(typed: str, code: int, calls: int) -> None:
     leader, follower = pty.openpty()
     with stand_in(answering(OK)) as aws:
         process = subprocess.Popen(
@@ -350,8 +349,8 @@ def test_a_person_types_the_name_of_prod(typed: str, code: int, calls: int) -> N
     assert len(aws.lambda_calls()) == calls
 
 
-def test_prod_needs_no_person_with_yes(invoke: Invoke) -> None:
-    """Whoever gives the flag has agreed, to another endpoint too."""
+def test_prod_is_confirmed_by_yes(invoke: Invoke) -> None:
+    """Another endpoint too."""
     with stand_in(answering(OK)) as aws:
         done = invoke(
             "deploy-service", "--env=prod", "--no-image", "--yes", AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS
@@ -363,14 +362,14 @@ def test_prod_needs_no_person_with_yes(invoke: Invoke) -> None:
 
 
 def test_a_command_works_from_any_folder_of_the_project(invoke: Invoke) -> None:
-    """Settings and paths are the project's, wherever it is typed."""
+    """Settings and paths are those of the project."""
     done = invoke("deploy-service", "--env=dev", "--tag=x", "--dry-run", cwd=ROOT / "tests", **ACCOUNT)
 
     assert done.returncode == 0, done.stderr
 
 
 def test_a_role_that_may_not_read_ecs_can_still_deploy(invoke: Invoke) -> None:
-    """The manager deploys; reading ECS only adds to what is said."""
+    """The manager deploys; only the old revision is missing from the output."""
     with stand_in(lambda _, path: OK if "functions" in path else DENIED) as aws:
         done = invoke("deploy-service", "--env=dev", "--tag=x", AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS)
 

@@ -1,4 +1,4 @@
-"""The pipeline: what it refuses before its first change, what its steps hand on, and how it ends."""
+"""The pipeline: what it refuses before its first change, what its steps pass on, and how it ends."""
 
 import json
 import time
@@ -15,7 +15,7 @@ ENGINE = {"DOCKER_HOST": "unix:///nowhere"}
 
 
 def digest_of(cloud: EmbeddedCloud, repository: str) -> str:
-    """The digest of the image that the embedded AWS is seeded with."""
+    """The digest of the image v0 that the embedded AWS is seeded with."""
     found = cloud.client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageTag": "v0"}])
     return str(found["imageDetails"][0]["imageDigest"])
 
@@ -23,10 +23,10 @@ def digest_of(cloud: EmbeddedCloud, repository: str) -> str:
 @pytest.mark.parametrize("flag", ["--digest", "--migration-digest"])
 @pytest.mark.parametrize("value", ["", "sha256:", "sha256:1", f"{DIGEST}\n", f"app@{DIGEST}", "<"])
 @pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["run", "dry run"])
-def test_a_digest_that_is_none_is_refused_before_anything(
+def test_an_invalid_digest_is_refused_before_any_request(
     flag: str, value: str, mode: list[str], cloud: EmbeddedCloud, invoke: Invoke
 ) -> None:
-    """A workflow whose output got lost passes an empty one."""
+    """A workflow that lost an output passes an empty one."""
     done = invoke("deploy", "--tag=v0", flag, value, *mode, **cloud.env)
 
     assert done.returncode == 2
@@ -46,10 +46,10 @@ def test_a_digest_that_is_none_is_refused_before_anything(
         ("confirm = true", ["--yes"], "The database of local is never cleaned"),
     ],
 )
-def test_what_a_later_step_needs_is_looked_at_before_the_first_change(
+def test_requirements_of_later_steps_are_checked_before_the_first_change(
     change: str, flags: list[str], said: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
 ) -> None:
-    """A deployment that could not be ended is not begun: exit code 2, and AWS was not asked for anything."""
+    """Exit code 2, and AWS received no request."""
     settings = tmp_path / "settings.toml"
     name = change.partition(" = ")[0]
     table, _, key = name.rpartition(".")
@@ -66,10 +66,9 @@ def test_what_a_later_step_needs_is_looked_at_before_the_first_change(
     assert cloud.requests() == []
 
 
-def test_the_steps_are_handed_what_those_before_them_have_learned(
+def test_the_wait_gets_the_deployment_id_and_the_digest_of_the_step_before(
     cloud: EmbeddedCloud, invoke: Invoke, build: Path
 ) -> None:
-    """The wait follows the deployment that the step before it has started, by its id, and knows its digest."""
     digest = digest_of(cloud, "mint-backend")
     words = ("deploy", "--tag=v0", f"--digest={digest}", "--no-build", f"--build-dir={build}", "--json")
 
@@ -84,8 +83,8 @@ def test_the_steps_are_handed_what_those_before_them_have_learned(
     assert done.stderr.splitlines()[-1].startswith("local runs v0 (")
 
 
-def test_by_its_digest_alone_another_deployment_is_not_taken_for_ours(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """It was rolled back, which says nothing of the version that runs: the endpoint decides."""
+def test_a_deployment_by_digest_without_an_id_is_not_taken_for_ours(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """It was rolled back, but that says nothing about the version to wait for: the endpoint decides."""
     assert invoke("deploy-service", f"--digest={DIGEST}", **cloud.env).returncode == 0
     cloud.advance(120)
 
@@ -94,10 +93,8 @@ def test_by_its_digest_alone_another_deployment_is_not_taken_for_ours(cloud: Emb
     assert done.returncode == 0, done.stderr
 
 
-def test_somebody_elses_deployment_meanwhile_is_noticed_at_the_end(
-    cloud: EmbeddedCloud, invoke: Invoke, build: Path
-) -> None:
-    """The version answered, but another deployment runs by the time that the frontend is released."""
+def test_a_deployment_by_somebody_else_is_noticed_at_the_end(cloud: EmbeddedCloud, invoke: Invoke, build: Path) -> None:
+    """The version answered, but another deployment started while the frontend was released."""
     cloud.fail(service="s3", operation="PutObject", delay=2)
 
     def deploy_when_the_frontend_is_released() -> None:

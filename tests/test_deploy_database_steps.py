@@ -1,4 +1,4 @@
-"""What a deployment does to the database first: a snapshot or a cleaning, as the settings say."""
+"""What `deploy` does to the database first: a snapshot or a cleaning, as the settings say."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ SETTINGS = (Path(__file__).parent.parent / "environments.toml").read_text()
     [("dev", "run mint-app-db-clean"), ("impl", "back up the database"), ("prod", "back up the database")],
 )
 def test_the_database_is_changed_first(environment: str, first: str, invoke: Invoke) -> None:
-    """After the build, which changes nothing: then its migrations, then the service, then the frontend."""
+    """After the builds, which change nothing; then come the migrations, the service and the frontend."""
     words = ("deploy", f"--env={environment}", "--tag=v1", "--dry-run", "--json")
     done = invoke(*words, AWS_ACCOUNT_ID="123456789012")
 
@@ -32,7 +32,7 @@ def test_the_database_is_changed_first(environment: str, first: str, invoke: Inv
 
 
 def test_without_a_snapshot_nothing_is_deployed(cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:
-    """The row stops before the migration and says what was not done."""
+    """It stops before the migrations, and says what was not done."""
     settings = tmp_path / "settings.toml"
     head = "[environments.local]\n"
     settings.write_text(SETTINGS.replace(head, head + "database.backup = true\n"))

@@ -1,4 +1,4 @@
-"""One service, deployed once: what is sent, what is refused, and what later steps are told."""
+"""Deploying one service: what is sent, what is refused, and the outputs for later steps."""
 
 import json
 from pathlib import Path
@@ -33,8 +33,8 @@ ECR = "123456789012.dkr.ecr.us-west-2.amazonaws.com"
         ("r.io/a:" + "t" * 129, None),
     ],
 )
-def test_an_image_is_taken_apart_and_put_together_again(reference: str, expected: Image | None) -> None:
-    """Registry, repository, tag and digest; None for what cannot be an image."""
+def test_image_references_are_parsed_and_written(reference: str, expected: Image | None) -> None:
+    """Registry, repository, tag and digest; None if it is not an image reference."""
     found = images.parse(reference)
 
     assert found == expected
@@ -69,10 +69,8 @@ def test_an_image_is_taken_apart_and_put_together_again(reference: str, expected
     ],
 )
 @pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["run", "dry run"])
-def test_what_cannot_be_deployed_is_refused_in_one_sentence(
-    mode: list[str], flags: list[str], said: str, invoke: Invoke
-) -> None:
-    """Before any request, and no line of it is taken for a command by GitHub."""
+def test_invalid_input_is_refused_in_one_sentence(mode: list[str], flags: list[str], said: str, invoke: Invoke) -> None:
+    """Before any request, and no line of the message is a command of GitHub Actions."""
     with stand_in(lambda *_: DENIED) as aws:
         words = ("deploy-service", "--env=dev", *flags, *mode)
         done = invoke(*words, **KEYS, AWS_ENDPOINT_URL=aws.url, GITHUB_ACTIONS="true", GITHUB_SHA="v1")
@@ -85,15 +83,13 @@ def test_what_cannot_be_deployed_is_refused_in_one_sentence(
 
 
 def outputs(path: Path) -> dict[str, str]:
-    """What a step has put out, as GitHub reads it."""
+    """The outputs of a step, as GitHub reads them."""
     return dict(line.split("=", 1) for line in path.read_text().splitlines())
 
 
 @pytest.mark.parametrize("by", ["tag", "digest", "uri"])
-def test_later_jobs_are_told_the_deployment_and_the_digest(
-    by: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
-) -> None:
-    """Whichever way the image is named: ECR knows the digest of a tag."""
+def test_deployment_id_and_digest_are_outputs(by: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:
+    """However the image is given: ECR knows the digest of a tag."""
     found = cloud.client("ecr").describe_images(repositoryName="mint-backend", imageIds=[{"imageTag": "v0"}])
     digest = found["imageDetails"][0]["imageDigest"]
     uri = f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:v0"
@@ -111,8 +107,8 @@ def test_later_jobs_are_told_the_deployment_and_the_digest(
     }
 
 
-def test_what_cannot_be_known_is_put_out_empty(invoke: Invoke, tmp_path: Path) -> None:
-    """A role that may read neither ECS nor ECR deploys all the same."""
+def test_outputs_that_cannot_be_read_are_empty(invoke: Invoke, tmp_path: Path) -> None:
+    """A role that may read neither ECS nor ECR can still deploy."""
     response = {
         "ResponseMetadata": {"HTTPStatusCode": 200},
         "NewTaskdefArn": "arn:aws:ecs:x:1:task-definition/mint-app:42",
@@ -137,8 +133,8 @@ def test_what_cannot_be_known_is_put_out_empty(invoke: Invoke, tmp_path: Path) -
         {"ResponseMetadata": {"HTTPStatusCode": [200]}},
     ],
 )
-def test_a_reply_of_another_shape_is_a_failure_in_one_sentence(response: object, invoke: Invoke) -> None:
-    """It has no traceback."""
+def test_an_invalid_reply_is_a_failure_in_one_sentence(response: object, invoke: Invoke) -> None:
+    """Without a traceback."""
     reply = Reply(json.dumps({"data": {"response": response}}).encode())
     with stand_in(lambda _, path: reply if "functions" in path else DENIED) as aws:
         done = invoke("deploy-service", "--env=dev", "--tag=v1", **KEYS, AWS_ENDPOINT_URL=aws.url)
@@ -159,10 +155,10 @@ def test_a_reply_of_another_shape_is_a_failure_in_one_sentence(response: object,
         (None, ""),
     ],
 )
-def test_the_deployment_is_the_one_that_the_manager_was_told(
+def test_the_deployment_id_is_the_one_in_the_managers_reply(
     reported: object, expected: str, invoke: Invoke, tmp_path: Path
 ) -> None:
-    """By ECS itself, so that nobody has to look for it, and a role that may not look knows it too."""
+    """So it is known even to a role that may not read ECS."""
     response = {
         "ResponseMetadata": {"HTTPStatusCode": 200},
         "NewTaskdefArn": "arn:aws:ecs:us-west-2:1:task-definition/mint-app:42",

@@ -1,4 +1,4 @@
-"""Where a command's requests really go: said in its first lines, and agreed to where the environment confirms."""
+"""Where a command's requests go: it is shown first, and prod needs a confirmation for any other destination."""
 
 import json
 import os
@@ -31,11 +31,11 @@ SERVICES = ("lambda", "s3", "logs")
 
 
 def first_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """What is said before the command does anything."""
+    """The first three lines of stderr."""
     return done.stderr.splitlines()[:3]
 
 
-# What boto3 would ask
+# The endpoint that boto3 uses
 
 
 CONFIGURATION = """
@@ -85,10 +85,10 @@ cloudwatch_logs =
     ],
     ids=str,
 )
-def test_the_endpoint_that_is_named_is_the_one_that_boto3_asks(
+def test_the_shown_endpoint_is_the_one_that_boto3_uses(
     variables: dict[str, str], file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever variables, profile and services section say; no endpoint stands for AWS's own."""
+    """For any variables, profile and services section. AWS's own endpoints are not shown."""
     folder = Path.home() / ".aws"
     folder.mkdir()
     names = ("mine", "logs", "none", "off", "broken")
@@ -112,8 +112,8 @@ def test_the_endpoint_that_is_named_is_the_one_that_boto3_asks(
     assert [service in named for service in SERVICES] == ["example" in url for url in expected]
 
 
-def test_the_release_engine_asks_the_endpoint_of_the_configuration_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It speaks to S3 without a boto3 client."""
+def test_releases_use_the_endpoint_of_the_configuration_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They send requests to S3 without a boto3 client."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     folder = Path.home() / ".aws"
@@ -127,7 +127,7 @@ def test_the_release_engine_asks_the_endpoint_of_the_configuration_too(monkeypat
 
 
 def test_a_configuration_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its requests would go is not known then."""
+    """It would not be known where requests go."""
     folder = Path.home() / ".aws"
     folder.mkdir()
     (folder / "config").write_text("[default\nendpoint_url = x")
@@ -167,17 +167,17 @@ def test_a_configuration_that_cannot_be_read_is_refused(monkeypatch: pytest.Monk
         ("lambda", "http://[::1", False),
     ],
 )
-def test_which_hosts_are_aws_itself(service: str, url: str, own: bool) -> None:
-    """Those of its services alone: customers get other names below amazonaws.com."""
+def test_which_hosts_are_aws(service: str, url: str, own: bool) -> None:
+    """Only those of its services: customers can have other names under amazonaws.com."""
     assert aws.is_aws(service, url) is own
 
 
-# What is said, and what is refused
+# What is shown, and what is refused
 
 
 @pytest.mark.parametrize("typed", ["prod\n", "\n"])
-def test_a_person_reads_where_requests_go_before_typing_the_name(typed: str) -> None:
-    """The question names it; without the name nothing is sent."""
+def test_the_destination_is_part_of_the_confirmation(typed: str) -> None:
+    """Without the confirmation nothing is sent."""
     leader, follower = pty.openpty()
     with stand_in(answering(OK)) as server:
         process = subprocess.Popen(
@@ -230,23 +230,23 @@ ELSEWHERE = [
 
 @pytest.fixture(params=ELSEWHERE, ids=["endpoint", "endpoint of S3", "region"])
 def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[object]]]:
-    """What has to be said where requests would go elsewhere, and the requests that came there."""
+    """What has to be shown for another destination, and the requests that it received."""
     variables, said = request.param
     with stand_in(lambda *_: Reply(b"", 403)) as server:
-        # Without credentials: what is planned needs none, and nothing is read for it.
+        # No credentials: planning needs none, and so nothing is read.
         for name, value in {**ACCOUNT, **variables}.items():
             monkeypatch.setenv(name, value.format(url=server.url))
         yield said.format(url=server.url), server.requests  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", CHANGING)
-def test_ci_has_not_approved_another_place(
+def test_the_approval_in_ci_does_not_cover_another_destination(
     name: str,
     elsewhere: tuple[str, list[object]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Every command that changes something in prod is refused before it asks anybody anything."""
+    """Every command that changes something in prod is refused before its first request."""
     for variable, value in {**KEYS, **CI}.items():
         monkeypatch.setenv(variable, value)
     given = {flag.name.replace("-", "_"): flag.default for flag in TASKS[name].get_arguments()}
@@ -261,10 +261,10 @@ def test_ci_has_not_approved_another_place(
 
 
 @pytest.mark.parametrize(("name", "flags"), [*((name, CHANGING[name]) for name in CHANGING), *READING.items()])
-def test_every_command_that_asks_aws_says_where_it_would_ask(
+def test_every_command_that_uses_aws_shows_another_destination(
     name: str, flags: dict[str, object], elsewhere: tuple[str, list[object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A dry run too: in its second line and in the plan."""
+    """In a dry run too: in its second line and in the plan."""
     given = {flag.name.replace("-", "_"): flag.default for flag in TASKS[name].get_arguments()}
     try:
         TASKS[name].body(Context(), **{**given, **flags, "env": "prod", "json": True, "dry_run": True})
@@ -276,8 +276,8 @@ def test_every_command_that_asks_aws_says_where_it_would_ask(
     assert elsewhere[0] in str(json.loads(printed)["destination"])
 
 
-def test_an_endpoint_keeps_its_password(invoke: Invoke) -> None:
-    """The user part of the URL is shown nowhere, and no request is made with it."""
+def test_the_password_in_an_endpoint_is_never_shown(invoke: Invoke) -> None:
+    """And no request is made with it."""
     done = invoke(*RESTART, "--yes", "--json", AWS_ENDPOINT_URL="http://me:hunter2@127.0.0.1:9", **ACCOUNT, **KEYS)
 
     assert done.returncode == 2
@@ -301,10 +301,10 @@ def test_an_endpoint_keeps_its_password(invoke: Invoke) -> None:
     ],
     ids=str,
 )
-def test_what_a_variable_changes_is_named_and_what_it_repeats_is_not(
+def test_a_variable_that_differs_from_the_settings_is_shown(
     variables: dict[str, str], said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Account and region, where the settings say others."""
+    """Account and region; not if the value is the same."""
     file = tmp_path / "settings.toml"
     file.write_text((ROOT / "environments.toml").read_text().replace('"${AWS_ACCOUNT_ID}"', '"111111111111"'))
     monkeypatch.setenv("ENVIRONMENTS_FILE", str(file))
@@ -314,26 +314,26 @@ def test_what_a_variable_changes_is_named_and_what_it_repeats_is_not(
     assert list(aws.destination(settings.find("prod")).elsewhere) == said
 
 
-def test_an_account_that_only_a_variable_names_is_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`account = "${AWS_ACCOUNT_ID}"` is what the settings say."""
+def test_an_account_that_the_settings_read_from_a_variable_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `account = "${AWS_ACCOUNT_ID}"` they are the same."""
     monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
 
     assert aws.destination(settings.find("prod")).elsewhere == ()
 
 
-# AWS itself, behind a proxy that ends TLS
+# AWS's own hosts, behind a proxy that terminates TLS
 
 
 @dataclass
 class Amazon:
-    """AWS as a proxy shows it. account: whose credentials STS says these are, empty for one that refuses to say it."""
+    """AWS as seen through a proxy. account: what STS returns; if empty, it denies the request."""
 
     env: dict[str, str]
     account: str = ACCOUNT["AWS_ACCOUNT_ID"]
     asked: list[str] = field(default_factory=list)
 
     def answer(self, host: str) -> Reply:
-        """What a service says."""
+        """The response of a service."""
         if host.startswith("lambda."):
             return OK
         if not host.startswith("sts."):
@@ -346,7 +346,7 @@ class Amazon:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for AWS's hosts that nobody has signed, in one file."""
+    """A self-signed certificate for AWS's hosts, and its key, in one file."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     names = "subjectAltName=DNS:*.us-west-2.amazonaws.com,DNS:sts.amazonaws.com"
     words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=AWS -addext {names} -keyout - -out -"
@@ -356,7 +356,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def amazon(certificate: Path) -> Iterator[Amazon]:
-    """AWS's own hosts, all of them."""
+    """A stand-in for all of AWS's hosts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 
@@ -400,11 +400,11 @@ def amazon(certificate: Path) -> Iterator[Amazon]:
     server.server_close()
 
 
-@pytest.mark.parametrize("account", [ACCOUNT["AWS_ACCOUNT_ID"], ""], ids=["its own account", "STS does not say"])
-def test_the_approval_of_ci_counts_for_the_environment_as_it_is_set(
+@pytest.mark.parametrize("account", [ACCOUNT["AWS_ACCOUNT_ID"], ""], ids=["the right account", "STS denies"])
+def test_the_approval_in_ci_covers_the_environment_of_the_settings(
     account: str, amazon: Amazon, invoke: Invoke
 ) -> None:
-    """STS is asked once, before anything else; one that does not answer forbids nothing, and that is said."""
+    """STS is called once, before anything else. If that fails, it is reported and the command continues."""
     amazon.account = account
 
     done = invoke(*RESTART, **amazon.env, **CI)
@@ -417,7 +417,7 @@ def test_the_approval_of_ci_counts_for_the_environment_as_it_is_set(
 
 
 def test_the_credentials_of_another_account_are_refused(amazon: Amazon, invoke: Invoke) -> None:
-    """In an environment that confirms, unless somebody has agreed in advance."""
+    """In an environment that needs a confirmation, unless --yes is given."""
     amazon.account = "999999999999"
     sentence = "the credentials belong to account 999999999999, but prod is account 123456789012"
 
@@ -433,10 +433,8 @@ def test_the_credentials_of_another_account_are_refused(amazon: Amazon, invoke: 
 
 
 @pytest.mark.parametrize("words", [["--env=dev"], ["--env=prod", "--dry-run"]], ids=str)
-def test_whose_credentials_these_are_is_asked_only_where_a_person_confirms(
-    words: list[str], amazon: Amazon, invoke: Invoke
-) -> None:
-    """It costs a request and 0.2 s, and a dry run changes nothing."""
+def test_sts_is_called_only_if_a_confirmation_is_needed(words: list[str], amazon: Amazon, invoke: Invoke) -> None:
+    """It takes a request and 0.2 s. A dry run does not need it, because it changes nothing."""
     done = invoke("deploy-service", *words, "--no-image", **amazon.env)
 
     assert done.returncode == 0, done.stderr
@@ -466,13 +464,13 @@ def test_whose_credentials_these_are_is_asked_only_where_a_person_confirms(
         (None, False),
     ],
 )
-def test_only_true_values_mean_that_a_ci_runs(value: str | None, counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They alone stand for the confirmation, and against the default of local."""
+def test_only_true_values_of_ci_count_as_ci(value: str | None, counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In CI, prod needs no further confirmation, and there is no default environment."""
     monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
     if value is not None:
         monkeypatch.setenv("CI", value)
     given = {flag.name.replace("-", "_"): flag.default for flag in TASKS["deploy-service"].get_arguments()}
-    # A service without an image: refused once prod is confirmed, and nothing is asked.
+    # A service without an image is refused after the confirmation of prod, and before any request.
     flags = {**given, "service": "other", "env": "prod"}
 
     assert console.in_ci() is counts

@@ -1,4 +1,4 @@
-"""The documentation is true: pages are current, links lead somewhere, and the migration table really runs."""
+"""The documentation is true: generated pages are current, links work, and the commands in the migration table run."""
 
 import re
 import shlex
@@ -17,8 +17,8 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 )
 
 
-def test_the_tasks_pages_are_current(tmp_path: Path) -> None:
-    """`make docs` would write exactly what is there."""
+def test_the_generated_pages_are_current(tmp_path: Path) -> None:
+    """`make docs` would write the same."""
     subprocess.run([sys.executable, "docs/generate.py", str(tmp_path)], cwd=ROOT, check=True)
 
     assert (tmp_path / "settings.md").read_text() == (ROOT / "docs" / "settings.md").read_text()
@@ -29,14 +29,14 @@ def test_the_tasks_pages_are_current(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
-    """Of this repository."""
+    """Links to other sites are not checked."""
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
 
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
 def test_every_command_in_the_documentation_is_a_task() -> None:
-    """`invoke NAME` names one, wherever it stands."""
+    """Each NAME after `invoke`."""
     named = {
         name
         for page in PAGES
@@ -48,13 +48,12 @@ def test_every_command_in_the_documentation_is_a_task() -> None:
 
 
 def rows() -> list[tuple[str, str]]:
-    """The table of docs/migrating.md: old line, new line."""
+    """The rows of docs/migrating.md: old line, new line."""
     text = (ROOT / "docs" / "migrating.md").read_text()
     return re.findall(r"^\| (.+?) \| `(invoke .+?)` \|$", text, re.MULTILINE)
 
 
-def test_the_table_has_every_old_script() -> None:
-    """None is forgotten."""
+def test_the_migration_table_has_every_old_script() -> None:
     old = " ".join(old for old, _ in rows())
 
     for script in (
@@ -73,8 +72,8 @@ def test_the_table_has_every_old_script() -> None:
 
 
 @pytest.mark.parametrize("line", [new for _, new in rows()])
-def test_the_new_line_works(line: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:
-    """On the embedded AWS, with the variables of the old line."""
+def test_the_new_command_works(line: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:
+    """On the embedded AWS, with the values of the old line."""
     storybook = sites.build(tmp_path / "storybook", "one")
     line = line.replace('"$IMAGE_TAG"', "v0").replace('"$STORYBOOK"', str(storybook))
     words = shlex.split(line)[1:]

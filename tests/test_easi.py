@@ -1,4 +1,4 @@
-"""The sister project adopts the commands by its settings alone."""
+"""EASi can use the commands with nothing but its own settings."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def dry_run(invoke: Invoke, *words: str, **env: str) -> dict[str, object]:
 
 @pytest.mark.parametrize(("env", "qualifier"), [("dev", "31"), ("impl", "21"), ("prod", "11")])
 def test_deploying_its_service_sends_its_payload(env: str, qualifier: str, invoke: Invoke) -> None:
-    """Cluster, service, secrets, image and function are EASi's."""
+    """Cluster, service, secrets, image and function are those of EASi."""
     assert dry_run(invoke, "deploy-service", f"--env={env}")["invocation"] == {
         "function": f"{env}-ecs-manager-docker",
         "qualifier": qualifier,
@@ -37,7 +37,7 @@ def test_deploying_its_service_sends_its_payload(env: str, qualifier: str, invok
 
 
 def test_its_migration_gets_no_secrets(invoke: Invoke) -> None:
-    """Secrets go to the application's own service only."""
+    """Only the application's own service gets secrets."""
     plan = dry_run(invoke, "deploy-service", "--env=dev", "--service=easi-app-db-migrate")
 
     assert plan["invocation"]["payload"]["body"] == {  # type: ignore[index]
@@ -48,7 +48,7 @@ def test_its_migration_gets_no_secrets(invoke: Invoke) -> None:
 
 
 def test_its_migration_task_runs_in_its_cluster(invoke: Invoke) -> None:
-    """run-task takes the migration service by default."""
+    """By default, run-task runs the migrations' service."""
     assert dry_run(invoke, "run-task", "--env=impl")["invocation"] == {
         "function": "impl-ecs-manager-docker",
         "qualifier": "21",
@@ -66,6 +66,6 @@ def test_its_migration_task_runs_in_its_cluster(invoke: Invoke) -> None:
         ("prod", "https://easi.cms.gov/api/v1/healthcheck"),
     ],
 )
-def test_its_healthcheck_is_asked(env: str, url: str, invoke: Invoke) -> None:
-    """Prod has no prefix."""
+def test_its_healthcheck_has_its_url(env: str, url: str, invoke: Invoke) -> None:
+    """In prod the host has no prefix."""
     assert dry_run(invoke, "healthcheck", f"--env={env}")["url"] == url

@@ -1,4 +1,4 @@
-"""Files that commands write: whole or not at all, and never over what is not a file."""
+"""Files that commands write: completely or not at all, and never over anything but a regular file."""
 
 import os
 import signal
@@ -17,34 +17,34 @@ from tests.conftest import ROOT
 
 
 def folder(path: Path) -> None:
-    """A folder in the file's place."""
+    """A folder at the file's path."""
     path.mkdir()
 
 
 def pipe(path: Path) -> None:
-    """A named pipe, which a writer would wait for."""
+    """A named pipe, on which a writer would block."""
     os.mkfifo(path)
 
 
 def link(path: Path) -> None:
-    """A link to a file, whose target would stay as it was."""
+    """A link to a file that must not change."""
     (path.parent / "target").write_text("old")
     path.symlink_to("target")
 
 
 def dangling_link(path: Path) -> None:
-    """A link to nothing."""
+    """A link without a target."""
     path.symlink_to("nowhere")
 
 
 def link_to_a_device(path: Path) -> None:
-    """A link to /dev/full, which is never written to."""
+    """A link to /dev/full, where every write would fail."""
     path.symlink_to("/dev/full")
 
 
 @pytest.mark.parametrize("put", [folder, pipe, link, dangling_link, link_to_a_device])
-def test_what_is_not_a_file_is_left_alone(put: Callable[[Path], None], tmp_path: Path) -> None:
-    """Refused by its name before anything is written, and everything is as it was."""
+def test_only_a_regular_file_is_replaced(put: Callable[[Path], None], tmp_path: Path) -> None:
+    """Anything else is refused with its path before anything is written."""
     path = tmp_path / "it"
     put(path)
     before = [(entry.name, entry.lstat().st_mode) for entry in sorted(tmp_path.iterdir())]
@@ -74,10 +74,8 @@ def test_what_is_not_a_file_is_left_alone(put: Callable[[Path], None], tmp_path:
     ],
     ids=ascii,
 )
-def test_a_path_that_no_file_can_have_is_refused_in_one_sentence(
-    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Empty, a folder, in no folder, with a NUL, too long, or where nobody may write."""
+def test_an_invalid_path_is_refused_in_one_sentence(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty, a folder, in a missing folder, with a NUL, too long, or without permission to write."""
     monkeypatch.chdir(tmp_path)
     Path("file.txt").touch()
 
@@ -90,7 +88,7 @@ def test_a_path_that_no_file_can_have_is_refused_in_one_sentence(
 
 @pytest.mark.parametrize("name", ["plain", "new\nline", "quo'te", " ", "x" * 255, ".part", "é"])
 def test_a_file_is_written_whole_under_any_name(name: str, tmp_path: Path) -> None:
-    """With its bytes and nothing beside it; what was there before is replaced."""
+    """Nothing else is left beside it, and an older file is replaced."""
     path = tmp_path / "in" / name
     path.parent.mkdir()
     for content in (b"old" * 100, b"new"):
@@ -104,8 +102,7 @@ def test_a_file_is_written_whole_under_any_name(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("mode", "umask", "found"), [(0o644, 0o022, 0o644), (0o644, 0o077, 0o600), (0o600, 0, 0o600)])
-def test_the_umask_counts(mode: int, umask: int, found: int, tmp_path: Path) -> None:
-    """As for every program."""
+def test_a_file_gets_the_permissions_of_the_umask(mode: int, umask: int, found: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
         files.write(tmp_path / "file", b"", mode=mode)
@@ -115,12 +112,11 @@ def test_the_umask_counts(mode: int, umask: int, found: int, tmp_path: Path) -> 
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == found
 
 
-def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path) -> None:
-    """A write that fails half-way changes nothing."""
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "in" / "file"
     path.parent.mkdir()
     path.write_bytes(b"old")
-    # A limit on the size of files is a disk that is full after so many bytes.
+    # A limit on the size of files has the effect of a full disk.
     code = (
         "import resource, signal; from pathlib import Path; from scripts.frame import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -136,7 +132,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_write_that_is_stopped_leaves_the_old_file_or_the_new(sent: signal.Signals, tmp_path: Path) -> None:
-    """And no part of one beside it."""
+    """And no part of the new one beside it."""
     path = tmp_path / "in" / "file"
     path.parent.mkdir()
     path.write_bytes(b"old")
@@ -162,8 +158,8 @@ def test_a_write_that_is_stopped_leaves_the_old_file_or_the_new(sent: signal.Sig
         assert path.read_bytes() in (b"old", b"new" * 1000000)
 
 
-def test_a_temporary_folder_is_private_and_goes_with_its_block() -> None:
-    """Whatever was put into it, however the block ends."""
+def test_a_temporary_folder_is_private_and_deleted_after_its_block() -> None:
+    """However the block ends."""
     made = []
 
     def fill() -> None:

@@ -1,4 +1,4 @@
-"""Waiting for a version: real HTTP, a clock of the test's own."""
+"""Waiting for a version: with real HTTP and a simulated clock."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ NEW, OLD_VERSION = "b" * 40, "a" * 40
 
 
 def health(version: object) -> Reply:
-    """The answer of the application's healthcheck."""
+    """The response of the application's healthcheck."""
     body = {"status": "pass", "datetime": "2021-11-02 17:05:19+00:00", "version": version, "timestamp": "1"}
     return Reply(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
 
 
 class Time:
-    """Time that passes only when somebody sleeps."""
+    """A clock that moves only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -37,7 +37,7 @@ class Time:
 
 @pytest.fixture
 def answers() -> Iterator[tuple[StandIn, list[Reply]]]:
-    """A server that gives a list's replies in order, and the last one from then on."""
+    """A server that gives the replies of a list in order, and keeps repeating the last."""
     replies: list[Reply] = []
     with stand_in(lambda *_: replies.pop(0) if len(replies) > 1 else replies[0]) as server:
         yield server, replies
@@ -52,7 +52,7 @@ def wait(
 
 
 def showing(*services: Service | DeployError) -> Callable[[], Service]:
-    """What ECS shows at one look after the other, and the last one from then on."""
+    """The states that ECS shows one after the other; the last is repeated."""
     left = list(services)
 
     def look() -> Service:
@@ -64,10 +64,10 @@ def showing(*services: Service | DeployError) -> Callable[[], Service]:
     return look
 
 
-def test_one_match_while_old_and_new_alternate_proves_nothing(
+def test_the_version_must_answer_three_times_in_a_row(
     answers: tuple[StandIn, list[Reply]],
 ) -> None:
-    """Three answers in a row must have the version."""
+    """Old and new tasks answer in turn during a rollout."""
     server, replies = answers
     replies += [health(v) for v in (OLD_VERSION, NEW, OLD_VERSION, NEW, NEW, OLD_VERSION, NEW, NEW, NEW)]
 
@@ -78,8 +78,8 @@ def test_one_match_while_old_and_new_alternate_proves_nothing(
     assert healthy.line() == "dev runs bbbbbbb (was aaaaaaa), according to its endpoint alone; ECS was not read"
 
 
-def test_the_wait_is_bounded_by_the_clock(answers: tuple[StandIn, list[Reply]]) -> None:
-    """At the time-out the outcome is unknown, with what answers then."""
+def test_after_the_time_out_the_outcome_is_unknown(answers: tuple[StandIn, list[Reply]]) -> None:
+    """The message has the version that answers then."""
     server, replies = answers
     replies.append(health(OLD_VERSION))
     time = Time()
@@ -101,8 +101,10 @@ def test_the_wait_is_bounded_by_the_clock(answers: tuple[StandIn, list[Reply]]) 
         (Reply(b"", drop=True), "closed connection without response"),
     ],
 )
-def test_an_answer_without_a_version_is_no_match(answers: tuple[StandIn, list[Reply]], reply: Reply, said: str) -> None:
-    """It says why, and goes on."""
+def test_a_response_without_a_version_is_no_match(
+    answers: tuple[StandIn, list[Reply]], reply: Reply, said: str
+) -> None:
+    """It says why, and keeps waiting."""
     server, replies = answers
     replies += [reply, health(NEW)]
 
@@ -113,7 +115,7 @@ def test_an_answer_without_a_version_is_no_match(answers: tuple[StandIn, list[Re
 
 
 def test_redirects_are_followed() -> None:
-    """As the old script did."""
+    """As by the old script."""
 
     def answer(method: str, path: str) -> Reply:
         return health(NEW) if path == "/there" else Reply(b"", 302, {"Location": "/there"})
@@ -122,14 +124,13 @@ def test_redirects_are_followed() -> None:
         assert version.answering(server.url + "/here", 2) == NEW
 
 
-def test_a_server_that_does_not_answer_costs_its_time_out_only() -> None:
-    """A request is given up after two seconds at most."""
+def test_a_slow_response_ends_at_the_time_out() -> None:
     with stand_in(lambda *_: Reply(b"", delay=1)) as server, pytest.raises(DeployError, match="no complete response"):
         version.answering(server.url, 0.1)
 
 
-def test_nobody_is_asked_when_the_server_is_down_and_the_version_empty(invoke: Invoke) -> None:
-    """The old script succeeded there: an empty version is refused."""
+def test_an_empty_version_is_refused_even_if_the_server_is_down(invoke: Invoke) -> None:
+    """There the old script succeeded."""
     done = invoke("healthcheck", "--env=dev", "--version=", "--url=http://127.0.0.1:9")
 
     assert done.returncode == 2
@@ -155,10 +156,10 @@ def test_a_rollback_ends_the_wait_at_once(answers: tuple[StandIn, list[Reply]]) 
     assert time.time < 10
 
 
-def test_matching_answers_do_not_count_while_ecs_still_rolls_out(
+def test_matching_answers_do_not_count_while_the_rollout_is_in_progress(
     answers: tuple[StandIn, list[Reply]],
 ) -> None:
-    """The load balancer may reach only the new tasks by chance."""
+    """The load balancer may have used only new tasks by chance."""
     server, replies = answers
     replies.append(health(NEW))
 
@@ -168,8 +169,8 @@ def test_matching_answers_do_not_count_while_ecs_still_rolls_out(
     assert healthy.line() == "dev runs bbbbbbb"
 
 
-def test_a_rollout_that_is_not_done_at_the_time_out_is_said(answers: tuple[StandIn, list[Reply]]) -> None:
-    """Not that the version does not answer, which it does."""
+def test_a_rollout_in_progress_at_the_time_out_is_an_unknown_outcome(answers: tuple[StandIn, list[Reply]]) -> None:
+    """The message does not say that the version does not answer, because it does."""
     server, replies = answers
     replies.append(health(NEW))
 
@@ -186,10 +187,10 @@ def test_a_rollout_that_is_not_done_at_the_time_out_is_said(answers: tuple[Stand
             "40 tasks failed. The service has no circuit breaker",
         ),
     ],
-    ids=["ECS says so", "no breaker ends it"],
+    ids=["ECS reports it", "many failed tasks, no breaker"],
 )
-def test_a_rollout_that_failed_ends_the_wait(answers: tuple[StandIn, list[Reply]], now: Service, said: str) -> None:
-    """With ECS's own words."""
+def test_a_failed_rollout_ends_the_wait(answers: tuple[StandIn, list[Reply]], now: Service, said: str) -> None:
+    """With ECS's reason."""
     server, replies = answers
     replies.append(health(OLD_VERSION))
 
@@ -197,8 +198,8 @@ def test_a_rollout_that_failed_ends_the_wait(answers: tuple[StandIn, list[Reply]
         wait(server.url, look=showing(now))
 
 
-def test_a_service_that_wants_no_task_is_deployed_and_nothing_answers(answers: tuple[StandIn, list[Reply]]) -> None:
-    """ECS's word is all there is, and it is said."""
+def test_with_a_desired_count_of_0_the_rollout_alone_decides(answers: tuple[StandIn, list[Reply]]) -> None:
+    """The result says that nothing answers."""
     server, replies = answers
     replies.append(Reply(b"no task runs", 503))
 
@@ -207,10 +208,10 @@ def test_a_service_that_wants_no_task_is_deployed_and_nothing_answers(answers: t
     assert healthy.line() == "dev has bbbbbbb deployed; no task is desired, so nothing answers"
 
 
-def test_the_answers_alone_decide_where_ecs_cannot_be_asked(
+def test_if_ecs_cannot_be_read_the_endpoint_alone_decides(
     answers: tuple[StandIn, list[Reply]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A role without ecs:DescribeServices can still wait, after some looks; that is said once, and at the end."""
+    """After some failed reads. It is reported once, and in the last line."""
     server, replies = answers
     replies.append(health(NEW))
     time = Time()
@@ -222,19 +223,19 @@ def test_the_answers_alone_decide_where_ecs_cannot_be_asked(
     assert capsys.readouterr().err.count("ECS cannot be read, trying again in 5 s: AccessDenied") == 1
 
 
-def test_the_answers_alone_decide_at_a_time_out_before_those_looks(answers: tuple[StandIn, list[Reply]]) -> None:
-    """It does not say that the version does not run: it answers."""
+def test_a_time_out_before_enough_failed_reads_of_ecs_counts_as_success(answers: tuple[StandIn, list[Reply]]) -> None:
+    """The version answers, and ECS was never read."""
     server, replies = answers
     replies.append(health(NEW))
 
     assert wait(server.url, 4, showing(DeployError("AccessDenied"))).note != ""
 
 
-@pytest.mark.parametrize("before", [[], [NEW_STARTS]], ids=["at the first looks", "in the middle"])
-def test_a_look_that_fails_does_not_end_the_watching(
+@pytest.mark.parametrize("before", [[], [NEW_STARTS]], ids=["the first reads", "later reads"])
+def test_failed_reads_of_ecs_do_not_end_the_watching(
     answers: tuple[StandIn, list[Reply]], before: list[Service]
 ) -> None:
-    """The endpoint answers with the version all the while; then ECS can be seen again, and it was rolled back."""
+    """The version answers all the time, but the next read of ECS shows a rollback."""
     server, replies = answers
     replies.append(health(NEW))
     looks = [*before, THROTTLED, THROTTLED, TAKEN_BACK]
@@ -244,12 +245,14 @@ def test_a_look_that_fails_does_not_end_the_watching(
 
 
 @pytest.mark.parametrize(
-    ("last", "said"), [(NEW_STARTS, "is rolling out"), (service(OLD), "has not started")], ids=["begun", "not begun"]
+    ("last", "said"),
+    [(NEW_STARTS, "is rolling out"), (service(OLD), "has not started")],
+    ids=["in progress", "not started"],
 )
-def test_the_last_word_of_ecs_does_not_count_while_it_cannot_be_seen(
+def test_once_ecs_was_read_the_endpoint_alone_does_not_decide(
     answers: tuple[StandIn, list[Reply]], last: Service, said: str
 ) -> None:
-    """It was seen once: what answers does not decide alone, for much may have happened since."""
+    """Much may have happened since the last successful read, so the outcome is unknown."""
     server, replies = answers
     replies.append(health(NEW))
 
@@ -257,10 +260,10 @@ def test_the_last_word_of_ecs_does_not_count_while_it_cannot_be_seen(
         wait(server.url, look=showing(last, *[THROTTLED] * 20))
 
 
-def test_a_version_that_has_not_been_deployed_is_said_at_the_time_out(
+def test_at_the_time_out_it_says_that_the_deployment_has_not_started(
     answers: tuple[StandIn, list[Reply]],
 ) -> None:
-    """ECS shows only the old deployment."""
+    """ECS lists only the old deployment."""
     server, replies = answers
     replies.append(health(OLD_VERSION))
 
@@ -268,10 +271,10 @@ def test_a_version_that_has_not_been_deployed_is_said_at_the_time_out(
         wait(server.url, 10, showing(service(OLD)))
 
 
-def test_the_version_that_ran_before_is_no_proof_of_the_deployment_with_the_id(
+def test_redeploying_the_running_version_waits_for_the_deployment_with_the_id(
     answers: tuple[StandIn, list[Reply]],
 ) -> None:
-    """The same version is deployed again, and ECS does not show that yet: then it does, and it is done."""
+    """The version answers already, so that proves nothing."""
     server, replies = answers
     replies.append(health(NEW))
     before = service(deployment(NEW, id="ecs-svc/old"))
@@ -281,10 +284,10 @@ def test_the_version_that_ran_before_is_no_proof_of_the_deployment_with_the_id(
     assert wait(server.url, look=showing(before, service(deployment(NEW))), deployment_id="ecs-svc/new").note == ""
 
 
-def test_what_rolls_out_instead_of_the_deployment_with_the_id_ends_the_wait(
+def test_another_deployment_in_place_of_the_one_with_the_id_ends_the_wait(
     answers: tuple[StandIn, list[Reply]],
 ) -> None:
-    """Whoever gave the id has seen it in ECS; without an id that says nothing."""
+    """Without an id, it may be an older one."""
     server, replies = answers
     replies.append(health(NEW))
 
@@ -294,10 +297,10 @@ def test_what_rolls_out_instead_of_the_deployment_with_the_id_ends_the_wait(
 
 
 @pytest.mark.parametrize(("id", "looks"), [("", 0), ("ecs-svc/new", 1)])
-def test_what_was_healthy_still_is_where_ecs_cannot_be_seen(
+def test_a_healthy_deployment_stays_healthy_if_ecs_cannot_be_read(
     id: str, looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing can be said against it, and without an id nobody is asked."""
+    """Without an id, ECS is not read at all."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     healthy = Healthy("dev", NEW, "", "dev")
@@ -308,8 +311,8 @@ def test_what_was_healthy_still_is_where_ecs_cannot_be_seen(
     assert len(aws.requests) == looks
 
 
-def test_an_image_by_digest_is_ours_only_by_the_id_or_that_digest(answers: tuple[StandIn, list[Reply]]) -> None:
-    """Another one that fails says nothing about ours."""
+def test_a_deployment_by_digest_is_ours_only_with_its_id_or_digest(answers: tuple[StandIn, list[Reply]]) -> None:
+    """The failure of another one does not matter."""
     server, replies = answers
     replies.append(health(NEW))
     failed = deployment("", images=(f"registry:5000/app@{DIGEST}",), state="FAILED")
@@ -337,8 +340,8 @@ def test_an_image_by_digest_is_ours_only_by_the_id_or_that_digest(answers: tuple
         ("--version=", "The version is empty"),
     ],
 )
-def test_what_cannot_be_a_flags_value_is_refused(flag: str, said: str, invoke: Invoke) -> None:
-    """In one sentence, before anything is asked."""
+def test_invalid_flags_are_refused(flag: str, said: str, invoke: Invoke) -> None:
+    """In one sentence, before any request."""
     done = invoke("healthcheck", "--env=dev", *([] if "--version" in flag else ["--version=v1"]), flag)
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -361,7 +364,7 @@ def test_the_time_out_is_that_of_the_flag(answers: tuple[StandIn, list[Reply]], 
 
 
 def test_the_command_waits_and_says_what_runs_now(answers: tuple[StandIn, list[Reply]], invoke: Invoke) -> None:
-    """The last line is the truth, with the URL that was asked; --json gives it to programs."""
+    """In the last line, with the URL that was requested, and in --json."""
     server, replies = answers
     replies.append(health(NEW))
 
@@ -373,8 +376,8 @@ def test_the_command_waits_and_says_what_runs_now(answers: tuple[StandIn, list[R
     assert (result["environment"], result["version"]) == ("impl", NEW)
 
 
-def test_empty_outputs_of_an_earlier_job_are_as_good_as_none(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """deploy-service puts them out empty where ECS or ECR cannot be asked."""
+def test_empty_outputs_of_deploy_service_are_ignored(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """They are empty if ECS or ECR could not be read."""
     done = invoke("healthcheck", "--version=v0", "--deployment-id=", "--digest=", **cloud.env)
 
     assert done.returncode == 0, done.stderr
@@ -382,7 +385,7 @@ def test_empty_outputs_of_an_earlier_job_are_as_good_as_none(cloud: EmbeddedClou
 
 
 def test_a_role_that_may_not_read_ecs_can_still_wait(invoke: Invoke) -> None:
-    """It costs some looks, and the last line says what it rests on."""
+    """The last line says that ECS was not read."""
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     with stand_in(lambda _, path: health(NEW) if path == "/health" else DENIED) as server:
         words = ("healthcheck", "--env=dev", f"--version={NEW}", f"--url={server.url}/health")

@@ -1,4 +1,4 @@
-"""The door to HTTP servers: slow, broken, hostile and far away ones, all of them real and on loopback."""
+"""The HTTP client against real servers on loopback: slow, broken, hostile and unreachable ones."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def serving(talk: Callable[[socket.socket], None], family: int = socket.AF_INET) -> Iterator[int]:
-    """A server that says what it likes, after it has read a request. Yields its port."""
+    """A server that calls `talk` for each connection. Yields its port."""
     listener = socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family)
 
     def serve() -> None:
@@ -57,7 +57,7 @@ def serving(talk: Callable[[socket.socket], None], family: int = socket.AF_INET)
 
 
 def saying(*parts: bytes, pause: float = 0) -> Callable[[socket.socket], None]:
-    """Answer each request with some bytes, with a pause after each part."""
+    """Send these bytes as a response, with a pause after each part."""
 
     def talk(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -69,7 +69,7 @@ def saying(*parts: bytes, pause: float = 0) -> Callable[[socket.socket], None]:
 
 
 def get(port: int, timeout: float = 5, most: int = http.MOST, host: str = "127.0.0.1") -> http.Answer:
-    """Ask a server on loopback."""
+    """Send a request to a server on loopback."""
     return http.request("GET", f"http://{host}:{port}/path", timeout=timeout, most=most)
 
 
@@ -83,8 +83,8 @@ def get(port: int, timeout: float = 5, most: int = http.MOST, host: str = "127.0
     ],
     ids=["nothing", "headers", "a body", "chunks"],
 )
-def test_an_answer_has_one_deadline_however_slowly_it_comes(parts: list[bytes]) -> None:
-    """A byte now and then does not put it off."""
+def test_a_slow_response_does_not_extend_the_deadline(parts: list[bytes]) -> None:
+    """Not even if a byte arrives now and then."""
     with serving(saying(*parts, pause=0.1 if len(parts) > 1 else 1.2)) as port:
         began = time.monotonic()
         with pytest.raises(Unreachable, match=r"^no complete response within 0.5 s$"):
@@ -92,8 +92,8 @@ def test_an_answer_has_one_deadline_however_slowly_it_comes(parts: list[bytes]) 
         assert time.monotonic() - began < 1
 
 
-def test_a_handshake_that_never_ends_has_the_deadline_too() -> None:
-    """A server that speaks TLS one byte at a time."""
+def test_the_deadline_includes_the_tls_handshake() -> None:
+    """The server sends one byte at a time."""
     with serving(saying(*([b"\x16"] + [b"\x03"] * 100), pause=0.1)) as port:
         began = time.monotonic()
         with pytest.raises(Unreachable):
@@ -101,8 +101,8 @@ def test_a_handshake_that_never_ends_has_the_deadline_too() -> None:
         assert time.monotonic() - began < 1
 
 
-def test_no_more_of_a_body_is_read_than_was_asked_for() -> None:
-    """However large it is; a body that is whole is no error."""
+def test_at_most_the_requested_size_of_a_body_is_read() -> None:
+    """However large it is."""
     with serving(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n", b"x" * 5000)) as port:
         assert get(port, most=1000).body == b"x" * 1000
     with serving(saying(OK)) as port:
@@ -123,30 +123,30 @@ def test_no_more_of_a_body_is_read_than_was_asked_for() -> None:
         (b"\0" * 100, "BadStatusLine"),
     ],
 )
-def test_a_broken_answer_is_no_answer(said: bytes, why: str) -> None:
-    """Each says what is broken, in a few words."""
+def test_a_broken_response_is_an_error(said: bytes, why: str) -> None:
+    """It says briefly what is broken."""
     with serving(saying(said)) as port, pytest.raises(Unreachable) as error:
         get(port)
 
     assert str(error.value) == why
 
 
-def test_nobody_listens() -> None:
-    """The system's own words."""
+def test_a_refused_connection_is_an_error() -> None:
+    """With the system's message."""
     with serving(saying()) as port:
         pass
     with pytest.raises(Unreachable, match=r"^Connection refused$"):
         get(port)
 
 
-def test_a_host_without_an_address() -> None:
-    """Says that the name is what is wrong."""
+def test_an_unknown_host_is_an_error() -> None:
+    """With the system's message."""
     with pytest.raises(Unreachable, match=r"(?i)name|address"):
         http.request("GET", "http://nowhere.invalid/", timeout=5)
 
 
-def test_an_error_status_is_an_answer() -> None:
-    """With its headers, in lower case, and its body."""
+def test_an_error_status_is_a_response_and_no_error() -> None:
+    """With its headers, whose names are in lower case, and its body."""
     with stand_in(lambda *_: Reply(b"no", 503, {"Retry-After": "5"})) as server:
         answer = http.request("GET", server.url, timeout=5)
 
@@ -154,8 +154,8 @@ def test_an_error_status_is_an_answer() -> None:
     assert [status for status in (199, 200, 299, 300, 503) if http.Answer(status, {}, b"").ok] == [200, 299]
 
 
-def test_ipv6_is_asked() -> None:
-    """In brackets, as URLs have it."""
+def test_ipv6_addresses_work() -> None:
+    """In brackets, as URLs require."""
     with serving(saying(OK), socket.AF_INET6) as port:
         assert get(port, host="[::1]").body == b"ok"
 
@@ -164,7 +164,7 @@ def test_ipv6_is_asked() -> None:
 
 
 def redirecting(*targets: str) -> Callable[[str, str], Reply]:
-    """Answers /0, /1 … with a redirect, and what comes after the last with a text."""
+    """Responds to /0, /1 … with redirects, and to the path after the last with a text."""
 
     def answer(_: str, path: str) -> Reply:
         number = int(path[1:]) if path[1:].isdigit() else len(targets)
@@ -174,7 +174,7 @@ def redirecting(*targets: str) -> Callable[[str, str], Reply]:
 
 
 def test_a_redirect_on_the_same_host_is_followed() -> None:
-    """Relative or whole, and several of them."""
+    """Relative or absolute, and several in a row."""
     with stand_in(redirecting("/1", "2", "//{host}/3", "?x")) as server:
         host = server.url.removeprefix("http://")
         server.answer = redirecting("/1", "2", f"//{host}/3", f"http://{host}/end")
@@ -200,8 +200,8 @@ def test_a_redirect_on_the_same_host_is_followed() -> None:
         "/with a blank",
     ],
 )
-def test_any_other_redirect_is_the_answer(target: str) -> None:
-    """Another host or port, a user, another scheme, no URL: nobody else is asked."""
+def test_other_redirects_are_not_followed(target: str) -> None:
+    """To another host, port or scheme, with a user, or to an invalid URL."""
     with stand_in(redirecting("")) as server:
         server.answer = redirecting(target.format(port=server.url.rpartition(":")[2]), "never")
         answer = http.request("GET", f"{server.url}/0", timeout=5)
@@ -210,16 +210,15 @@ def test_any_other_redirect_is_the_answer(target: str) -> None:
     assert {request["path"] for request in server.requests} == {"/0"}
 
 
-def test_a_redirect_that_never_ends_is_no_answer() -> None:
-    """After a few of them."""
+def test_too_many_redirects_are_an_error() -> None:
     with stand_in(redirecting("/0")) as server, pytest.raises(Unreachable, match=r"^more than 5 redirects$"):
         http.request("GET", f"{server.url}/0", timeout=5)
 
     assert len(server.requests) == 6
 
 
-def test_only_what_reads_is_redirected() -> None:
-    """A message is not sent twice."""
+def test_only_reading_requests_follow_redirects() -> None:
+    """A POST is never sent twice."""
     with stand_in(redirecting("/1", "/2")) as server:
         answer = http.request("POST", f"{server.url}/0", timeout=5, body=b"x")
 
@@ -231,7 +230,7 @@ def test_only_what_reads_is_redirected() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for localhost that nobody has signed, in one file."""
+    """A self-signed certificate for localhost, and its key, in one file."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     names = "subjectAltName=DNS:localhost,DNS:site.example"
     words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext {names}"
@@ -244,7 +243,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def serving_tls(certificate: Path) -> Iterator[int]:
-    """A server that answers over TLS."""
+    """A server with TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 
@@ -256,14 +255,14 @@ def serving_tls(certificate: Path) -> Iterator[int]:
         yield port
 
 
-def test_a_certificate_that_nobody_knows_is_not_trusted(certificate: Path) -> None:
-    """The reason is said, for a person to act on."""
+def test_an_untrusted_certificate_is_an_error(certificate: Path) -> None:
+    """With the reason."""
     with serving_tls(certificate) as port, pytest.raises(Unreachable, match="certificate verify failed"):
         http.request("GET", f"https://localhost:{port}/", timeout=5)
 
 
 def test_a_bundle_of_the_user_is_trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SSL_CERT_FILE, as for curl and openssl; still for its own host alone."""
+    """In SSL_CERT_FILE, as for curl and OpenSSL. The host name must still match."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with serving_tls(certificate) as port:
         assert http.request("GET", f"https://localhost:{port}/", timeout=5).body == b"ok"
@@ -271,8 +270,7 @@ def test_a_bundle_of_the_user_is_trusted(certificate: Path, monkeypatch: pytest.
             http.request("GET", f"https://127.0.0.1:{port}/", timeout=5)
 
 
-def test_what_does_not_speak_tls_is_said() -> None:
-    """Plain HTTP behind https://."""
+def test_plain_http_behind_an_https_url_is_an_error() -> None:
     with serving(saying(OK)) as port, pytest.raises(Unreachable, match=r"(?i)wrong.version|record"):
         http.request("GET", f"https://127.0.0.1:{port}/", timeout=5)
 
@@ -280,8 +278,8 @@ def test_what_does_not_speak_tls_is_said() -> None:
 # --- proxies ---
 
 
-def test_the_standard_variables_name_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked for other hosts; this machine, and what no_proxy names, is asked itself."""
+def test_the_proxy_of_the_standard_variables_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for this machine, and not for hosts in no_proxy."""
     with stand_in(lambda *_: Reply(b"by proxy")) as proxy, stand_in(lambda *_: Reply(b"direct")) as server:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "direct.invalid")
@@ -294,7 +292,7 @@ def test_the_standard_variables_name_a_proxy(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_tls_goes_through_a_tunnel_of_the_proxy(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proxy is told the host alone, and its own password never shows."""
+    """The proxy receives only the host name. Its password is never shown."""
     asked: list[bytes] = []
 
     def tunnel(connection: socket.socket) -> None:
@@ -317,8 +315,8 @@ def test_tls_goes_through_a_tunnel_of_the_proxy(certificate: Path, monkeypatch: 
     assert "secret" not in str(error.value)
 
 
-def test_a_tunnel_that_never_opens_has_the_deadline_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that answers a byte now and then."""
+def test_the_deadline_includes_the_proxys_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy sends one byte at a time."""
     with serving(saying(b"HTTP/1.1 200 OK\r\n", *([b"X: y\r\n"] * 90), pause=0.1)) as port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
         began = time.monotonic()
@@ -341,8 +339,7 @@ def test_a_tunnel_that_never_opens_has_the_deadline_too(monkeypatch: pytest.Monk
         "https://hooks.example/services/T0/B0/x!y*z'@w",
     ],
 )
-def test_a_url_that_can_be_asked(url: str) -> None:
-    """Is given back as it is."""
+def test_a_valid_url_is_returned_unchanged(url: str) -> None:
     assert http.checked(url, "a URL") == url
 
 
@@ -383,8 +380,8 @@ def test_a_url_that_can_be_asked(url: str) -> None:
     ],
     ids=ascii,
 )
-def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
-    """In one short sentence that says what it should have been, and never a password."""
+def test_an_invalid_url_is_refused(url: str) -> None:
+    """In one short sentence that says what it should be, without its password."""
     with pytest.raises(Refused) as error:
         http.checked(url, "the URL of a site")
 
@@ -396,7 +393,7 @@ def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[" * 100000, b"\xff", b"NaN" * 2, b'["x"]', b'{"x": "1"}'])
-def test_what_is_no_json_or_another_record_raises_value_error(body: bytes) -> None:
-    """Nesting that is too deep to be read too."""
+def test_a_body_that_is_not_the_expected_json_raises_value_error(body: bytes) -> None:
+    """Also if it is nested too deeply."""
     with pytest.raises(ValueError):  # noqa: PT011 - its text is the parser's
         http.Answer(200, {}, body).record(dict[str, int])

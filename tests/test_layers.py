@@ -1,4 +1,4 @@
-"""Who may import whom, read from the syntax trees: layers point down, and there is no cycle."""
+"""Which modules may import which, read from the syntax trees: layers point down, and there is no cycle."""
 
 import ast
 import functools
@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [ROOT / "tasks.py", *sorted((ROOT / "scripts").rglob("*.py"))]
-# From the top. Commands are the files of scripts/ itself; what lies in the frame may stand above the edges or below
-# them, which the search for cycles decides.
+# From the top. Commands are the files directly in scripts/. Modules of the frame may be above or below the edges, as
+# long as there is no cycle.
 LAYERS = {"tasks": 0, "scripts": 1, "ecs": 2, "release": 2, "edges": 3, "frame": 4}
 
 
 def module(path: Path) -> str:
-    """The dotted name of a file."""
+    """The dotted name of a file's module."""
     words = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(words[:-1] if words[-1] == "__init__" else words)
 
@@ -25,14 +25,14 @@ MODULES = {module(path): path for path in FILES}
 
 
 def layer(name: str) -> str:
-    """The folder that decides what a module may import."""
+    """The folder of a module, which decides what it may import."""
     words = name.split(".")
     return words[0] if len(words) < 3 else words[1]
 
 
 @functools.cache
 def imports(path: Path, *, top_level: bool = False, types: bool = False) -> set[str]:
-    """What a file imports: everywhere in it, for types alone too where that is asked for, or only when it is loaded."""
+    """What a file imports. top_level: only when it is loaded. types: also what only the type checker imports."""
     names: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -53,32 +53,32 @@ def imports(path: Path, *, top_level: bool = False, types: bool = False) -> set[
 
 
 def used(path: Path, *, types: bool = False) -> set[str]:
-    """The modules of ours that a file imports. A package is its modules, not itself."""
+    """The modules of this project that a file imports. Importing a package counts as importing its modules."""
     return {name for name in imports(path, types=types) if name in MODULES and MODULES[name].name != "__init__.py"}
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_layers_point_down(name: str) -> None:
-    """A command may use a command, and each folder itself; nothing uses what is above it."""
+    """A command may import other commands, and a folder its own modules, but nothing imports a higher layer."""
     wrong = {
         other for other in used(MODULES[name]) if layer(name) != "frame" and LAYERS[layer(other)] < LAYERS[layer(name)]
     }
     if layer(name) == "frame":
-        # The frame is what all stand in: it knows of no command and of nothing that only some of them share.
+        # Every command uses the frame, so it imports no command, and no code that only some commands need.
         wrong = {other for other in used(MODULES[name]) if layer(other) not in ("frame", "edges")}
 
     assert wrong == set()
 
 
-def test_ecs_and_release_know_nothing_of_each_other() -> None:
-    """They are two halves of a deployment that only the pipeline puts together."""
+def test_ecs_and_release_do_not_import_each_other() -> None:
+    """Only the pipeline combines them."""
     for name, path in MODULES.items():
         other = {"ecs": "release", "release": "ecs"}.get(layer(name))
         assert not [one for one in used(path) if layer(one) == other], name
 
 
 def test_there_is_no_cycle() -> None:
-    """Raises CycleError with the modules that form one."""
+    """static_order raises CycleError with the modules of the cycle."""
     assert list(TopologicalSorter({name: used(path) for name, path in MODULES.items()}).static_order())
 
 
@@ -99,8 +99,8 @@ def test_there_is_no_cycle() -> None:
         ("local_aws", {"frame.run", "local", "build_image"}),
     ],
 )
-def test_each_library_has_one_door(library: str, door: set[str]) -> None:
-    """So that its errors are translated, and its settings made, in one place."""
+def test_each_library_is_imported_only_by_the_modules_that_wrap_it(library: str, door: set[str]) -> None:
+    """So that its errors are translated and its settings made in one place."""
     users = {
         name.removeprefix("scripts.")
         for name, path in MODULES.items()
@@ -114,15 +114,15 @@ def test_each_library_has_one_door(library: str, door: set[str]) -> None:
     "name", ["tasks", "scripts", "scripts.frame.declaration", "scripts.frame.stop", "scripts.frame.errors"]
 )
 def test_nothing_slow_is_imported_when_the_command_line_loads(name: str) -> None:
-    """`invoke --list` and completion load these, at every press of TAB."""
+    """`invoke --list` and completion load these modules, so completion at each TAB has to be fast."""
     slow = {"boto3", "botocore", "obstore", "sh", "msgspec", "urllib.request", "http.client", "asyncio", "json"}
 
     assert not imports(MODULES[name], top_level=True) & slow
     assert used(MODULES[name]) <= {f"scripts.frame.{one}" for one in ("declaration", "errors", "stop", "text", "run")}
 
 
-def test_the_picture_of_the_architecture_is_that_of_the_code() -> None:
-    """The arrows between our folders in docs/architecture.md are the imports between them, types included."""
+def test_the_diagram_of_the_architecture_matches_the_imports() -> None:
+    """The arrows between our folders in docs/architecture.md, including imports only for types."""
     drawn = set(re.findall(r"^  (\w+) --> (\w+)$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE))
     found = {(layer(name), layer(other)) for name, path in MODULES.items() for other in used(path, types=True)}
 

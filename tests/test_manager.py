@@ -1,4 +1,4 @@
-"""The ECS manager's wire contract: what is called, and what each kind of answer means."""
+"""The ECS manager's wire contract: how it is called, and what each kind of reply means."""
 
 import json
 from typing import Any
@@ -25,10 +25,10 @@ DONE = {"ResponseMetadata": {"HTTPStatusCode": 200}}
         ("dev-ecs-manager-docker", None, ("dev-ecs-manager-docker", "$LATEST")),
     ],
 )
-def test_the_qualifier_of_the_settings_belongs_to_their_function(
+def test_another_function_does_not_get_the_qualifier_of_the_settings(
     function: str | None, qualifier: str | None, expected: tuple[str, str]
 ) -> None:
-    """Another function has other versions."""
+    """It has other versions."""
     call = manager.planned(settings.environment("dev"), function, qualifier, {"a": 1})
 
     assert (call.function, call.qualifier) == expected
@@ -49,10 +49,10 @@ def test_the_qualifier_of_the_settings_belongs_to_their_function(
         (b"", "Unhandled", DeployError, "f failed: Unhandled: no message"),
     ],
 )
-def test_what_is_no_reply_is_a_failure_or_leaves_the_outcome_open(
+def test_an_invalid_response_is_a_failure_or_an_unknown_outcome(
     body: bytes, function_error: str | None, kind: type[DeployError], said: str
 ) -> None:
-    """What Lambda calls an error has ended, unless it ran out of time."""
+    """A function error is a failure, unless the function timed out."""
     with pytest.raises(DeployError) as error:
         manager.parse(body, function_error, "f")
 
@@ -87,8 +87,10 @@ def test_what_is_no_reply_is_a_failure_or_leaves_the_outcome_open(
         ),
     ],
 )
-def test_a_reply_that_reports_no_success_is_a_failure(reply: Any, kind: type[DeployError], said: str) -> None:
-    """The outcome is open only where the manager says so, or is not the one that answered."""
+def test_a_reply_without_success_is_a_failure_or_an_unknown_outcome(
+    reply: Any, kind: type[DeployError], said: str
+) -> None:
+    """Unknown only if the manager says so, or if the reply is not the manager's."""
     with pytest.raises(DeployError) as error:
         manager.manager_response(reply, "f")
 
@@ -96,13 +98,12 @@ def test_a_reply_that_reports_no_success_is_a_failure(reply: Any, kind: type[Dep
     assert str(error.value).startswith(said)
 
 
-def test_a_success_is_what_the_manager_did() -> None:
-    """Whatever else the reply has."""
+def test_a_success_is_the_response_in_the_reply() -> None:
+    """Other fields of the reply do not matter."""
     assert manager.manager_response({"msg": "m", "data": {"response": DONE, "duration": "1 ms"}}, "f") == DONE
 
 
-def test_a_call_waits_for_the_reply_and_says_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer of this very call, and where it failed the function with its environment."""
+def test_a_call_returns_the_reply_and_its_errors_have_function_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = settings.environment("dev")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
@@ -123,8 +124,8 @@ def test_a_call_waits_for_the_reply_and_says_what_was_asked(monkeypatch: pytest.
     assert asked["headers"]["X-Amz-Invocation-Type"] == "RequestResponse"
 
 
-def test_a_call_whose_answer_is_lost_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may have started something: a second one would start it again."""
+def test_a_call_whose_response_is_lost_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have started something; a retry would start it again."""
     environment = settings.environment("dev")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")

@@ -1,4 +1,4 @@
-"""The migration as one task, and what it printed, whether it went well or not."""
+"""The migration as one command, with its output, whether it succeeds or fails."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def migrate(invoke: Invoke, cloud: EmbeddedCloud) -> Any:
 
 
 def change(cloud: EmbeddedCloud, **fields: Any) -> None:
-    """Give the service that migrates other fields in its own container."""
+    """Give the migrations' service other fields in its own container."""
     ecs = cloud.client("ecs")
     own = ecs.describe_services(cluster=CLUSTER, services=[MIGRATE])["services"][0]
     old = ecs.describe_task_definition(taskDefinition=own["taskDefinition"])["taskDefinition"]
@@ -25,8 +25,8 @@ def change(cloud: EmbeddedCloud, **fields: Any) -> None:
     ecs.update_service(cluster=CLUSTER, service=MIGRATE, taskDefinition=arn)
 
 
-def test_a_migration_is_deployed_then_run_and_its_lines_are_shown(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """One task, two calls of the manager, in this order."""
+def test_a_migration_is_deployed_then_run_and_its_output_is_shown(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Two calls of the manager, in this order, and one task."""
     done = migrate(invoke, cloud)
 
     assert done.returncode == 0, done.stderr
@@ -35,15 +35,15 @@ def test_a_migration_is_deployed_then_run_and_its_lines_are_shown(cloud: Embedde
     assert f"{MIGRATE} ended with exit code 0" in done.stderr.splitlines()[-1]
 
 
-def test_only_the_lines_of_this_run_are_shown(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """Not those of the task before."""
+def test_only_the_output_of_this_run_is_shown(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Not that of earlier tasks."""
     migrate(invoke, cloud)
 
     assert migrate(invoke, cloud).stderr.count(f"  | {MIGRATE} begins") == 1
 
 
-def test_the_lines_of_a_migration_that_failed_are_shown(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """There they matter most; the exit code and the last line are those of the failure."""
+def test_the_output_of_a_failed_migration_is_shown(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """The exit code and the last line are those of the failure."""
     change(cloud, environment=[{"name": "EXIT_CODE", "value": "3"}, {"name": "LOG", "value": "::error::bad column"}])
 
     done = migrate(invoke, cloud)
@@ -61,7 +61,7 @@ def test_the_lines_of_a_migration_that_failed_are_shown(cloud: EmbeddedCloud, in
 def test_logs_that_cannot_be_read_do_not_change_the_outcome(
     cloud: EmbeddedCloud, invoke: Invoke, code: str, said: str
 ) -> None:
-    """The reason is said, and the migration is a success."""
+    """The reason is shown, and the migration is a success."""
     cloud.fail(service="logs", operation="FilterLogEvents", status=400, code=code, times=9)
 
     done = migrate(invoke, cloud)
@@ -70,8 +70,8 @@ def test_logs_that_cannot_be_read_do_not_change_the_outcome(
     assert said in done.stderr
 
 
-def test_a_migration_that_logs_elsewhere_says_so(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """Its log driver is not that of CloudWatch."""
+def test_a_migration_that_does_not_log_to_cloudwatch_is_reported(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """By its log driver."""
     change(cloud, logConfiguration={"logDriver": "splunk"})
 
     done = migrate(invoke, cloud)
@@ -104,10 +104,10 @@ def test_a_dry_run_shows_both_payloads_and_reads_no_logs(cloud: EmbeddedCloud, i
         (["run-task", "--qualifier", "<"], "is not a version or an alias"),
     ],
 )
-def test_what_cannot_be_run_is_refused_before_any_request(
+def test_invalid_flags_are_refused_before_any_request(
     words: list[str], said: str, cloud: EmbeddedCloud, invoke: Invoke
 ) -> None:
-    """With exit code 2, whichever step of the row it is."""
+    """With exit code 2, whichever step they belong to."""
     done = invoke(*words, **cloud.env, GITHUB_SHA="v0")
 
     assert done.returncode == 2, done.stderr
@@ -116,7 +116,7 @@ def test_what_cannot_be_run_is_refused_before_any_request(
 
 
 def test_the_logs_are_read_where_the_container_writes_them(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """Its log configuration may name another region than the environment's."""
+    """Its log configuration may have another region than the environment."""
     options = {"awslogs-group": "/far", "awslogs-region": "eu-west-1", "awslogs-stream-prefix": "migrate"}
     change(cloud, logConfiguration={"logDriver": "awslogs", "options": options})
 

@@ -1,4 +1,4 @@
-"""Odd text in every flag of every command: refused in one sentence, or a clean dry run, and never anything else."""
+"""Odd text in every flag of every command is either refused in one sentence or gives a clean dry run."""
 
 import json
 import os
@@ -54,12 +54,12 @@ TEXTS = [
     "a,b;c|d&e",
     "sha256:" + "0" * 63,
 ]
-# The commands that a runner of Actions may get from us.
+# The workflow commands that this project prints itself.
 OURS = re.compile(r"::(group|endgroup|error|warning|add-mask)( |::)")
 
 
 def commands(collection: Collection, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every task by its name on the command line."""
+    """Every task, by its name on the command line."""
     for name, task in collection.tasks.items():
         yield prefix + name, task
     for name, sub in collection.collections.items():
@@ -77,7 +77,7 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[StandIn]:
-    """What must not be asked anything. It is the proxy to all other hosts too."""
+    """A server that must receive no request. It is also the proxy for all other hosts."""
     with stand_in(answering(OK)) as server:
         yield server
 
@@ -99,13 +99,13 @@ def actions(aws: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def acts(shown: str) -> list[str]:
-    """What a terminal or the runner of Actions would act on."""
+    """What a terminal or the runner of Actions would interpret."""
     lines = [line for line in shown.split("\n") if line.lstrip().startswith("::") and not OURS.match(line)]
     return lines + re.findall(r"##\[|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", shown)
 
 
 def dry_run(name: str, flags: dict[str, str]) -> str:
-    """Plan a command. Returns the sentence with which it was refused, empty for a clean dry run."""
+    """Plan a command. Returns the message of the refusal, or empty for a clean dry run."""
     task = TASKS[name]
     given = {argument.name.replace("-", "_"): argument.default for argument in task.get_arguments()}
     env = {} if name.startswith("local.") else {"env": "dev"}
@@ -120,9 +120,9 @@ def dry_run(name: str, flags: dict[str, str]) -> str:
 def test_odd_text_is_refused_or_planned(
     name: str, flag: str, aws: StandIn, actions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever the flag and the text: nothing is asked, nothing is written, and nothing that is printed acts."""
+    """No request is sent, no file is written, and nothing that is printed is interpreted."""
     wrong = []
-    # Every flag meets half of the texts, and every text half of the flags.
+    # Each flag is tried with half of the texts, and each text with half of the flags.
     for text in TEXTS[FLAGS.index((name, flag)) % 2 :: 2]:
         try:
             refused = dry_run(name, {flag.replace("-", "_"): text})
@@ -154,8 +154,8 @@ def test_odd_text_is_refused_or_planned(
     ["", "--dry", "-1", "a\r\n::error::x", "##[error]x", os.fsdecode(b"\xff\xfe"), "x" * 5000, "$(x)"],
     ids=ascii,
 )
-def test_odd_text_passes_through_the_command_line_as_it_is(text: str, invoke: Invoke) -> None:
-    """Invoke hands on what was typed, and what is wrong with it is said with exit code 2."""
+def test_odd_text_on_the_command_line_is_refused(text: str, invoke: Invoke) -> None:
+    """Invoke passes it on unchanged. Exit code 2."""
     done = invoke(
         "deploy-service", "--env=dev", f"--service={text}", "--tag=x", "--dry-run", GITHUB_ACTIONS="true", **ACCOUNT
     )
@@ -166,8 +166,8 @@ def test_odd_text_passes_through_the_command_line_as_it_is(text: str, invoke: In
 
 
 @pytest.mark.parametrize("words", [["--tag"], ["--yes=x"], ["--env"], ["stray"], ["--tag=x", "stray"], ["--dry-run=1"]])
-def test_a_command_line_that_cannot_be_read_is_refused(words: list[str], invoke: Invoke) -> None:
-    """A value is missing or is one too many."""
+def test_a_command_line_that_cannot_be_parsed_is_refused(words: list[str], invoke: Invoke) -> None:
+    """A value is missing, or there is one too many."""
     done = invoke("deploy-service", *words)
 
     assert done.returncode == 2, done.stderr

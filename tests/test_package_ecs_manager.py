@@ -17,7 +17,7 @@ from tests.conftest import Invoke
 def test_the_zip_has_the_same_bytes_whenever_and_wherever_it_is_made(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Times and modes of the files, and the time zone, leave no trace."""
+    """Times and modes of files, and the time zone, do not matter."""
     copy = tmp_path / "ecs_manager"
     copy.mkdir()
     for name in reversed(package_ecs_manager.names(package_ecs_manager.PACKAGE)):
@@ -37,7 +37,7 @@ def test_the_zip_has_the_same_bytes_whenever_and_wherever_it_is_made(
 
 
 def test_lambda_can_load_the_handler_from_the_zip_alone(tmp_path: Path) -> None:
-    """It needs nothing else of this repository."""
+    """It needs nothing else from this repository."""
     output = tmp_path / "manager.zip"
     package_ecs_manager.write(package_ecs_manager.plan(str(output)))
     assert all(entry.external_attr >> 16 == 0o100644 for entry in zipfile.ZipFile(output).infolist())
@@ -51,7 +51,7 @@ def test_lambda_can_load_the_handler_from_the_zip_alone(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_lists_the_files_and_writes_none(invoke: Invoke, tmp_path: Path) -> None:
-    """With the hash that a run would give."""
+    """With the hash of the zip that a run would write."""
     done = invoke("package-ecs-manager", "--dry-run", f"--output={tmp_path / 'a.zip'}")
 
     assert done.returncode == 0
@@ -62,14 +62,14 @@ def test_a_dry_run_lists_the_files_and_writes_none(invoke: Invoke, tmp_path: Pat
 
 @pytest.mark.parametrize("output", ["", ".", "/", "nowhere/a.zip", "a\0.zip", "x" * 300])
 def test_a_path_that_cannot_be_written_is_refused(output: str) -> None:
-    """An empty one, a folder, one in a folder that is not there, and what no file can be called."""
+    """Empty, a folder, in a missing folder, or an invalid file name."""
     with pytest.raises(Refused, match="cannot be written"):
         package_ecs_manager.plan(output)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
-def test_only_a_file_is_ever_replaced(kind: str, tmp_path: Path, invoke: Invoke) -> None:
-    """Whatever else has the name stays what it is: exit code 2, in a dry run too."""
+def test_only_a_regular_file_is_replaced(kind: str, tmp_path: Path, invoke: Invoke) -> None:
+    """Anything else is left unchanged: exit code 2, in a dry run too."""
     output, target = tmp_path / "a.zip", tmp_path / "precious"
     target.write_text("precious")
     {"pipe": os.mkfifo, "link": lambda path: path.symlink_to(target), "folder": Path.mkdir}[kind](output)
@@ -84,8 +84,8 @@ def test_only_a_file_is_ever_replaced(kind: str, tmp_path: Path, invoke: Invoke)
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "precious", "home"}
 
 
-def test_a_file_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
-    """With the permissions that files usually get, and nothing beside it."""
+def test_an_existing_file_is_replaced(tmp_path: Path) -> None:
+    """With the usual permissions, and nothing is left beside it."""
     output = tmp_path / "a.zip"
     output.write_text("old")
 
@@ -96,8 +96,7 @@ def test_a_file_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "home"}
 
 
-def test_an_odd_name_is_one_output(tmp_path: Path, invoke: Invoke) -> None:
-    """A line break in it begins no output of its own."""
+def test_a_line_break_in_the_name_starts_no_other_output(tmp_path: Path, invoke: Invoke) -> None:
     outputs = tmp_path / "outputs"
     odd = tmp_path / "a\nsha256=x"
 

@@ -1,7 +1,7 @@
-"""The port against recordings of the old scripts: same function, qualifier, payload, and outcome.
+"""The commands against recordings of the old scripts: same function, qualifier, payload, and outcome.
 
-recordings.json was made by running the old scripts against a stand-in AWS: their arguments, the
-environment, the reply that they were given, the requests that were seen, and the exit status.
+recordings.json was made by running the old scripts against a stand-in AWS. It has their arguments and environment, the
+reply that they were given, the requests that they sent, and their exit status.
 """
 
 import json
@@ -20,11 +20,11 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
 def words(script: str, argv: list[str]) -> list[str]:
-    """The new command line for an old one, as docs/migrating.md has it."""
+    """The new command line for an old one, as in docs/migrating.md."""
     if script == "deploy_service":
         names = ("--service", "--function-name", "--qualifier", "--image", "--image-uri")
         given = [f"{name}={value}" for name, value in zip(names, argv, strict=False)]
-        # The old script's first argument had no default, and a call without an image meant a restart.
+        # The old script's first argument had no default. Without an image it restarted the service.
         return ["deploy-service", *(given or ["--service="]), *([] if len(argv) > 3 else ["--no-image"])]
     if script == "db_lambda_invoke":
         function, qualifier, service = argv
@@ -38,7 +38,7 @@ def words(script: str, argv: list[str]) -> list[str]:
 
 
 def reply_of(recording: dict[str, Any]) -> Reply:
-    """The answer that the old script was given."""
+    """The reply that the old script was given."""
     reply, error = recording["reply"], recording["function_error"]
     body = reply if isinstance(reply, str) else json.dumps(reply)
     return Reply(body.encode(), headers={"X-Amz-Function-Error": error} if error else {})
@@ -48,21 +48,21 @@ SETTINGS = Path(__file__).parent.parent / "environments.toml"
 
 
 def answer(recording: dict[str, Any]) -> Callable[[str, str], Reply]:
-    """Slack takes whatever it is sent; Lambda answers as recorded."""
+    """Slack accepts everything; Lambda gives the recorded reply."""
     aws = answering(reply_of(recording))
     return lambda method, path: Reply(b"ok") if path == "/slack" else aws(method, path)
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: recording["name"])
-def test_the_port_does_what_the_old_script_did(recording: dict[str, Any], invoke: Invoke, tmp_path: Path) -> None:
-    """Same requests in the same order, success where it was success and failure where it was failure."""
-    # The recordings are of the days when the main branch was called master.
+def test_the_command_does_what_the_old_script_did(recording: dict[str, Any], invoke: Invoke, tmp_path: Path) -> None:
+    """The same requests in the same order; it succeeds or fails as the script did."""
+    # In the recordings the main branch is called master.
     settings = tmp_path / "settings.toml"
     with stand_in(answer(recording)) as aws:
         text = SETTINGS.read_text().replace('main_branch = "main"', 'main_branch = "master"')
-        # The version that runs is asked for here, not on the internet.
+        # The healthcheck must not be requested from the internet.
         settings.write_text(text.replace('"${site}/api/v1/healthcheck"', f'"{aws.url}/api/v1/healthcheck"'))
-        # Port 9 (discard) is served by nobody here.
+        # Nothing listens on port 9 (discard).
         endpoint = "http://127.0.0.1:9" if recording["unreachable"] else aws.url
         fixed = {
             **KEYS,
@@ -82,7 +82,7 @@ def test_the_port_does_what_the_old_script_did(recording: dict[str, Any], invoke
 
 
 def announcement(body: str) -> dict[str, Any]:
-    """What Slack shows of a posted form, without the time; texts may say more than they used to."""
+    """What a posted form shows in Slack, without the time. Texts may be longer than those of the old script."""
     payload = json.loads(parse_qs(body)["payload"][0])
     (attachment,) = payload.pop("attachments")
     assert attachment.pop("ts") > 0

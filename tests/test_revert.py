@@ -1,4 +1,4 @@
-"""The rollback, on real repositories with a bare remote, and a stand-in for GitHub's API."""
+"""`invoke revert` on real repositories with a bare remote, and a stand-in for GitHub's API."""
 
 import html
 import json
@@ -22,7 +22,7 @@ from tests.stand_in import Reply, StandIn, stand_in
 
 @dataclass
 class Checkout:
-    """A clone of a bare remote, with a merge commit and a squashed one on main."""
+    """A clone of a bare remote, whose main has a merge commit and a squashed commit."""
 
     folder: Path
     remote: Path
@@ -30,7 +30,7 @@ class Checkout:
     squash: str
 
     def state(self) -> tuple[str, str, str, str]:
-        """What must not change: branches here and there, worktrees, and the checkout's own changes."""
+        """What must not change: branches (local and remote), worktrees, and uncommitted changes."""
         return (
             git(self.folder, "branch", "--list"),
             git(self.remote, "branch", "--list"),
@@ -50,7 +50,7 @@ def write(folder: Path, name: str, text: str, message: str) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A repository whose main has: a first commit, a merged branch with a migration, a squashed change."""
+    """A repository whose main has a first commit, a merged branch with a migration, and a squashed change."""
     parent = tmp_path_factory.mktemp("template")
     remote, folder = parent / "remote.git", parent / "checkout"
     with pytest.MonkeyPatch.context() as patch:
@@ -70,7 +70,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         write(folder, "page.txt", "two\n", "Change the page (#13)")
         squash = git(folder, "rev-parse", "HEAD")
         git(folder, "push", "--quiet", "origin", "main")
-    # Somebody's unfinished work.
+    # Uncommitted changes.
     (folder / "page.txt").write_text("unfinished\n")
     (folder / "new.txt").write_text("new\n")
     return Checkout(folder, remote, merge, squash)
@@ -78,7 +78,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 @pytest.fixture
 def checkout(template: Checkout, tmp_path: Path) -> Checkout:
-    """A copy of it."""
+    """A copy of the template."""
     remote = Path(shutil.copytree(template.remote, tmp_path / "remote.git"))
     folder = Path(shutil.copytree(template.folder, tmp_path / "checkout"))
     configuration = folder / ".git" / "config"
@@ -87,7 +87,7 @@ def checkout(template: Checkout, tmp_path: Path) -> Checkout:
 
 
 def somebody_pushes(checkout: Checkout, name: str, text: str, message: str) -> None:
-    """Main moves on, and nobody has fetched it here."""
+    """Push a commit to main from another clone."""
     other = checkout.folder.with_name("other")
     git(other.parent, "clone", "--quiet", str(checkout.remote), str(other))
     write(other, name, text, message)
@@ -103,10 +103,10 @@ def api() -> Iterator[StandIn]:
 
 
 def settings(checkout: Checkout, **sites: str) -> str:
-    """A file of settings with other sites, in place of those that they name."""
+    """A settings file with other sites."""
     path = checkout.folder.parent / "settings.toml"
     text = (ROOT / "environments.toml").read_text()
-    # No healthcheck of the settings is asked: nobody listens on port 9.
+    # No real healthcheck is requested: nothing listens on port 9.
     for site in (
         "https://dev.mint.cms.gov",
         "https://impl.mint.cms.gov",
@@ -121,7 +121,7 @@ def settings(checkout: Checkout, **sites: str) -> str:
 def revert(
     invoke: Invoke, checkout: Checkout, *words: str, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """`invoke revert` in the checkout, or another folder. env: variables, and sites by their URLs in the settings."""
+    """`invoke revert` in the checkout or another folder. env: variables, and sites by their URL in the settings."""
     sites = {name: value for name, value in env.items() if name.startswith("http")}
     variables = {name: value for name, value in env.items() if name not in sites}
     where = {"ENVIRONMENTS_FILE": settings(checkout, **sites), "GITHUB_REPOSITORY": "owner/app"}
@@ -129,12 +129,14 @@ def revert(
 
 
 def token(api: StandIn) -> dict[str, str]:
-    """What opens a pull request."""
+    """The variables with which a pull request is opened."""
     return {"GITHUB_TOKEN": "github_pat_x", "GITHUB_API_URL": api.url}
 
 
-def test_a_squashed_commit_is_reverted_pushed_and_proposed(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
-    """The newest of main by default; the dirty checkout is neither touched nor in the way."""
+def test_a_squashed_commit_is_reverted_pushed_and_gets_a_pull_request(
+    checkout: Checkout, api: StandIn, invoke: Invoke
+) -> None:
+    """By default the newest commit of main. Uncommitted changes are not touched, and are no obstacle."""
     before = checkout.state()
 
     done = revert(invoke, checkout, **token(api))
@@ -157,7 +159,7 @@ def test_a_squashed_commit_is_reverted_pushed_and_proposed(checkout: Checkout, a
 
 
 def test_a_merge_commit_is_reverted_against_its_first_parent(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
-    """And its migrations are named, which a revert does not undo."""
+    """The pull request lists its migrations, which a revert does not undo."""
     done = revert(invoke, checkout, f"--commit={checkout.merge[:8]}", **token(api))
 
     branch = f"revert-{checkout.merge[:7]}"
@@ -171,7 +173,7 @@ def test_a_merge_commit_is_reverted_against_its_first_parent(checkout: Checkout,
 
 
 def test_the_commit_that_an_environment_runs_is_reverted(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
-    """From its healthcheck; the pull request says who runs it now."""
+    """By its healthcheck. The pull request says which environments run it."""
     health = Reply(json.dumps({"version": checkout.merge}).encode())
     with stand_in(lambda *_: health) as site:
         done = revert(invoke, checkout, "--env=impl", **token(api), **{"https://impl.mint.cms.gov": site.url})
@@ -182,8 +184,7 @@ def test_the_commit_that_an_environment_runs_is_reverted(checkout: Checkout, api
     assert "Running it now: impl." in posted["body"]
 
 
-def test_new_commits_of_the_remote_are_seen(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
-    """It fetches first: the newest may not be here yet."""
+def test_it_fetches_the_newest_commit_first(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
     somebody_pushes(checkout, "late.txt", "late\n", "Come late")
 
     done = revert(invoke, checkout, **token(api))
@@ -192,8 +193,8 @@ def test_new_commits_of_the_remote_are_seen(checkout: Checkout, api: StandIn, in
     assert json.loads(api.requests[0]["body"])["title"] == 'Revert "Come late"'
 
 
-def test_without_a_token_the_link_is_given(checkout: Checkout, invoke: Invoke) -> None:
-    """The branch is pushed, and a person clicks."""
+def test_without_a_token_it_prints_the_link_to_open_a_pull_request(checkout: Checkout, invoke: Invoke) -> None:
+    """The branch is pushed."""
     done = revert(invoke, checkout)
 
     branch = f"revert-{checkout.squash[:7]}"
@@ -203,10 +204,9 @@ def test_without_a_token_the_link_is_given(checkout: Checkout, invoke: Invoke) -
 
 
 @pytest.mark.parametrize(("words", "pushed"), [(["--no-pr"], True), (["--no-push"], False)])
-def test_it_goes_as_far_as_it_is_told(
+def test_no_pr_only_pushes_and_no_push_only_creates_the_branch(
     checkout: Checkout, api: StandIn, invoke: Invoke, words: list[str], pushed: bool
 ) -> None:
-    """--no-pr pushes and opens nothing; --no-push leaves the branch here."""
     done = revert(invoke, checkout, *words, **token(api))
 
     branch = f"revert-{checkout.squash[:7]}"
@@ -219,7 +219,7 @@ def test_it_goes_as_far_as_it_is_told(
 def test_a_dry_run_shows_commands_and_text_and_changes_nothing(
     checkout: Checkout, api: StandIn, invoke: Invoke
 ) -> None:
-    """Without network too: then it says that the newest commits could not be read."""
+    """If the remote cannot be reached, it says that the newest commits could not be read."""
     before = checkout.state()
     git(checkout.folder, "remote", "set-url", "origin", "/nowhere")
 
@@ -233,8 +233,8 @@ def test_a_dry_run_shows_commands_and_text_and_changes_nothing(
     assert checkout.state() == before
 
 
-def test_the_token_of_the_workflow_is_warned_of(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
-    """Its pull request starts no workflow."""
+def test_the_workflows_own_token_is_warned_of(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
+    """A pull request opened with it starts no workflow."""
     done = revert(invoke, checkout, **{**token(api), "GITHUB_TOKEN": "ghs_x"})
 
     assert done.returncode == 0, done.stderr
@@ -255,8 +255,10 @@ def test_the_token_of_the_workflow_is_warned_of(checkout: Checkout, api: StandIn
         (["--env=staging"], "'staging' is not an environment"),
     ],
 )
-def test_what_is_not_there_is_refused(checkout: Checkout, invoke: Invoke, words: list[str], said: str) -> None:
-    """Exit code 2, and nothing is left behind."""
+def test_unknown_commits_branches_and_environments_are_refused(
+    checkout: Checkout, invoke: Invoke, words: list[str], said: str
+) -> None:
+    """Exit code 2, and nothing is left over."""
     before = checkout.state()
 
     done = revert(invoke, checkout, *words)
@@ -266,15 +268,14 @@ def test_what_is_not_there_is_refused(checkout: Checkout, invoke: Invoke, words:
     assert checkout.state() == before
 
 
-def test_a_folder_that_is_no_repository_is_refused(invoke: Invoke, tmp_path: Path) -> None:
-    """With git's own words."""
+def test_a_folder_outside_a_repository_is_refused(invoke: Invoke, tmp_path: Path) -> None:
     done = invoke(f"--search-root={ROOT}", "revert", cwd=tmp_path, GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
 
     assert done.returncode == 2
     assert "is not in a git repository" in done.stderr
 
 
-def test_a_commit_of_another_branch_is_refused(checkout: Checkout, invoke: Invoke) -> None:
+def test_a_commit_that_is_not_on_main_is_refused(checkout: Checkout, invoke: Invoke) -> None:
     """There is nothing to revert on main."""
     git(checkout.folder, "stash", "--quiet")
     git(checkout.folder, "switch", "--quiet", "-c", "aside")
@@ -288,10 +289,8 @@ def test_a_commit_of_another_branch_is_refused(checkout: Checkout, invoke: Invok
     assert checkout.state() == before
 
 
-def test_what_is_reverted_already_is_refused_until_it_is_back(
-    checkout: Checkout, invoke: Invoke, tmp_path: Path
-) -> None:
-    """A revert of the revert makes the commit one that can be reverted again."""
+def test_a_commit_that_is_already_reverted_is_refused(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
+    """Once the revert is reverted, the commit can be reverted again."""
     other = tmp_path / "other"
     git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
     git(other, "revert", "--no-edit", checkout.squash)
@@ -320,8 +319,10 @@ def test_a_change_that_was_undone_by_hand_is_refused(checkout: Checkout, invoke:
     assert checkout.state() == before
 
 
-def test_conflicts_name_the_files_and_the_way_by_hand(checkout: Checkout, invoke: Invoke) -> None:
-    """Nothing half-done stays."""
+def test_a_conflict_is_refused_with_the_files_and_the_commands_to_resolve_it(
+    checkout: Checkout, invoke: Invoke
+) -> None:
+    """Nothing is left over."""
     somebody_pushes(checkout, "page.txt", "three\n", "Change it again")
     before = checkout.state()
 
@@ -335,7 +336,7 @@ def test_conflicts_name_the_files_and_the_way_by_hand(checkout: Checkout, invoke
 
 
 def test_a_rejected_push_leaves_nothing_behind(checkout: Checkout, invoke: Invoke) -> None:
-    """With the remote's own words."""
+    """The message has the remote's reason."""
     hook = checkout.remote / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\necho branches are protected >&2\nexit 1\n")
     hook.chmod(0o755)
@@ -351,7 +352,7 @@ def test_a_rejected_push_leaves_nothing_behind(checkout: Checkout, invoke: Invok
 
 @pytest.mark.parametrize("where", ["here", "on origin"])
 def test_a_branch_that_exists_is_refused(checkout: Checkout, invoke: Invoke, where: str) -> None:
-    """Somebody's revert is under way: it is not touched."""
+    """Somebody else's revert is in progress, and is not touched."""
     branch = f"revert-{checkout.squash[:7]}"
     git(checkout.folder if where == "here" else checkout.remote, "branch", branch, "main")
     before = checkout.state()
@@ -377,10 +378,10 @@ def test_a_branch_that_exists_is_refused(checkout: Checkout, invoke: Invoke, whe
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_pull_request_that_github_does_not_take_leaves_nothing_behind(
+def test_a_pull_request_that_github_refuses_leaves_nothing_behind(
     checkout: Checkout, invoke: Invoke, reply: Reply, said: str
 ) -> None:
-    """The branch is removed again, here and there; the token is sent to nobody else."""
+    """The branch is deleted again, locally and on the remote. The token is sent to no other host."""
     before = checkout.state()
     with stand_in(lambda *_: reply) as api:
         done = revert(invoke, checkout, **token(api))
@@ -392,7 +393,7 @@ def test_a_pull_request_that_github_does_not_take_leaves_nothing_behind(
     assert len(api.requests) == 1
 
 
-def test_a_github_that_cannot_be_reached_leaves_nothing_behind(checkout: Checkout, invoke: Invoke) -> None:
+def test_an_unreachable_github_leaves_nothing_behind(checkout: Checkout, invoke: Invoke) -> None:
     """Nothing was sent, so no pull request can be open."""
     before = checkout.state()
 
@@ -417,7 +418,7 @@ def test_a_github_that_cannot_be_reached_leaves_nothing_behind(checkout: Checkou
     ids=lambda reply: f"{reply.status} {reply.body!r}",
 )
 def test_a_pull_request_that_may_be_open_keeps_its_branch(checkout: Checkout, invoke: Invoke, reply: Reply) -> None:
-    """The outcome is unknown (exit code 3): without its branch GitHub would close it."""
+    """The outcome is unknown (exit code 3). Without the branch GitHub would close the pull request."""
     with stand_in(lambda *_: reply) as api:
         done = revert(invoke, checkout, **token(api))
 
@@ -429,8 +430,8 @@ def test_a_pull_request_that_may_be_open_keeps_its_branch(checkout: Checkout, in
     assert branch in git(checkout.folder, "branch", "--list")
 
 
-def test_a_push_whose_answer_is_lost_is_looked_for(checkout: Checkout, invoke: Invoke) -> None:
-    """The remote has taken the branch, and then the connection breaks: it is removed again, with exit code 3."""
+def test_a_push_whose_response_is_lost_is_undone(checkout: Checkout, invoke: Invoke) -> None:
+    """The remote accepted the branch, then the connection broke: the branch is deleted again, with exit code 3."""
     hook = checkout.remote / "hooks" / "post-update"
     hook.write_text('#!/bin/sh\nif [ ! -e cut ]; then touch cut; kill -9 "$(ps -o ppid= -p "$PPID" | tr -d " ")"; fi\n')
     hook.chmod(0o755)
@@ -454,10 +455,10 @@ def test_a_push_whose_answer_is_lost_is_looked_for(checkout: Checkout, invoke: I
         ({"GITHUB_REPOSITORY": ""}, "is not known from the URL of origin"),
     ],
 )
-def test_what_a_token_must_not_be_sent_with_is_refused(
+def test_an_invalid_token_repository_or_api_url_is_refused(
     checkout: Checkout, invoke: Invoke, variables: dict[str, str], said: str
 ) -> None:
-    """Before anything is changed, and without the token."""
+    """Before anything is changed, and without showing the token."""
     before = checkout.state()
 
     done = revert(invoke, checkout, **{"GITHUB_TOKEN": "hidden", **variables})
@@ -469,7 +470,7 @@ def test_what_a_token_must_not_be_sent_with_is_refused(
 
 
 def test_the_token_is_masked_before_anything_else(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
-    """In Actions; it is shown nowhere."""
+    """In Actions. It is never shown."""
     done = revert(invoke, checkout, **{**token(api), "GITHUB_TOKEN": "hidden"}, GITHUB_ACTIONS="true")
 
     assert done.returncode == 0, done.stderr
@@ -478,7 +479,7 @@ def test_the_token_is_masked_before_anything_else(checkout: Checkout, api: Stand
 
 
 def test_the_password_in_a_remotes_url_is_not_shown(checkout: Checkout, invoke: Invoke) -> None:
-    """git names the URL where it cannot reach it."""
+    """git's own error message contains the URL."""
     git(checkout.folder, "remote", "set-url", "origin", "http://user:hidden@127.0.0.1:9/owner/app.git")
 
     done = revert(invoke, checkout)
@@ -488,10 +489,10 @@ def test_the_password_in_a_remotes_url_is_not_shown(checkout: Checkout, invoke: 
     assert "hidden" not in done.stderr
 
 
-def test_a_commits_words_do_nothing_in_the_pull_request(
+def test_text_of_a_commit_is_escaped_in_the_pull_request(
     checkout: Checkout, api: StandIn, invoke: Invoke, tmp_path: Path
 ) -> None:
-    """No mention, no link, no closed issue, no picture, whatever the subject and the files are called."""
+    """It makes no mention, link, picture or "closes #1", neither in the subject nor in file names."""
     other = tmp_path / "other"
     git(tmp_path, "clone", "--quiet", str(checkout.remote), str(other))
     write(other, "migrations/`x` @all <b>\n# ü.sql", "x", "@all closes #1 ![x](https://example.org) <img> ::error::")
@@ -509,8 +510,10 @@ def test_a_commits_words_do_nothing_in_the_pull_request(
     assert not [line for line in done.stderr.splitlines() if line.startswith("::error")]
 
 
-def test_a_missing_identity_is_said(checkout: Checkout, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """git's own words say what to set."""
+def test_a_missing_identity_is_refused_with_gits_message(
+    checkout: Checkout, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what to configure."""
     for who in ("AUTHOR", "COMMITTER"):
         for what in ("NAME", "EMAIL"):
             monkeypatch.delenv(f"GIT_{who}_{what}")
@@ -524,7 +527,7 @@ def test_a_missing_identity_is_said(checkout: Checkout, invoke: Invoke, monkeypa
     assert checkout.state() == before
 
 
-# A git that waits once, before or after the command that a test names, until it is stopped.
+# A git that sleeps once, before or after the command that matches $AT.
 SLOW_GIT = """#!/bin/sh
 case " $* " in *" $AT "*) [ -e "$BEGUN" ] || hit=yes ;; esac
 if [ "$hit$WHEN" = yesbefore ]; then touch "$BEGUN"; sleep "$PAUSE"; fi
@@ -558,7 +561,7 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 def test_a_stop_leaves_nothing_behind(
     checkout: Checkout, tmp_path: Path, at: str, when: str, pause: float, sent: signal.Signals, code: int
 ) -> None:
-    """At any instant: neither branch nor worktree nor folder, here and on the remote, within two seconds."""
+    """No branch, worktree or temporary folder, locally or on the remote."""
     begun, folder, programs = tmp_path / "begun", tmp_path / "temporary", tmp_path / "bin"
     folder.mkdir()
     programs.mkdir()
@@ -609,7 +612,7 @@ def test_a_stop_leaves_nothing_behind(
 
 
 def test_a_run_after_a_stop_completes(checkout: Checkout, invoke: Invoke) -> None:
-    """Stopped while it pushes, which the remote takes a while for."""
+    """It was stopped during the push."""
     hook = checkout.remote / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\ntouch begun\nsleep 30\n")
     hook.chmod(0o755)
@@ -633,7 +636,7 @@ def test_a_run_after_a_stop_completes(checkout: Checkout, invoke: Invoke) -> Non
 
 
 def shallow(checkout: Checkout, tmp_path: Path, depth: int, *words: str) -> Path:
-    """A clone as actions/checkout makes it: the newest commits alone."""
+    """A shallow clone, as actions/checkout makes it."""
     folder = tmp_path / f"depth-{depth}"
     url = checkout.remote.as_uri()
     git(tmp_path, "clone", "--quiet", f"--depth={depth}", *words, url, str(folder))
@@ -645,7 +648,7 @@ def shallow(checkout: Checkout, tmp_path: Path, depth: int, *words: str) -> Path
 def test_in_a_shallow_checkout_the_history_is_fetched_first(
     checkout: Checkout, invoke: Invoke, tmp_path: Path, depth: int, which: str
 ) -> None:
-    """There git takes the oldest commit for the first one, whose revert would delete every file."""
+    """There git sees the oldest fetched commit as the first one, and reverting it would delete every file."""
     folder = shallow(checkout, tmp_path, depth)
     commit = getattr(checkout, which)
     done = revert(invoke, checkout, f"--commit={commit}", cwd=folder)
@@ -656,7 +659,7 @@ def test_in_a_shallow_checkout_the_history_is_fetched_first(
 
 
 def test_a_history_that_cannot_be_fetched_is_refused(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
-    """Nobody knows what the commit changed: nothing is pushed, and a dry run says the same."""
+    """It is not known what the commit changed. Nothing is pushed, and a dry run says the same."""
     folder = shallow(checkout, tmp_path, 1)
     git(folder, "config", "remote.origin.url", str(tmp_path / "gone.git"))
     done = revert(invoke, checkout, cwd=folder)
@@ -672,7 +675,7 @@ ODD = {"é ü.txt": "a", " leading and trailing ": "b", "new\nline.txt": "c", "q
 
 
 def test_odd_names_are_reverted_and_nothing_else(checkout: Checkout, invoke: Invoke) -> None:
-    """Whatever git would quote in them."""
+    """Names that git would quote."""
     git(checkout.folder, "checkout", "--quiet", "--force", "main")
     for name, text in ODD.items():
         (checkout.folder / name).write_text(text)
@@ -707,10 +710,10 @@ HOSTILE = {
 }
 
 
-def test_no_configuration_of_the_user_changes_what_is_done(
+def test_the_users_git_configuration_does_not_change_the_result(
     checkout: Checkout, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor a hook's variables: the revert undoes its commit, and a second one finds it."""
+    """Nor do variables such as GIT_DIR, which hooks set."""
     for name, value in HOSTILE.items():
         git(checkout.folder, "config", "--global", name, value)
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_EXTERNAL_DIFF"):
@@ -730,8 +733,8 @@ def test_no_configuration_of_the_user_changes_what_is_done(
     assert (again.returncode, "is already reverted on main" in again.stderr) == (2, True), again.stderr
 
 
-def test_a_hook_that_refuses_the_push_is_quoted(checkout: Checkout, invoke: Invoke) -> None:
-    """It is the team's own rule: the revert obeys it, says what it said, and leaves nothing behind."""
+def test_a_pre_push_hook_that_refuses_is_obeyed(checkout: Checkout, invoke: Invoke) -> None:
+    """Its message is shown, and nothing is left over."""
     hook = checkout.folder / ".git" / "hooks" / "pre-push"
     hook.write_text("#!/bin/sh\necho 'no pushes on Fridays' >&2\nexit 1\n")
     hook.chmod(0o755)
@@ -744,7 +747,7 @@ def test_a_hook_that_refuses_the_push_is_quoted(checkout: Checkout, invoke: Invo
 
 
 def test_a_merge_of_three_branches_is_reverted(checkout: Checkout, invoke: Invoke) -> None:
-    """Against its first parent, as any merge."""
+    """Against its first parent, like any merge."""
     git(checkout.folder, "checkout", "--quiet", "--force", "main")
     for name in ("left", "right"):
         git(checkout.folder, "switch", "--quiet", "-c", name, "main")
@@ -759,8 +762,8 @@ def test_a_merge_of_three_branches_is_reverted(checkout: Checkout, invoke: Invok
     assert git(checkout.remote, "diff", "--name-only", checkout.squash, branch) == ""
 
 
-def test_a_checkout_that_lacks_contents_and_files_is_enough(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
-    """A partial clone with a sparse checkout: the revert is that of the repository, not of what lies here."""
+def test_a_partial_and_sparse_clone_is_enough(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
+    """The revert is that of the whole repository, not only of the files in the checkout."""
     git(checkout.remote, "config", "uploadpack.allowFilter", "true")
     folder = tmp_path / "partial"
     git(tmp_path, "clone", "--quiet", "--filter=blob:none", "--sparse", checkout.remote.as_uri(), str(folder))
@@ -772,10 +775,8 @@ def test_a_checkout_that_lacks_contents_and_files_is_enough(checkout: Checkout, 
     assert changed == ["feature.txt", "migrations/V1__plan.sql"]
 
 
-def test_submodules_and_pointers_to_large_files_are_reverted_as_what_they_are(
-    checkout: Checkout, invoke: Invoke, tmp_path: Path
-) -> None:
-    """No submodule is fetched, and no filter is asked for a large file."""
+def test_submodules_and_git_lfs_pointers_are_reverted(checkout: Checkout, invoke: Invoke, tmp_path: Path) -> None:
+    """No submodule is fetched, and no LFS filter runs."""
     git(checkout.folder, "checkout", "--quiet", "--force", "main")
     git(
         checkout.folder,
@@ -821,12 +822,12 @@ def test_a_revert_is_compared_with_what_it_undoes(
     made: dict[str, tuple[str, str]],
     wrong: list[str],
 ) -> None:
-    """Every file of the commit is as it was before, what was changed since is there still, and nothing else changed."""
+    """Every file of the commit is as before it, later changes of other files are kept, and nothing else changed."""
     assert faults(commit, since, made) == wrong
 
 
 def test_a_revert_that_does_something_else_is_not_pushed(checkout: Checkout, invoke: Invoke) -> None:
-    """As one would that a hook has changed on the way."""
+    """For example, if a hook changed it."""
     hook = checkout.folder / ".git" / "hooks" / "post-commit"
     hook.write_text(
         "#!/bin/sh\ntest -f more.txt && exit 0\necho more > more.txt\ngit add more.txt\n"

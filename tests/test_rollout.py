@@ -1,4 +1,4 @@
-"""The verdict on a rollout, as a table of what ECS may show."""
+"""The verdict on a rollout, as a table of states that ECS may show."""
 
 import json
 
@@ -9,7 +9,7 @@ from scripts.frame import settings
 from scripts.frame.errors import DeployError
 from tests.stand_in import Reply, stand_in
 
-# When things happened, in seconds: the day before, the old deployment, ours, and what came after it.
+# Times in seconds: the day before, the old deployment, ours, and after ours.
 YESTERDAY, OLD_AT, NEW_AT, LATER = 100.0, 1000.0, 2000.0, 2100.0
 BACK = "ECS deployment circuit breaker: rolling back to deploymentId ecs-svc/1."
 DIGEST, OTHER_DIGEST = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -58,17 +58,19 @@ KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
 @pytest.mark.parametrize(
     ("now", "seen", "expected"),
     [
-        pytest.param(service(OLD), None, Verdict.ABSENT, id="only the old one is there"),
+        pytest.param(service(OLD), None, Verdict.ABSENT, id="only the old deployment"),
         pytest.param(service(), None, Verdict.ABSENT, id="ECS lists no deployment"),
-        pytest.param(service(NEW, DRAINING), None, Verdict.RUNNING, id="begun"),
-        pytest.param(service(deployment("v2"), DRAINING), NEW, Verdict.SUCCEEDED, id="complete while the old drains"),
+        pytest.param(service(NEW, DRAINING), None, Verdict.RUNNING, id="in progress"),
+        pytest.param(
+            service(deployment("v2"), DRAINING), NEW, Verdict.SUCCEEDED, id="complete while the old one drains"
+        ),
         pytest.param(service(deployment("v2", desired=4)), NEW, Verdict.SUCCEEDED, id="complete, then scaled out"),
         pytest.param(service(deployment("v2", desired=1)), NEW, Verdict.SUCCEEDED, id="complete, and scaling in"),
         pytest.param(service(deployment("v2", desired=0, running=0)), NEW, Verdict.SUCCEEDED, id="no task is desired"),
-        pytest.param(service(deployment("v2", state="")), NEW, Verdict.SUCCEEDED, id="no state, alone and all there"),
+        pytest.param(service(deployment("v2", state="")), NEW, Verdict.SUCCEEDED, id="no state, alone and all running"),
         pytest.param(service(deployment("v2", state="", running=1)), NEW, Verdict.RUNNING, id="no state, one missing"),
         pytest.param(service(deployment("v2", state=""), DRAINING), NEW, Verdict.RUNNING, id="no state, one drains"),
-        pytest.param(service(deployment("v2", state="FAILED")), NEW, Verdict.FAILED, id="failed, and ECS stays there"),
+        pytest.param(service(deployment("v2", state="FAILED")), NEW, Verdict.FAILED, id="failed without a rollback"),
         pytest.param(
             service(deployment("v2", state="IN_PROGRESS", failed=40), DRAINING, breaker=False),
             NEW,
@@ -79,7 +81,7 @@ KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
             service(deployment("v2", state="IN_PROGRESS", failed=40), DRAINING),
             NEW,
             Verdict.RUNNING,
-            id="40 failed tasks, but ECS has a breaker that decides",
+            id="40 failed tasks, but a breaker decides",
         ),
         *(
             pytest.param(
@@ -95,19 +97,19 @@ KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
                 (20, 10, Verdict.FAILED),
             )
         ),
-        pytest.param(service(GOES_BACK, FAILED), NEW, Verdict.ROLLED_BACK, id="the rollback has begun"),
+        pytest.param(service(GOES_BACK, FAILED), NEW, Verdict.ROLLED_BACK, id="the rollback is in progress"),
         pytest.param(
             service(OLD, deployment("v2", status="ACTIVE", state="IN_PROGRESS")),
             NEW,
             Verdict.ROLLED_BACK,
-            id="the deployment from before is PRIMARY again, no word of why",
+            id="the old deployment is PRIMARY again, without a reason",
         ),
-        pytest.param(service(OLD), NEW, Verdict.ROLLED_BACK, id="the same, and ours is not listed any more"),
+        pytest.param(service(OLD), NEW, Verdict.ROLLED_BACK, id="the same, and ours is no longer listed"),
         pytest.param(
             service(deployment("v1", id="ecs-svc/back"), events=((LATER, BACK_EVENT),)),
             NEW,
             Verdict.ROLLED_BACK,
-            id="the rollback is over and only an event tells",
+            id="the rollback is complete, and only an event shows it",
         ),
         pytest.param(
             service(
@@ -116,7 +118,7 @@ KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
             ),
             NEW,
             Verdict.ROLLED_BACK,
-            id="nine newer events hide that event",
+            id="the same, after nine newer events",
         ),
         *(
             pytest.param(
@@ -131,7 +133,7 @@ KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
             Verdict.SUPERSEDED,
             id="somebody else deployed in the same moment",
         ),
-        pytest.param(service(), NEW, Verdict.SUPERSEDED, id="ECS lists no deployment any more"),
+        pytest.param(service(), NEW, Verdict.SUPERSEDED, id="ECS no longer lists a deployment"),
         pytest.param(service(THEIRS, FAILED), NEW, Verdict.ROLLED_BACK, id="ours failed, then somebody else deployed"),
         pytest.param(
             service(THEIRS, events=((LATER, "has started 2 tasks"), (LATER, "steady state"), (YESTERDAY, BACK_EVENT))),
@@ -142,7 +144,7 @@ KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
     ],
 )
 def test_verdict(target: Target, now: Service, seen: Deployment | None, expected: Verdict) -> None:
-    """However ours is known, it is judged alike."""
+    """It is the same whether ours is known by version, by id, or by id and time."""
     assert verdict(target, now, seen) is expected
 
 
@@ -153,16 +155,21 @@ FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
 @pytest.mark.parametrize(
     ("target", "now", "expected"),
     [
-        pytest.param(OURS, service(AGAIN), Verdict.ABSENT, id="the same version again: ours is not to be seen yet"),
-        pytest.param(KNOWN, service(AGAIN), Verdict.ABSENT, id="the same, and it is known when it began"),
-        pytest.param(UNKNOWN, service(AGAIN), Verdict.SUCCEEDED, id="without an id the version runs"),
-        pytest.param(OURS, service(AGAIN, FAILED_AGAIN), Verdict.ROLLED_BACK, id="the same version, taken back"),
-        pytest.param(UNKNOWN, service(AGAIN, FAILED_AGAIN), Verdict.ROLLED_BACK, id="the same without an id"),
+        pytest.param(OURS, service(AGAIN), Verdict.ABSENT, id="the same version again, ours is not listed yet"),
+        pytest.param(KNOWN, service(AGAIN), Verdict.ABSENT, id="the same with its start time"),
+        pytest.param(UNKNOWN, service(AGAIN), Verdict.SUCCEEDED, id="the same without an id"),
+        pytest.param(OURS, service(AGAIN, FAILED_AGAIN), Verdict.ROLLED_BACK, id="the same version, rolled back"),
+        pytest.param(
+            UNKNOWN,
+            service(AGAIN, FAILED_AGAIN),
+            Verdict.ROLLED_BACK,
+            id="the same version, rolled back, without an id",
+        ),
         pytest.param(
             UNKNOWN,
             service(deployment("v2", id="ecs-svc/back", reason=BACK), FAILED_AGAIN),
             Verdict.ROLLED_BACK,
-            id="taken back to the same version by a deployment of its own",
+            id="rolled back to the same version by a new deployment",
         ),
         pytest.param(
             UNKNOWN,
@@ -172,13 +179,13 @@ FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
                 deployment("v2", id="ecs-svc/old", status="ACTIVE"),
             ),
             Verdict.RUNNING,
-            id="another version is being taken back to ours",
+            id="a rollback from another version to ours is in progress",
         ),
         pytest.param(
             UNKNOWN,
             service(deployment("v2", id="ecs-svc/back"), events=((LATER, BACK_EVENT),)),
             Verdict.SUCCEEDED,
-            id="another version was taken back to ours",
+            id="another version was rolled back to ours",
         ),
         pytest.param(
             OURS,
@@ -190,7 +197,7 @@ FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
             OURS,
             service(OLD, events=((LATER, FAILED_EVENT.replace("new)", "news)")),)),
             Verdict.ABSENT,
-            id="an id that only begins like ours is another one's",
+            id="an event with a longer id that starts with ours",
         ),
         pytest.param(
             OURS,
@@ -202,16 +209,16 @@ FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
             OURS,
             service(THEIRS, events=((NEW_AT, "(deployment ecs-svc/new) deployment completed."),)),
             Verdict.SUPERSEDED,
-            id="ours was complete, then somebody else deployed",
+            id="ours completed, then somebody else deployed",
         ),
-        pytest.param(OURS, service(THEIRS), Verdict.SUPERSEDED, id="ours is not listed and another one rolls out"),
-        pytest.param(UNKNOWN, service(THEIRS), Verdict.ABSENT, id="without an id that one may be from before"),
-        pytest.param(OURS, service(GOES_BACK), Verdict.ABSENT, id="ours is not listed and another one is taken back"),
+        pytest.param(OURS, service(THEIRS), Verdict.SUPERSEDED, id="ours is not listed and another one is in progress"),
+        pytest.param(UNKNOWN, service(THEIRS), Verdict.ABSENT, id="the same without an id: it may be older"),
+        pytest.param(OURS, service(GOES_BACK), Verdict.ABSENT, id="ours is not listed and another one is rolled back"),
         pytest.param(
             KNOWN,
             service(deployment("v3", id="ecs-svc/theirs", created=NEW_AT)),
             Verdict.ABSENT,
-            id="ours is not listed, and what is PRIMARY did not come after it",
+            id="ours is not listed, and the PRIMARY one is not newer",
         ),
         pytest.param(
             KNOWN,
@@ -223,32 +230,35 @@ FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
             KNOWN,
             service(deployment("v2", id="ecs-svc/theirs")),
             Verdict.SUPERSEDED,
-            id="our version, but by a deployment that came after ours",
+            id="our version, but by a newer deployment",
         ),
         pytest.param(
-            KNOWN, service(OLD, events=((LATER, BACK_EVENT),)), Verdict.ROLLED_BACK, id="never seen, rolled back since"
+            KNOWN,
+            service(OLD, events=((LATER, BACK_EVENT),)),
+            Verdict.ROLLED_BACK,
+            id="never seen, and a rollback since",
         ),
         pytest.param(
-            KNOWN, service(OLD, events=((YESTERDAY, BACK_EVENT),)), Verdict.ABSENT, id="never seen, an old rollback"
+            KNOWN, service(OLD, events=((YESTERDAY, BACK_EVENT),)), Verdict.ABSENT, id="never seen, and an old rollback"
         ),
         pytest.param(
             Target("v2", "app", since=NEW_AT),
             service(OLD, events=((LATER, BACK_EVENT),)),
             Verdict.ROLLED_BACK,
-            id="no id and never seen, but there was a rollback to the one that is PRIMARY",
+            id="no id, never seen, and a rollback to the PRIMARY one",
         ),
         pytest.param(
             Target("v2", "app", since=NEW_AT),
             service(deployment("v3", id="ecs-svc/theirs", created=LATER + 60), events=((LATER, BACK_EVENT),)),
             Verdict.ABSENT,
-            id="the same, but what is PRIMARY came after that rollback",
+            id="the same, but the PRIMARY one is newer than the rollback",
         ),
         *(
             pytest.param(
                 Target("v2", "app", since=NEW_AT),
                 service(deployment("v1", id="ecs-svc/back", created=LATER + later), events=((LATER, BACK_EVENT),)),
                 expected,
-                id=f"the same, {later} s after that rollback",
+                id=f"the PRIMARY one is {later} s newer than the rollback",
             )
             for later, expected in ((5, Verdict.ROLLED_BACK), (5.5, Verdict.ABSENT))
         ),
@@ -256,18 +266,18 @@ FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
             Target("v2", "app", since=NEW_AT),
             service(OLD, events=((NEW_AT, BACK_EVENT),)),
             Verdict.ROLLED_BACK,
-            id="a rollback in the moment that counts first",
+            id="a rollback at the start time",
         ),
         pytest.param(
             Target("v2", "app", since=NEW_AT),
             service(OLD, events=((YESTERDAY, BACK_EVENT),)),
             Verdict.ABSENT,
-            id="no id and never seen, and the rollback is an old one",
+            id="no id, never seen, and an old rollback",
         ),
     ],
 )
-def test_verdict_on_what_only_an_id_a_time_or_a_state_tells(target: Target, now: Service, expected: Verdict) -> None:
-    """At the first look, when nothing has been seen before."""
+def test_verdict_at_the_first_look(target: Target, now: Service, expected: Verdict) -> None:
+    """Nothing has been seen before, so id, time or state decide."""
     assert verdict(target, now) is expected
 
 
@@ -285,10 +295,10 @@ def test_verdict_on_what_only_an_id_a_time_or_a_state_tells(target: Target, now:
         (("registry:5000/app", "registry:5000/team/app:v2"), "", False),
     ],
 )
-def test_only_the_tag_or_the_digest_of_the_services_own_image_tells_ours(
+def test_ours_is_found_only_by_tag_or_digest_of_the_services_own_image(
     images: tuple[str, ...], digest: str, ours: bool
 ) -> None:
-    """A sidecar's image does not, and neither does a digest that nobody has given."""
+    """Not by a sidecar's image, and not by a digest that was not given."""
     now = service(deployment("", images=images))
 
     found = verdict(Target("v2", "app", digest=digest), now)
@@ -296,8 +306,8 @@ def test_only_the_tag_or_the_digest_of_the_services_own_image_tells_ours(
     assert found is (Verdict.SUCCEEDED if ours else Verdict.ABSENT)
 
 
-def test_what_was_seen_is_followed_after_a_rollback_to_the_same_version() -> None:
-    """Without an id a newer deployment of the version takes over, but not one that ECS rolled back to."""
+def test_a_rollback_to_the_same_version_is_not_taken_for_ours() -> None:
+    """Without an id, a newer deployment of the version is followed, but not one that ECS rolled back to."""
     back = service(deployment("v2", id="ecs-svc/back"), events=((LATER, BACK_EVENT),))
     again = service(deployment("v2", id="ecs-svc/again"))
 
@@ -308,8 +318,8 @@ def test_what_was_seen_is_followed_after_a_rollback_to_the_same_version() -> Non
     assert find(UNKNOWN, twice) == FAILED_AGAIN
 
 
-def test_only_what_is_newer_than_the_start_explains() -> None:
-    """Trouble before other events, each text once."""
+def test_the_explanation_has_only_reasons_and_events_since_the_start() -> None:
+    """Failures come before other events, and each text only once."""
     now = service(
         deployment("v2", reason="no capacity", failed=3),
         deployment("v1", id="ecs-svc/old", reason="completed long ago"),
@@ -329,8 +339,8 @@ def test_only_what_is_newer_than_the_start_explains() -> None:
     assert explain(service(events=failures), 0).count(" · ") == 4
 
 
-def test_the_start_is_that_of_ours_else_what_is_known_of_it() -> None:
-    """ECS's own clock first, then what the caller knows, then the first event that names it."""
+def test_where_the_start_time_is_taken_from() -> None:
+    """From ECS's deployment, else from the caller, else from the first event with its id."""
     now = service(OLD, events=((LATER, FAILED_EVENT), (NEW_AT, FAILED_EVENT)))
 
     assert start(OURS, now, NEW) == NEW_AT
@@ -368,12 +378,12 @@ BREAKER = {"deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": Tr
             Service("app", (), (Event("b", NEW_AT), Event("a", OLD_AT), Event("", 0.0)), breaker=True),
         ),
     ],
-    ids=["nothing", "a deployment", "with all its fields", "no breaker", "events in no order, and a breaker"],
+    ids=["nothing", "a deployment", "with all its fields", "no breaker", "unordered events, and a breaker"],
 )
-def test_a_service_is_read_with_whatever_ecs_tells_of_it(
+def test_a_service_is_parsed_from_what_ecs_returns(
     shown: dict[str, object], expected: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was deleted under the name is another one; what ECS leaves out is empty."""
+    """Fields that ECS leaves out are empty. A deleted service of the same name is ignored."""
     gone = {"status": "INACTIVE", "deployments": [WHOLE, WHOLE]}
     body = json.dumps({"services": [gone, shown], "taskDefinition": DEFINITION}).encode()
     with stand_in(lambda *_: Reply(body, headers={"Content-Type": "application/x-amz-json-1.1"})) as aws:
@@ -385,8 +395,8 @@ def test_a_service_is_read_with_whatever_ecs_tells_of_it(
     assert all(json.loads(r["body"]) == {"taskDefinition": "arn:app:1"} for r in aws.requests[1:])
 
 
-def test_a_service_that_was_deleted_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ECS goes on showing it for a while."""
+def test_a_deleted_service_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ECS still describes it for a while."""
     with stand_in(lambda *_: Reply(b'{"services": [{"status": "INACTIVE"}]}')) as aws:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "test")

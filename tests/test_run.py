@@ -1,4 +1,4 @@
-"""The frame of every task: steps in a row, GitHub's own lines, and what is reported at the end."""
+"""The frame of every command: its steps, its output in GitHub Actions, and its report."""
 
 import json
 from contextlib import AbstractContextManager
@@ -18,8 +18,6 @@ from tests.test_cli import ACCOUNT, KEYS, OK
 
 @dataclass(frozen=True)
 class Plan:
-    """Something to be done."""
-
     what: str
 
     def describe(self) -> list[str]:
@@ -28,8 +26,6 @@ class Plan:
 
 @dataclass(frozen=True)
 class Done(Report):
-    """Something done."""
-
     what: str
 
     def line(self) -> str:
@@ -45,7 +41,7 @@ def command(dry_run: bool = False, json: bool = False) -> AbstractContextManager
 
 
 def step(run: Run, what: str, error: DeployError | None = None) -> tuple[str, object]:
-    """A step that is done or fails."""
+    """A step that succeeds, or fails with an error."""
 
     def act(plan: Plan) -> Done:
         if error:
@@ -56,7 +52,7 @@ def step(run: Run, what: str, error: DeployError | None = None) -> tuple[str, ob
 
 
 @pytest.mark.parametrize("kind", [DeployError, OutcomeUnknown, RolledBack])
-def test_a_row_stops_at_the_first_failure_and_says_what_was_not_done(
+def test_steps_stop_at_the_first_failure_and_the_error_lists_those_not_done(
     kind: type[DeployError], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the exit code of the step that failed."""
@@ -68,8 +64,8 @@ def test_a_row_stops_at_the_first_failure_and_says_what_was_not_done(
     assert [s.name for s in run.steps] == ["one", "two"]
 
 
-def test_a_refusal_is_a_failure_once_something_was_changed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2 promises that nothing was: it is only for the first step."""
+def test_a_refusal_after_the_first_step_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 promises that nothing was changed."""
     with pytest.raises(Refused), command() as run:
         run.run_steps([step(run, "one", Refused("no.")), step(run, "two")])
     with pytest.raises(DeployError) as error, command() as run:
@@ -89,10 +85,10 @@ def test_a_dry_run_plans_every_step_and_acts_on_none(capsys: pytest.CaptureFixtu
     assert said.endswith("dry run: nothing was changed\n")
 
 
-def test_a_read_that_fails_ends_a_run_and_is_one_line_of_a_dry_run(
+def test_a_failed_read_ends_a_run_but_not_a_dry_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What could not be read is named."""
+    """A dry run says what it could not read."""
 
     def look() -> str:
         raise DeployError("no network")
@@ -117,7 +113,7 @@ def actions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_actions_gets_groups_outputs_and_a_summary(
     actions: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One group per step, one line per output, a table of what was done, links to the site and the commit."""
+    """A group per step, a line per output, a table of what was done, and links to the site and the commit."""
     monkeypatch.setenv("GITHUB_SHA", "1" * 40)
 
     with command() as run:
@@ -133,7 +129,7 @@ def test_actions_gets_groups_outputs_and_a_summary(
 
 
 def test_actions_gets_the_reason_of_a_failure(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As an annotation, with line ends and percent signs escaped."""
+    """In an annotation, with line breaks and percent signs escaped."""
     with pytest.raises(DeployError), command() as run:
         run.run_steps([step(run, "one", DeployError("100 % broken\nsays the manager"))])
 
@@ -143,10 +139,10 @@ def test_actions_gets_the_reason_of_a_failure(actions: Path, capsys: pytest.Capt
     assert "❌ test · dev" in (actions / "GITHUB_STEP_SUMMARY").read_text()
 
 
-def test_nothing_of_github_is_printed_outside_actions(
+def test_no_workflow_commands_are_printed_outside_actions(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Not even when its variables are set."""
+    """Even if GITHUB_OUTPUT is set."""
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
     with command() as run:
         run.run_steps([step(run, "one")])
@@ -157,15 +153,13 @@ def test_nothing_of_github_is_printed_outside_actions(
     assert not (tmp_path / "output").exists()
 
 
-def test_a_secret_is_masked_before_it_can_be_printed(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each line of it."""
+def test_each_line_of_a_secret_is_masked(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     console.mask("two\nlines")
 
     assert capsys.readouterr().err == "::add-mask::two\n::add-mask::lines\n"
 
 
-def test_the_commands_speak_to_actions(invoke: Invoke, actions: Path) -> None:
-    """Outputs and the error annotation of a real command."""
+def test_a_command_writes_outputs_and_annotations_in_actions(invoke: Invoke, actions: Path) -> None:
     actions_env = {"CI": "true", "GITHUB_ACTIONS": "true", **ACCOUNT, **KEYS}
     with stand_in(answering(OK)) as aws:
         done = invoke("deploy-service", "--env=dev", "--no-image", AWS_ENDPOINT_URL=aws.url, **actions_env)
@@ -180,7 +174,7 @@ def test_the_commands_speak_to_actions(invoke: Invoke, actions: Path) -> None:
 
 
 def test_json_holds_every_step(capsys: pytest.CaptureFixture[str]) -> None:
-    """The document of a row has plan and result of each step."""
+    """With its plan and its result."""
     with command(json=True) as run:
         run.run_steps([step(run, "one")])
 

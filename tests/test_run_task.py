@@ -1,4 +1,4 @@
-"""How a task that ran once is judged, by what the manager tells of it."""
+"""How a task that ran once is judged, by the manager's reply."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ MIGRATE, ARN = "mint-app-db-migrate", "arn:task/1"
 
 
 def start(told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> TaskEnded:
-    """Run a task of which the manager tells this."""
+    """Run a task for which the manager returns this."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     environment = settings.environment("dev")
@@ -27,8 +27,8 @@ def start(told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> TaskEnded:
         return run_task.start(environment, TaskRun(MIGRATE, environment.cluster, call))
 
 
-def test_a_task_ended_well_with_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its ARN for later steps, and ECS's reason."""
+def test_exit_code_0_is_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its ARN as an output, and ECS's reason."""
     ended = start({"taskArn": ARN, "taskStatus": {"exitCode": 0, "stoppedReason": "done"}}, monkeypatch)
 
     assert ended == TaskEnded(MIGRATE, ARN, 0, "done")
@@ -53,7 +53,7 @@ def test_a_task_ended_well_with_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_task_without_exit_code_0_is_a_failure(
     told: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the best reason that there is."""
+    """With the best reason in the reply."""
     with pytest.raises(DeployError) as error:
         start(told, monkeypatch)
 

@@ -1,4 +1,4 @@
-"""What runs where, as people see it."""
+"""`invoke status`: what runs in each environment."""
 
 import json
 import time
@@ -25,7 +25,7 @@ def commits(tmp_path: Path) -> list[str]:
 
 
 def settings(folder: Path, urls: dict[str, str]) -> str:
-    """The settings with other sites; nobody listens on port 9."""
+    """A settings file with other sites; nothing listens on port 9."""
     text = (ROOT / "environments.toml").read_text()
     for site in SITES:
         text = text.replace(f'"{site}"', f'"{urls.get(site, "http://127.0.0.1:9")}"')
@@ -35,12 +35,12 @@ def settings(folder: Path, urls: dict[str, str]) -> str:
 
 
 def health(version: str) -> Reply:
-    """The answer of the application."""
+    """The response of the application's healthcheck."""
     return Reply(json.dumps({"version": version}).encode())
 
 
 def test_the_table_has_version_commit_age_and_distance(commits: list[str], invoke: Invoke, tmp_path: Path) -> None:
-    """One row per environment; one that does not answer says why, and so does a version that is no commit."""
+    """A row per environment. It says why an environment does not answer, or that its version is not a commit."""
     answers = {"/dev": commits[2], "/impl": commits[0], "/prod": "v1-unknown"}
     with stand_in(lambda _, path: health(answers["/" + path.split("/")[1]])) as server:
         urls = dict(zip(SITES, (f"{server.url}{path}" for path in answers), strict=False))
@@ -57,8 +57,7 @@ def test_the_table_has_version_commit_age_and_distance(commits: list[str], invok
     assert "does not answer" in " ".join(local)
 
 
-def test_json_and_one_environment(commits: list[str], invoke: Invoke, tmp_path: Path) -> None:
-    """--env asks one alone; --json gives the rows."""
+def test_env_selects_one_environment_and_json_gives_its_row(commits: list[str], invoke: Invoke, tmp_path: Path) -> None:
     with stand_in(lambda *_: health(commits[1])) as server:
         file = settings(tmp_path, {SITES[1]: server.url})
         done = invoke(
@@ -69,8 +68,7 @@ def test_json_and_one_environment(commits: list[str], invoke: Invoke, tmp_path: 
     assert (row["environment"], row["version"], row["behind"]) == ("impl", commits[1], 1)
 
 
-def test_a_slow_environment_delays_no_other() -> None:
-    """All are asked at the same time."""
+def test_all_environments_are_requested_at_the_same_time() -> None:
     with stand_in(lambda *_: Reply(health("v1").body, delay=0.5)) as server:
         started = time.monotonic()
         found = status.ask(dict.fromkeys("abcd", server.url))
@@ -80,8 +78,8 @@ def test_a_slow_environment_delays_no_other() -> None:
     assert took < 1.5
 
 
-def test_silence_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that never answers holds no deadline of a connection."""
+def test_an_environment_that_never_answers_ends_at_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resolving a name has no time-out of its own."""
     monkeypatch.setattr(status, "TIMEOUT", 0.1)
     monkeypatch.setattr(status.version, "answering", lambda *_: time.sleep(3))
 
@@ -93,7 +91,7 @@ def test_silence_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_dry_run_is_the_same_and_needs_no_network(invoke: Invoke, tmp_path: Path) -> None:
-    """What only looks has nothing to leave out."""
+    """The command only reads."""
     done = invoke("status", "--dry-run", ENVIRONMENTS_FILE=settings(tmp_path, {}))
 
     assert done.returncode == 0, done.stderr
@@ -101,8 +99,8 @@ def test_a_dry_run_is_the_same_and_needs_no_network(invoke: Invoke, tmp_path: Pa
     assert done.stdout.count("does not answer: Connection refused") == 4
 
 
-def test_a_version_cannot_pass_for_a_row_of_its_own(invoke: Invoke, tmp_path: Path) -> None:
-    """Nor for a command of GitHub Actions."""
+def test_a_version_stays_in_its_row(invoke: Invoke, tmp_path: Path) -> None:
+    """And is no command of GitHub Actions."""
     with stand_in(lambda *_: health("v1\n::error::x\x1b[2J" + "y" * 100)) as server:
         file = settings(tmp_path, {SITES[1]: server.url})
         done = invoke("status", "--env=impl", ENVIRONMENTS_FILE=file, GITHUB_ACTIONS="true")
@@ -118,5 +116,4 @@ def test_a_version_cannot_pass_for_a_row_of_its_own(invoke: Invoke, tmp_path: Pa
     ("seconds", "shown"), [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (200_000, "2 d")]
 )
 def test_an_age_is_shown_in_its_largest_unit(seconds: float, shown: str) -> None:
-    """As people say it."""
     assert status.age(seconds) == shown

@@ -1,4 +1,4 @@
-"""A stop is a stop: signals at every step of a deployment, before it, while it cleans up, and where they get lost."""
+"""Stops: signals at every step of a deployment, before it, during cleanup, and where the exception gets lost."""
 
 import ast
 import fcntl
@@ -21,14 +21,14 @@ import pytest
 from local_aws.server import Server
 from tests.conftest import ROOT, CommandLine, EmbeddedCloud, Invoke
 
-# Seconds that a stopped command may take, from the signal to its end.
+# Seconds that a command may take to end after a signal.
 AT_ONCE = 2.0
 LANES = 4
 STOPS_PER_STEP = 5
 CHANGES = {"Invoke", "PutObject", "DeleteObjects", "PutImage", "CreateDBSnapshot"}
 
 
-# --- a deployment, stopped at every one of its steps ---
+# --- a deployment, stopped at each of its steps ---
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Stopped:
-    """How a deployment ended that was sent a signal. seconds: from the signal to the end."""
+    """How a deployment ended after a signal. seconds: from the signal to the end."""
 
     where: str
     code: int
@@ -55,7 +55,7 @@ class Stopped:
 def lanes(
     tmp_path: Path, clean_environment: None, embedded_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[Lane]]:
-    """Several environments like `local` in one embedded AWS, whose clock goes faster so that rollouts are short."""
+    """Several environments like `local` in one embedded AWS, whose clock is fast so that rollouts are short."""
     common, _, local = (ROOT / "environments.toml").read_text().partition("[environments.local]")
     own = ["[environments.local]" + local.replace("mint-app-db-clean-tmp", "local-db-clean-tmp")]
     names = [f"lane{number}" for number in range(LANES)]
@@ -80,7 +80,7 @@ def lanes(
 
 
 def children(marker: str) -> tuple[str, ...]:
-    """The command lines of the processes that have a word in their environment."""
+    """The command lines of all processes with this text in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -92,11 +92,11 @@ def children(marker: str) -> tuple[str, ...]:
 
 
 def stopped(line: CommandLine, lane: Lane, number: int, step: str, after: float, sent: signal.Signals) -> Stopped:
-    """Start a deployment, and send it a signal some seconds after it has begun a step."""
+    """Start a deployment, and send it a signal some seconds after the beginning of a step."""
     marker = f"stopped-{lane.name}-{number}"
     words, version = ["deploy"], f"{number:040x}"
     if "build" not in step:
-        # What has been built takes less time, and there is a version in the registry from the beginning.
+        # Steps after the builds: use an existing build and image to save time.
         build = lane.temporary.with_name(f"{lane.name}-page")
         build.mkdir(exist_ok=True)
         (build / "index.html").write_text(f"<!doctype html><title>{number}</title>")
@@ -118,14 +118,14 @@ def stopped(line: CommandLine, lane: Lane, number: int, step: str, after: float,
 
 
 def wrong_with(end: Stopped) -> str:
-    """What a stop should not have left behind or said; empty where all is well."""
+    """What is wrong after a stop, or empty."""
     last = end.said.splitlines()[-1]
     if end.code == 0:
-        # The signal came when everything was done.
+        # The signal came after the last step.
         return "" if re.match(r"lane\d runs ", last) else "it went on"
     flaws = {
         f"exit code {end.code}": end.code not in (2, 3),
-        # Several run at the same time, and this process serves them all.
+        # Several deployments run at the same time, and this process serves all their requests.
         f"it took {end.seconds:.2f} s": end.seconds > AT_ONCE + 0.5,
         "a traceback": "Traceback" in end.said,
         f"left over: {end.left}": bool(end.left),
@@ -140,10 +140,10 @@ def wrong_with(end: Stopped) -> str:
 def test_a_deployment_that_is_stopped_ends_at_once_and_the_next_one_completes(
     lanes: list[Lane], embedded_server: Server, command_line: CommandLine, invoke: Invoke
 ) -> None:
-    """At several instants of every step: no child, no folder, no lease is left, and it says how far it came."""
+    """At several instants of every step: no process, folder or lease is left, and it says which steps were done."""
     plan = invoke("deploy", "--dry-run", APP_ENV="lane0", GITHUB_SHA="0" * 40)
     steps = ["deploy: ", *(line for line in plan.stderr.splitlines() if line.startswith("== "))]
-    # Steps that wait for ECS take seconds, those that compute a moment.
+    # Only steps that wait for ECS or build something take long.
     length = {"== clean": 1.2, "== migrate": 1.2, "== wait": 2.4, "== build the s": 0.6, "== build the m": 0.6}
     instants = [
         (step, next((s for start, s in length.items() if step.startswith(start)), 0.3) * number / STOPS_PER_STEP)
@@ -155,7 +155,7 @@ def test_a_deployment_that_is_stopped_ends_at_once_and_the_next_one_completes(
     def one_after_the_other(number: int) -> list[Stopped]:
         ends = []
         for at in range(number, len(instants), LANES):
-            # Both signals at each step: the lanes take turns.
+            # Alternate the signals, so that each step gets both.
             sent = signal.SIGINT if (at + at // LANES) % 2 else signal.SIGTERM
             ends.append(stopped(command_line, lanes[number], at + 1, *instants[at], sent))
         return ends
@@ -185,7 +185,7 @@ def test_a_deployment_that_is_stopped_ends_at_once_and_the_next_one_completes(
 
 
 def program(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command whose body is given."""
+    """Run a command with this code as its body."""
     start = """
         import os, signal, sys, threading, time
         from contextlib import contextmanager
@@ -219,7 +219,7 @@ CLEANED = "stopped by SIGTERM; cleanup ran. What was started may still be happen
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_before_a_command_runs_every_signal_ends_invoke_with_one_sentence(name: str) -> None:
-    """From the moment on at which tasks.py is loaded."""
+    """From the time when tasks.py is loaded."""
     code = f"""
         import invoke.main
         from invoke.program import Program
@@ -231,7 +231,7 @@ def test_before_a_command_runs_every_signal_ends_invoke_with_one_sentence(name: 
     assert (done.returncode, done.stderr) == (2, f"stopped by {name}: nothing was changed\n")
 
 
-def test_the_tasks_can_be_imported_without_a_change_of_the_signals() -> None:
+def test_importing_the_tasks_changes_no_signal_handlers() -> None:
     """A test or an editor that imports tasks.py keeps its Ctrl-C."""
     done = program("import tasks; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)")
 
@@ -240,15 +240,15 @@ def test_the_tasks_can_be_imported_without_a_change_of_the_signals() -> None:
 
 @pytest.mark.parametrize(("before", "code", "said"), [("", 2, NOTHING), ("stop.changing()", 3, CLEANED)])
 def test_the_exit_code_says_whether_anything_was_changed(before: str, code: int, said: str) -> None:
-    """2 before the first change, 3 from there on; never a traceback."""
+    """2 before the first change, 3 afterwards, and never a traceback."""
     done = program(f"with command(): {before or 'pass'}; kill(); time.sleep(10)")
 
     assert (done.returncode, done.stderr.partition("\n")[2]) == (code, said)
 
 
 @pytest.mark.parametrize(("options", "code", "said"), [("", 3, CLEANED), ("changes=False", 2, NOTHING)])
-def test_what_a_command_acts_on_counts_as_changed_unless_it_says_otherwise(options: str, code: int, said: str) -> None:
-    """Whether prod asks first for the command has nothing to do with it."""
+def test_every_act_counts_as_a_change_unless_it_says_otherwise(options: str, code: int, said: str) -> None:
+    """Whether the command needs a confirmation does not matter."""
     code_of = f"""
         def act(plan):
             kill(); time.sleep(10)
@@ -261,8 +261,8 @@ def test_what_a_command_acts_on_counts_as_changed_unless_it_says_otherwise(optio
 
 
 @pytest.mark.parametrize("second", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_second_signal_while_cleaning_up_changes_nothing(second: str) -> None:
-    """What is given back is given back whole, once."""
+def test_a_second_signal_does_not_interrupt_the_cleanup(second: str) -> None:
+    """It runs completely, and only once."""
     code = f"""
         def give_back(_):
             print("begins", flush=True); kill(signal.{second}); time.sleep(0.2); print("ends", flush=True)
@@ -275,8 +275,8 @@ def test_a_second_signal_while_cleaning_up_changes_nothing(second: str) -> None:
     assert done.stderr.endswith(CLEANED)
 
 
-def test_what_is_just_being_acquired_is_acquired_and_given_back() -> None:
-    """A stop while it is acquired reaches the block, and so what gives back."""
+def test_a_stop_during_acquire_is_raised_in_the_block() -> None:
+    """So what was acquired is released."""
     code = """
         def acquire():
             kill(); time.sleep(0.1); print("acquired", flush=True)
@@ -288,8 +288,8 @@ def test_what_is_just_being_acquired_is_acquired_and_given_back() -> None:
     assert (done.returncode, done.stdout, done.stderr.endswith(NOTHING)) == (2, "acquired\ngiven back\n", True)
 
 
-def test_nothing_that_is_acquired_is_lost_at_any_instant() -> None:
-    """Thousands of stops at any instruction of nested context managers: each thing acquired is given back once."""
+def test_whatever_was_acquired_is_released_once_at_any_instant() -> None:
+    """Thousands of stops at any instruction of nested context managers."""
     code = """
         import random
         @contextmanager
@@ -304,7 +304,7 @@ def test_nothing_that_is_acquired_is_lost_at_any_instant() -> None:
             things = []
             stop._state.signal, stop._state.raised = "", False
             try:
-                # Goes on until it is raised, as the watchdog does.
+                # The signal is repeated until it is raised, as by the watchdog.
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 2e-4), 1e-4)
                 while True:
                     with wrapped(things), stop.owned(lambda: things.append(2), lambda _: things.pop()):
@@ -319,8 +319,8 @@ def test_nothing_that_is_acquired_is_lost_at_any_instant() -> None:
     assert done.stdout == "True 0 0\n", done.stdout + done.stderr
 
 
-def test_a_block_that_defers_is_left_first() -> None:
-    """Nested too; the stop comes at the end of the outermost, and `check` waits for it."""
+def test_a_deferred_stop_is_raised_at_the_end_of_the_outermost_block() -> None:
+    """`check` does not raise it inside the block."""
     code = """
         with command():
             with stop.deferred():
@@ -335,7 +335,7 @@ def test_a_block_that_defers_is_left_first() -> None:
 
 
 def test_a_stop_that_is_lost_in_a_finalizer_is_raised_again() -> None:
-    """Python would print a traceback and go on."""
+    """Python would print a traceback and continue."""
     code = """
         class Lost:
             def __del__(self):
@@ -360,7 +360,7 @@ def test_a_stop_that_is_lost_in_a_finalizer_is_raised_again() -> None:
     ],
 )
 def test_a_stop_that_was_swallowed_still_ends_the_command(after: str) -> None:
-    """At the next check, at the command's end, and where something else has failed because of it."""
+    """At the next check, at the end of the command, or when something else fails because of it."""
     code = f"""
         with command():
             stop.changing()
@@ -382,10 +382,10 @@ def test_a_stop_that_was_swallowed_still_ends_the_command(after: str) -> None:
         "hanging()",
         "stop.deferred()",
     ],
-    ids=["gives back", "cleans up", "defers"],
+    ids=["owned", "finally", "deferred"],
 )
-def test_a_cleanup_that_hangs_is_ended(hanging: str) -> None:
-    """With all that the command has started, within the limit."""
+def test_a_cleanup_that_hangs_is_killed(hanging: str) -> None:
+    """Together with every program that the command started, within the limit."""
     code = f"""
         @contextmanager
         def hanging():
@@ -410,8 +410,8 @@ def test_a_cleanup_that_hangs_is_ended(hanging: str) -> None:
     assert not Path(f"/proc/{pid}/cwd").exists()
 
 
-def test_a_reader_that_has_stalled_does_not_hold_it_up() -> None:
-    """Where nobody reads what is printed, a stop ends the command all the same."""
+def test_a_full_pipe_does_not_delay_a_stop() -> None:
+    """Nothing reads stderr, so writing to it blocks."""
     code = "from scripts.frame import console, stop, run\nstop.listen()\n"
     code += "with run.running('test', 'dev', embedded=False):\n  while True: console.say('x' * 1000)"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
@@ -432,8 +432,7 @@ def test_a_reader_that_has_stalled_does_not_hold_it_up() -> None:
     assert time.monotonic() - began < AT_ONCE
 
 
-def test_a_thread_does_not_take_the_stop_away() -> None:
-    """A thread that checks is ended by it, and so is the command."""
+def test_a_stop_raised_in_a_thread_also_ends_the_command() -> None:
     code = """
         ended = []
         def work():
@@ -451,8 +450,8 @@ def test_a_thread_does_not_take_the_stop_away() -> None:
     assert (done.returncode, done.stdout, done.stderr.endswith(NOTHING)) == (2, "[1]\n", True)
 
 
-def test_a_signal_after_the_end_of_a_command_leaves_its_outcome() -> None:
-    """What was done is done; the next command of the same line does not begin."""
+def test_a_signal_after_a_command_does_not_change_its_outcome() -> None:
+    """The next command on the same command line does not start."""
     code = """
         with command():
             stop.changing()
@@ -468,8 +467,8 @@ def test_a_signal_after_the_end_of_a_command_leaves_its_outcome() -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_while_python_ends_leaves_the_outcome(name: str) -> None:
-    """The process takes a moment to end, in which the signals are not Python's any more."""
+def test_a_signal_while_python_exits_does_not_change_the_exit_code(name: str) -> None:
+    """During the exit, Python's handlers no longer run."""
     code = f"""
         class Last:
             def __del__(self, kill=os.kill, me=os.getpid()):
@@ -484,7 +483,7 @@ def test_a_signal_while_python_ends_leaves_the_outcome(name: str) -> None:
 
 
 def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:
-    """As `nohup` and background jobs want it."""
+    """As nohup and background jobs need it."""
     code = """
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with command():
@@ -495,8 +494,8 @@ def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:
     assert (done.returncode, done.stdout) == (0, "goes on\n")
 
 
-def test_a_stop_is_reported_where_a_failure_is(tmp_path: Path) -> None:
-    """As the error of the JSON document, and as an annotation and on the step's page in Actions."""
+def test_a_stop_is_reported_like_a_failure(tmp_path: Path) -> None:
+    """In the JSON document, and in Actions as an annotation and in the step's summary."""
     page = tmp_path / "page"
     code = "with command(json=True): stop.changing(); kill(); time.sleep(10)"
     done = program(code, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page))
@@ -510,7 +509,7 @@ def test_a_stop_is_reported_where_a_failure_is(tmp_path: Path) -> None:
 
 
 def catches(handler: ast.ExceptHandler) -> bool:
-    """Whether a handler takes a stop and keeps it."""
+    """Whether a handler catches a stop and does not raise it again."""
     caught = ast.unparse(handler.type) if handler.type else "BaseException"
     if not re.search(r"\b(BaseException|KeyboardInterrupt|Stopped|CancelledError|BaseExceptionGroup)\b", caught):
         return False
@@ -520,7 +519,7 @@ def catches(handler: ast.ExceptHandler) -> bool:
 
 @pytest.mark.parametrize("folder", ["scripts", "ecs_manager", "local_aws", "tasks.py"])
 def test_nothing_but_the_frame_catches_a_stop(folder: str) -> None:
-    """Whoever catches everything raises it again; `finally` with a return would lose it too."""
+    """A `return` in `finally` would lose it too."""
     files = [ROOT / folder] if folder.endswith(".py") else sorted((ROOT / folder).rglob("*.py"))
     found = set()
     for path in files:

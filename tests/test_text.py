@@ -1,4 +1,4 @@
-"""Text from outside, made harmless for every place where it ends up."""
+"""Text from outside is made harmless for every place where it is shown."""
 
 import html
 import json
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scripts.frame import console, text
 
-# What acts somewhere: line breaks, escapes, writing from right to left, commands of Actions, markup.
+# Text with a meaning somewhere: line breaks, escapes, right-to-left marks, workflow commands, markup.
 PIECES = [
     *("\n", "\r", "\r\n", "\t", "\0", "\x1b[31m", "\x1b]8;;http://x\x07", "\x7f", "\x85", "\x9b1m", "\u2028", "\u202e"),
     *("\u2066", "\u200b", "\u061c", "\ufeff", "\ud800", "\U000e0041", "::error::x", "::add-mask::x", "##[error]x"),
@@ -34,7 +34,7 @@ PIECES = [
     ),
 ]
 anything = st.lists(st.sampled_from(PIECES) | st.characters(), max_size=8).map("".join)
-# How the runner finds a command, by its source: at the start of a line after blanks, the old kind anywhere.
+# As in the runner's source: a command starts a line, after blanks; the old kind can be anywhere in a line.
 V2 = re.compile(r"^\s*::[^:\s][^\n]*?::", re.M)
 V1 = re.compile(r"##\[")
 
@@ -44,7 +44,7 @@ def _actions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
 
 
-# Signs of Arabic, Syriac, Kaithi, hieroglyphs, shorthand and music, and the two joiners.
+# Characters of category Cf that are visible or needed: in Arabic, Syriac and other scripts, music, and the two joiners.
 SEEN = re.compile(
     "[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u200c\u200d"
     "\U000110bd\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]"
@@ -52,14 +52,14 @@ SEEN = re.compile(
 
 
 def acts(shown: str, allowed: str = "\n\t") -> list[str]:
-    """The characters that a terminal or a reader would not see as they are."""
+    """The control and invisible characters in a text."""
     hidden = [c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in allowed]
     return [c for c in hidden if not SEEN.match(c)]
 
 
 @given(anything)
-def test_plain_text_has_no_character_that_acts(given: str) -> None:
-    """Lines and tabs stay; an escape, a lone surrogate or a mark of direction is shown by its number."""
+def test_plain_text_has_no_control_characters(given: str) -> None:
+    """Line breaks and tabs are kept; others are shown by their number."""
     assert acts(text.plain(given)) == []
     text.plain(given).encode()
 
@@ -77,30 +77,29 @@ def test_plain_text_has_no_character_that_acts(given: str) -> None:
         ("https://user:secret@host/@x and ssh://git@host", "https://host/@x and ssh://host"),
     ],
 )
-def test_plain_text_is_shown_as_it_is_but_for_what_acts(given: str, shown: str) -> None:
-    """Outside Actions its commands are only text."""
+def test_plain_text_is_otherwise_unchanged(given: str, shown: str) -> None:
+    """Outside Actions, workflow commands are ordinary text."""
     assert text.plain(given) == shown
 
 
 @pytest.mark.usefixtures("_actions")
 @given(anything)
-def test_in_actions_nothing_is_a_command(given: str) -> None:
-    """Neither of the new kind at the start of a line, nor of the old kind anywhere."""
+def test_in_actions_no_text_is_a_workflow_command(given: str) -> None:
+    """Of neither kind."""
     for shown in (text.plain(given), text.one_line(given), text.document(json.dumps(given))):
         assert not V2.search(shown)
         assert not V1.search(shown)
 
 
 @given(anything)
-def test_a_document_keeps_its_values(given: str) -> None:
-    """JSON that the runner cannot take up is still the same JSON."""
+def test_a_json_document_keeps_its_values(given: str) -> None:
+    """Although it contains no workflow command."""
     assert not re.search(r"::|##\[", text.document(json.dumps({"said": given, "::": [given]})))
     assert json.loads(text.document(json.dumps({"said": given, "::": [given]}))) == {"said": given, "::": [given]}
 
 
 @given(anything, st.integers(1, 50))
-def test_one_line_is_one_line_and_no_longer_than_it_may_be(given: str, most: int) -> None:
-    """Whatever takes the place of a line break."""
+def test_one_line_has_no_line_break_and_a_maximum_length(given: str, most: int) -> None:
     line = text.one_line(given, most)
 
     assert line.splitlines() in ([], [line])
@@ -108,15 +107,15 @@ def test_one_line_is_one_line_and_no_longer_than_it_may_be(given: str, most: int
     assert acts(line, "") == []
 
 
-def test_a_line_that_is_cut_says_so() -> None:
-    """Blanks and line breaks count as one."""
+def test_a_line_that_is_cut_ends_with_an_ellipsis() -> None:
+    """Blanks and line breaks are joined to one blank."""
     assert text.one_line("a \n\t b", 3) == "a b"
     assert text.one_line("abcdef", 4) == "abc…"
 
 
 @given(anything)
-def test_markdown_shows_the_text_and_nothing_acts(given: str) -> None:
-    """No link, mention, picture, code, table or HTML: each sign of markup is written by its number."""
+def test_markdown_shows_the_text_without_any_markup(given: str) -> None:
+    """No link, mention, picture, code, table or HTML: each special character is written by its number."""
     shown = text.markdown(given)
     without = re.sub(r"&#\d+;", "", shown)
 
@@ -126,16 +125,16 @@ def test_markdown_shows_the_text_and_nothing_acts(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["1. one", "23) one", "- one", "+ one", "* one", "===", "---", "# one", "> one"])
-def test_a_line_of_markdown_begins_nothing(given: str) -> None:
-    """No list, no heading, no rule, no quotation."""
+def test_a_line_of_markdown_starts_no_block(given: str) -> None:
+    """No list, heading, rule or quotation."""
     assert text.markdown(given).startswith("&#")
 
 
 @pytest.mark.parametrize(
     "given", ["www.x.example", "WWW.x.example", "https://x.example", "a@b.example", "@team", "#12"]
 )
-def test_github_makes_no_link_of_a_text(given: str) -> None:
-    """Neither of what looks like one, nor of who and what is mentioned in the finished page."""
+def test_github_autolinks_nothing(given: str) -> None:
+    """Neither URLs nor mentions, not even after it resolves the character references."""
     shown = text.markdown(given)
 
     assert not re.search(r"https?:|www\.|@|#\d", re.sub(r"&#\d+;", "·", shown), re.IGNORECASE)
@@ -143,8 +142,8 @@ def test_github_makes_no_link_of_a_text(given: str) -> None:
 
 
 @given(anything)
-def test_a_block_of_markdown_holds_its_text_in_whole(given: str) -> None:
-    """Nothing ends the block, and nobody is mentioned."""
+def test_no_text_ends_a_block_of_markdown(given: str) -> None:
+    """And nobody is mentioned."""
     block = text.markdown_block(given)
 
     assert re.fullmatch(r"<pre>[^<>]*</pre>", block, re.S)
@@ -152,14 +151,14 @@ def test_a_block_of_markdown_holds_its_text_in_whole(given: str) -> None:
     assert acts(block) == []
 
 
-def test_a_block_of_markdown_is_shown_as_it_is() -> None:
-    """Quotes, lines and signs of markdown stay readable in the raw page."""
+def test_a_block_of_markdown_stays_readable() -> None:
+    """Quotes, line breaks and markdown are unchanged in the source."""
     assert text.markdown_block('it\'s "so"\n* a <b> & c') == '<pre>it\'s "so"\n* a &lt;b&gt; &amp; c</pre>'
 
 
 @given(anything)
-def test_slack_shows_the_text_and_nothing_acts(given: str) -> None:
-    """No mention, no link, no markup."""
+def test_slack_shows_the_text_without_any_markup(given: str) -> None:
+    """No mention and no link."""
     shown = text.slack(given)
 
     assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", shown)
@@ -168,8 +167,8 @@ def test_slack_shows_the_text_and_nothing_acts(given: str) -> None:
 
 @pytest.mark.usefixtures("_actions")
 @given(anything)
-def test_an_annotation_is_one_command_and_its_text_is_whole(given: str) -> None:
-    """A line break or a colon in a title or a message starts nothing."""
+def test_an_annotation_is_one_command_with_the_whole_text(given: str) -> None:
+    """Line breaks and colons in title or message start nothing new."""
     title, message = console.escape_property(given), console.escape(given)
 
     assert not re.search(r"[\n\r:,]", title)
@@ -180,8 +179,7 @@ def test_an_annotation_is_one_command_and_its_text_is_whole(given: str) -> None:
 
 @pytest.mark.usefixtures("_actions")
 @pytest.mark.parametrize("say", [console.say, console.result, console.relay, console.error, console.warn])
-def test_whatever_is_printed_is_harmless(say: object, capsys: pytest.CaptureFixture[str]) -> None:
-    """The only commands in what is printed are ours."""
+def test_the_only_workflow_commands_printed_are_our_own(say: object, capsys: pytest.CaptureFixture[str]) -> None:
     say("x\n::set-env name=PATH::/evil\r\x1b[2J##[add-mask]y\n  ::stop-commands::z")  # type: ignore[operator]
 
     printed = "".join(capsys.readouterr())

@@ -1,4 +1,4 @@
-"""Which version is meant."""
+"""Which version a command uses, and reading it from a healthcheck."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_flag_comes_first_then_the_variable_then_the_commit(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in the old script, with a flag before it."""
+    """The old script had no flag."""
     shell.capture(["git", "commit", "--quiet", "--allow-empty", "-m", "one"], cwd=repository)
     head = shell.capture(["git", "rev-parse", "HEAD"], cwd=repository)
 
@@ -31,22 +31,21 @@ def test_the_flag_comes_first_then_the_variable_then_the_commit(
     assert version.wanted("of-the-flag") == "of-the-flag"
 
 
-def test_no_commit_no_version(repository: Path) -> None:
-    """With the three ways to give one."""
+def test_without_a_commit_there_is_no_version(repository: Path) -> None:
+    """The message says how to give one."""
     with pytest.raises(Refused, match="No version: give one, set GITHUB_SHA"):
         version.wanted(None)
 
 
 @pytest.mark.parametrize("bad", ["", ".hidden", "-flag", "a b", "a/b", "a:b", "x" * 129, "ü"])
-def test_what_cannot_be_an_images_tag_is_refused(bad: str) -> None:
-    """Before anything is asked."""
+def test_a_version_that_cannot_be_an_image_tag_is_refused(bad: str) -> None:
     with pytest.raises(Refused, match="version"):
         version.wanted(bad)
 
 
 @pytest.mark.parametrize(("full", "shown"), [("a" * 40, "aaaaaaa"), ("v1.2.3", "v1.2.3"), ("a" * 39, "a" * 39)])
 def test_a_commit_is_shown_short(full: str, shown: str) -> None:
-    """And any other version as it is."""
+    """Any other version is shown in full."""
     assert version.short(full) == shown
 
 
@@ -65,8 +64,8 @@ def test_a_commit_is_shown_short(full: str, shown: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_answer_without_a_version_says_why(reply: Reply, said: str) -> None:
-    """One sentence, whatever the server sends; another host is never asked."""
+def test_a_response_without_a_version_is_an_error_with_the_reason(reply: Reply, said: str) -> None:
+    """One sentence, whatever the server sends. No other host is requested."""
     with stand_in(lambda *_: reply) as server, pytest.raises(DeployError, match=said) as error:
         version.answering(server.url, 2)
 
@@ -75,7 +74,7 @@ def test_an_answer_without_a_version_says_why(reply: Reply, said: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "http://[::1", "http://127.0.0.1:99999/", "ftp://127.0.0.1/", "http://a b/"])
-def test_what_is_not_a_url_is_refused(url: str) -> None:
-    """Before anything is asked."""
+def test_an_invalid_url_is_refused(url: str) -> None:
+    """Before any request."""
     with pytest.raises(Refused, match="is not the URL of a healthcheck"):
         version.answering(url, 2)

@@ -1,4 +1,4 @@
-"""Waiting by a clock: when it looks, what it says, how it ends."""
+"""Waiting by a clock: when it looks, what it prints, and how it ends."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from scripts.frame.waiting import Clock, TimedOut, seconds, wait
 
 
 class Time:
-    """A clock that moves on when somebody sleeps. took: seconds that each look takes."""
+    """A simulated clock. took: seconds that each look takes."""
 
     def __init__(self, took: float = 0) -> None:
         self.at, self.took = 100.0, took
@@ -18,16 +18,16 @@ class Time:
 
     @property
     def clock(self) -> Clock:
-        """What `wait` is given."""
+        """The clock for `wait`."""
         return Clock(lambda: self.at, self.sleep)
 
     def sleep(self, seconds: float) -> None:
-        """Move on."""
+        """Advance the clock."""
         self.slept.append(seconds)
         self.at += seconds
 
     def looks(self, *answers: tuple[str, str | None]) -> Callable[[], tuple[str, str | None]]:
-        """A look that gives one answer after the other, the last one for ever."""
+        """A look that gives one answer after the other, and keeps repeating the last."""
         left: Iterator[tuple[str, str | None]] = iter(answers)
 
         def look() -> tuple[str, str | None]:
@@ -37,21 +37,20 @@ class Time:
         return look
 
 
-def test_the_first_answer_ends_it_without_a_pause() -> None:
-    """Whatever is there already is not waited for."""
+def test_an_answer_at_the_first_look_needs_no_pause() -> None:
     time = Time()
 
     assert wait(time.looks(("done", "it")), seconds=10, every=2, clock=time.clock) == "it"
     assert time.slept == []
 
 
-def test_an_answer_that_counts_as_false_is_an_answer() -> None:
-    """Only None is none."""
+def test_a_falsy_answer_is_an_answer() -> None:
+    """Only None means "not yet"."""
     assert wait(lambda: ("", 0), seconds=1, every=1) == 0
 
 
-def test_a_line_is_said_once_until_it_changes() -> None:
-    """And an empty one never, even between two that are the same."""
+def test_a_line_is_printed_only_when_it_changes() -> None:
+    """An empty line is never printed, and does not count as a change."""
     time, said = Time(), list[str]()
     look = time.looks(("a", None), ("a", None), ("", None), ("a", None), ("b", None), ("a", None), ("c", "it"))
 
@@ -64,10 +63,10 @@ def test_a_line_is_said_once_until_it_changes() -> None:
 @pytest.mark.parametrize(
     ("limit", "every", "took", "looks"),
     [(10, 2, 0, 6), (10, 3, 0, 4), (1, 2, 0, 1), (10, 2, 1, 4), (10, 2, 30, 1)],
-    ids=["even", "uneven", "shorter than a pause", "slow looks", "one look over all of it"],
+    ids=["even", "uneven", "shorter than a pause", "slow looks", "one look takes longer"],
 )
 def test_no_look_begins_after_the_deadline(limit: float, every: float, took: float, looks: int) -> None:
-    """The clock counts, not the pauses; the error is what the last look had to say."""
+    """The time that looks take counts too. The error has the line of the last look."""
     time, count = Time(took), list[int]()
 
     def look() -> tuple[str, None]:
@@ -84,8 +83,8 @@ def test_no_look_begins_after_the_deadline(limit: float, every: float, took: flo
     assert error.value.code == 3
 
 
-def test_what_a_look_raises_ends_it() -> None:
-    """A look that may fail says so itself."""
+def test_an_error_of_a_look_ends_the_wait() -> None:
+    """Looks that may fail must handle that themselves."""
 
     def look() -> tuple[str, str]:
         raise DeployError("broken")
@@ -94,8 +93,7 @@ def test_what_a_look_raises_ends_it() -> None:
         wait(look, seconds=10, every=1)
 
 
-def test_threads_wait_too() -> None:
-    """Each on its own clock."""
+def test_it_works_in_threads() -> None:
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: wait(lambda: ("", "it"), seconds=1, every=1), "12"))
 
@@ -103,15 +101,14 @@ def test_threads_wait_too() -> None:
 
 
 @pytest.mark.parametrize(("flag", "value"), [(None, 300), ("5", 5), ("0.5", 0.5), ("1e2", 100), ("86400", 86400)])
-def test_a_time_out_is_seconds(flag: str | None, value: float) -> None:
-    """As a person writes them."""
+def test_a_time_out_is_a_number_of_seconds(flag: str | None, value: float) -> None:
     assert seconds(flag, 300) == value
 
 
 @pytest.mark.parametrize(
     "flag", ["", " ", "0", "-1", "nan", "inf", "1e400", "86401", "5s", "5 s", "1_0", "0x10", "١٢", "5\n", "1,5", "\0"]
 )
-def test_what_is_no_time_out_is_refused(flag: str) -> None:
+def test_an_invalid_time_out_is_refused(flag: str) -> None:
     """In one sentence with the flag's name and an example."""
     with pytest.raises(Refused) as error:
         seconds(flag, 300, "--wait")

@@ -1,7 +1,7 @@
-"""The workflow files: what linters say, and that their deployment jobs really deploy.
+"""The workflow files: linters find nothing, and their deployment jobs really deploy.
 
-The jobs are taken out of the files, their expressions are resolved as GitHub does for what they use, and every
-`run:` line is run by bash, in order, against the embedded AWS.
+The jobs are read from the files. Their expressions are resolved as by GitHub, as far as they use them, and every `run:`
+line runs in bash, in order, against the embedded AWS.
 """
 
 import json
@@ -36,7 +36,7 @@ BIN = Path(sys.executable).parent
     ],
     ids=["zizmor", "schema of workflows", "schema of dependabot"],
 )
-def test_the_linters_have_nothing_to_say(words: list[str]) -> None:
+def test_the_linters_find_nothing(words: list[str]) -> None:
     """In their strictest mode, offline."""
     done = subprocess.run([str(BIN / words[0]), *words[1:]], cwd=ROOT, capture_output=True, text=True)
 
@@ -44,7 +44,7 @@ def test_the_linters_have_nothing_to_say(words: list[str]) -> None:
 
 
 def load(name: str) -> dict[str, Any]:
-    """A workflow file. YAML 1.1 reads the key `on` as true."""
+    """A workflow file. YAML 1.1 parses the key `on` as true."""
     loaded: dict[str, Any] = yaml.safe_load((WORKFLOWS / name).read_text())
     return loaded
 
@@ -57,7 +57,7 @@ def steps() -> list[dict[str, Any]]:
     return [step for file in (BUILD, DEPLOY) for job in file["jobs"].values() for step in job.get("steps", [])]
 
 
-def test_no_expression_is_pasted_into_a_shell_line() -> None:
+def test_no_expression_is_in_a_shell_line() -> None:
     """Values reach the shell as environment variables."""
     assert [step["run"] for step in steps() if "${{" in step.get("run", "")] == []
 
@@ -72,7 +72,7 @@ def test_actions_are_pinned_by_commit() -> None:
 
 
 def test_a_deployment_is_one_invoke_line() -> None:
-    """Beside the installation, and the message where it fails."""
+    """Besides the installation and the announcement of a failure."""
     runs = [step["run"] for step in DEPLOY["jobs"]["deploy"]["steps"] if "run" in step]
 
     assert runs == [
@@ -83,8 +83,8 @@ def test_a_deployment_is_one_invoke_line() -> None:
     ]
 
 
-def test_what_happens_where_is_read_from_the_settings_alone() -> None:
-    """No condition compares with the name of an environment."""
+def test_no_condition_contains_the_name_of_an_environment() -> None:
+    """Differences between environments are in the settings."""
     jobs = [job for file in (BUILD, DEPLOY) for job in file["jobs"].values()]
     conditions = [str(item["if"]) for item in (*jobs, *steps()) if "if" in item]
 
@@ -92,8 +92,8 @@ def test_what_happens_where_is_read_from_the_settings_alone() -> None:
     assert [one for one in conditions if re.search(r"environment|APP_ENV|'(dev|impl|prod|local)'", one)] == []
 
 
-def test_no_secret_is_in_an_output_of_a_job() -> None:
-    """GitHub would drop it: jobs hand over digests, never an image's URI, which holds the account's id."""
+def test_jobs_output_only_digests() -> None:
+    """GitHub drops outputs that contain a secret, and an image's URI contains the account's id."""
     outputs = {
         value for file in (BUILD, DEPLOY) for job in file["jobs"].values() for value in job.get("outputs", {}).values()
     }
@@ -102,7 +102,7 @@ def test_no_secret_is_in_an_output_of_a_job() -> None:
 
 
 def test_a_running_deployment_is_never_cancelled() -> None:
-    """One group per environment, and every job has a time limit."""
+    """One concurrency group per environment, and every job has a time limit."""
     job = DEPLOY["jobs"]["deploy"]
     assert job["concurrency"] == {"group": "deploy-${{ inputs.environment }}", "cancel-in-progress": False}
     assert job["environment"] == "${{ inputs.environment }}"
@@ -110,8 +110,8 @@ def test_a_running_deployment_is_never_cancelled() -> None:
     assert all("timeout-minutes" in job for job in jobs)
 
 
-def test_the_order_and_the_gates_are_those_of_the_contract() -> None:
-    """dev, impl, prod; only on main, dev also for a labelled pull request; after every check."""
+def test_the_order_and_the_conditions_of_the_deployments() -> None:
+    """dev, impl, prod, after every check. Only on main; dev also for a pull request with the label."""
     jobs = BUILD["jobs"]
     assert {"anti_virus", "lint", "client_test", "server_test", "e2e_tests"} <= set(jobs["deploy_dev"]["needs"])
     assert "deploy_dev" in jobs["deploy_impl"]["needs"]
@@ -126,13 +126,13 @@ def test_the_order_and_the_gates_are_those_of_the_contract() -> None:
     assert BUILD[True]["push"]["branches"] == BUILD[True]["pull_request"]["branches"] == ["main"]
 
 
-# Expressions, as GitHub resolves those that the files use
+# Expressions: the part of GitHub's syntax that the files use
 
 EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
 
 
 def resolve(text: Any, context: Mapping[str, Any]) -> Any:
-    """A value of a workflow with its expressions resolved. Anything that is not understood is an error."""
+    """A value of a workflow with its expressions resolved. Raises an error for syntax that is not supported."""
     if not isinstance(text, str):
         return text
     whole = EXPRESSION.fullmatch(text)
@@ -142,7 +142,7 @@ def resolve(text: Any, context: Mapping[str, Any]) -> Any:
 
 
 def evaluate(expression: str, context: Mapping[str, Any]) -> Any:
-    """The value of one expression: ||, ==, !=, contains, failure, literals and paths."""
+    """The value of an expression with ||, ==, !=, contains, failure, literals and paths."""
     for part in expression.split(" || "):
         value = _comparison(part.strip(), context)
         if value:
@@ -178,15 +178,15 @@ def _term(term: str, context: Mapping[str, Any]) -> Any:
     return value
 
 
-# Jobs, as a runner runs them
+# Running jobs
 
-# What every job installs is here already: that it is, is looked at once.
+# Everything is already installed, so each installation runs only once.
 INSTALLED = set[str]()
 
 
 @dataclass
 class Runner:
-    """A machine of GitHub's: a checkout, artifacts, and the secrets of the repository."""
+    """A GitHub runner: a checkout, artifacts, and the secrets of the repository."""
 
     workspace: Path
     cloud: EmbeddedCloud
@@ -197,7 +197,7 @@ class Runner:
     codes: list[int] = field(default_factory=list)
 
     def run(self, job: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
-        """Run a job's steps. Returns whether all went well, and the outputs of its steps."""
+        """Run a job's steps. Returns whether all succeeded, and the outputs of its steps."""
         failed, outputs = False, dict[str, Any]()
         env = {name: resolve(value, context) for name, value in job.get("env", {}).items()}
         for step in job["steps"]:
@@ -217,7 +217,7 @@ class Runner:
         return not failed, outputs
 
     def _use(self, action: str, given: Mapping[str, str]) -> dict[str, str]:
-        """What an action does to the machine. Returns the variables that it sets."""
+        """The effect of an action. Returns the variables that it sets."""
         if action == "actions/download-artifact":
             shutil.rmtree(self.workspace / given["path"], ignore_errors=True)
             shutil.copytree(self.artifacts[given["name"]], self.workspace / given["path"])
@@ -233,7 +233,7 @@ class Runner:
         return {}
 
     def _bash(self, line: str, env: Mapping[str, Any]) -> tuple[bool, dict[str, str]]:
-        """Run a line as GitHub does, and return whether it went well and the outputs that it set."""
+        """Run a line as GitHub does. Returns whether it succeeded, and the outputs that it set."""
         if line.startswith("pip install "):
             if line in INSTALLED:
                 return True, {}
@@ -259,7 +259,7 @@ class Runner:
         self.log.append(f"$ {line}\n{done.stdout}{done.stderr}")
         self.codes.append(done.returncode)
         told = dict(item.split("=", 1) for item in files["GITHUB_OUTPUT"].read_text().splitlines())
-        # An output that holds a secret does not reach another job.
+        # GitHub does not pass on outputs that contain a secret.
         told = {name: value for name, value in told.items() if not any(s in value for s in self.secrets.values())}
         return done.returncode == 0, told
 
@@ -269,7 +269,7 @@ ENVIRONMENTS = ("dev", "impl", "prod")
 
 @pytest.fixture
 def slack() -> Any:
-    """A Slack that takes everything."""
+    """A Slack that accepts everything."""
     with stand_in(lambda *_: Reply(b"ok")) as server:
         yield server
 
@@ -334,7 +334,7 @@ GITHUB = {"sha": SHA, "ref": "refs/heads/main", "event": {}}
 
 
 def build_everything(runner: Runner) -> dict[str, Any]:
-    """Run the jobs that build, and return what the deployments need of them."""
+    """Run the jobs that build. Returns the outputs that the deployments need."""
     needs: dict[str, Any] = {}
     for name in ("build_server_image", "build_db_migrate_image"):
         job = BUILD["jobs"][name]
@@ -349,7 +349,7 @@ def build_everything(runner: Runner) -> dict[str, Any]:
 
 
 def built(runner: Runner) -> dict[str, Any]:
-    """What the jobs that build would have left, without their work."""
+    """The outputs of the jobs that build, without running them."""
     server, migrations = runner.cloud.push(SHA, "mint-backend", "mint-db-migrate")
     page = runner.workspace.parent / "page"
     page.mkdir()
@@ -363,7 +363,7 @@ def built(runner: Runner) -> dict[str, Any]:
 
 
 def deploy(runner: Runner, name: str, needs: Mapping[str, Any]) -> bool:
-    """Run one of the deployment jobs: the reusable workflow with what build.yml gives it."""
+    """Run a deployment job: the reusable workflow with the inputs from build.yml."""
     caller = BUILD["jobs"][f"deploy_{name}"]
     outer = {"github": GITHUB, "secrets": runner.secrets, "needs": needs}
     assert resolve(caller["if"], outer)
@@ -377,7 +377,7 @@ def deploy(runner: Runner, name: str, needs: Mapping[str, Any]) -> bool:
 
 
 def test_the_jobs_deploy_to_all_three_environments(runner: Runner, slack: StandIn) -> None:
-    """Afterwards each runs the version, the snapshots exist, and the frontends are released with their own values."""
+    """Then each runs the version, the snapshots exist, and the frontends have their own values."""
     needs = build_everything(runner)
     digests = {name: needs[name]["outputs"]["digest"] for name in needs}
     assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in digests.values())
@@ -424,7 +424,7 @@ def test_the_jobs_deploy_to_all_three_environments(runner: Runner, slack: StandI
 
 
 def test_a_broken_step_stops_the_job_and_is_announced(runner: Runner, slack: StandIn) -> None:
-    """impl's snapshot fails: impl is not touched, and the team is told."""
+    """The snapshot of impl fails: impl is not changed, and a message is sent to Slack."""
     needs = built(runner)
     runner.cloud.fail(service="rds", operation="CreateDBSnapshot", status=400, code="SnapshotQuotaExceeded", times=9)
 
@@ -437,7 +437,7 @@ def test_a_broken_step_stops_the_job_and_is_announced(runner: Runner, slack: Sta
 
 
 def test_an_image_that_cannot_be_pulled_ends_the_job_with_exit_code_4(runner: Runner, slack: StandIn) -> None:
-    """ECS takes the version back: the one before it answers, the frontend is untouched, and the team is told."""
+    """The previous version answers, the frontend is untouched, and a message is sent to Slack."""
     needs = built(runner)
     needs["build_server_image"] = {"outputs": {"digest": "sha256:" + "0" * 64}}
 
