@@ -1,4 +1,4 @@
-"""Snapshots: taken one at a time, waited for, and old ones deleted only after the new one is there."""
+"""Snapshots: one at a time is taken and waited for, and old ones are deleted only once the new one is available."""
 
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,19 @@ def local(cloud: EmbeddedCloud) -> Environment:
 
 
 def keeping(environment: Environment, number: int) -> Environment:
-    """An environment that keeps some snapshots and deletes the others."""
+    """The environment, keeping this number of snapshots."""
     database = msgspec.structs.replace(environment.database, keep_snapshots=number)
     return msgspec.structs.replace(environment, database=database)
 
 
 def snapshot(name: str, created: float, **more: Any) -> Snapshot:
-    """A snapshot of ours that is available."""
+    """An available snapshot with this tool's tags."""
     fields = {"status": "available", "percent": 100, "tags": TAGS, "manual": True, **more}
     return Snapshot(id=name, created=created, **fields)
 
 
 def take(cloud: EmbeddedCloud, name: str, tags: dict[str, str] = TAGS) -> None:
-    """Take a snapshot and let it become available."""
+    """Take a snapshot and wait until it is available."""
     cloud.client("rds").create_db_snapshot(
         DBInstanceIdentifier=DATABASE,
         DBSnapshotIdentifier=name,
@@ -47,7 +47,7 @@ def take(cloud: EmbeddedCloud, name: str, tags: dict[str, str] = TAGS) -> None:
 
 
 def run(cloud: EmbeddedCloud, local: Environment, plan: Backup) -> Any:
-    """Act on a plan with a clock that moves the embedded AWS on."""
+    """Act on a plan, with a clock that advances the embedded AWS."""
     clock = [0.0]
 
     def sleep(seconds: float) -> None:
@@ -63,8 +63,8 @@ def there(cloud: EmbeddedCloud) -> list[str]:
     return sorted(item["DBSnapshotIdentifier"] for item in found["DBSnapshots"])
 
 
-def test_the_command_takes_a_snapshot_and_says_how_far_it_is(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """Named after the database and the time, with the tags of the old script, available at the end."""
+def test_the_command_takes_a_snapshot_and_shows_its_progress(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """Its name has the database and the time, and its tags are those of the old script."""
     done = invoke("backup-database", **cloud.env)
 
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,7 @@ def test_the_command_takes_a_snapshot_and_says_how_far_it_is(cloud: EmbeddedClou
     assert f"{name} of {DATABASE} is available" in done.stderr.splitlines()[-1]
 
 
-def test_a_dry_run_takes_none(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+def test_a_dry_run_takes_no_snapshot(cloud: EmbeddedCloud, invoke: Invoke) -> None:
     """It only reads."""
     done = invoke("backup-database", "--dry-run", **cloud.env)
 
@@ -86,9 +86,7 @@ def test_a_dry_run_takes_none(cloud: EmbeddedCloud, invoke: Invoke) -> None:
     assert {r["operation"] for r in cloud.requests("rds")} <= {"DescribeDBInstances", "DescribeDBSnapshots"}
 
 
-def test_a_database_that_is_not_there_is_refused(
-    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_database_is_refused(cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is created."""
     file = tmp_path / "settings.toml"
     file.write_text((ROOT / "environments.toml").read_text().replace('"mint${name}"', '"elsewhere"'))
@@ -100,8 +98,9 @@ def test_a_database_that_is_not_there_is_refused(
     assert cloud.requests("rds", "CreateDBSnapshot") == []
 
 
-def test_a_snapshot_that_is_being_taken_is_waited_for_first(cloud: EmbeddedCloud, local: Environment) -> None:
-    """RDS takes one at a time."""
+def test_it_first_waits_for_a_snapshot_in_progress(cloud: EmbeddedCloud, local: Environment) -> None:
+    """RDS takes only one at a time."""
+    cloud.stop_clock()
     cloud.client("rds").create_db_snapshot(DBInstanceIdentifier=DATABASE, DBSnapshotIdentifier="other")
     plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
     cloud.server.cloud.requests.clear()
@@ -120,8 +119,8 @@ def test_a_snapshot_that_is_being_taken_is_waited_for_first(cloud: EmbeddedCloud
     [(0, ()), (1, ("a", "b", "c")), (2, ("a", "b")), (3, ("a",)), (4, ()), (9, ())],
     ids=lambda value: str(value),
 )
-def test_which_snapshots_are_superfluous(local: Environment, keep: int, expired: tuple[str, ...]) -> None:
-    """The new one counts as one that is kept; the oldest goes first; 0 keeps all."""
+def test_which_snapshots_are_deleted(local: Environment, keep: int, expired: tuple[str, ...]) -> None:
+    """The new one counts as kept, the oldest are deleted, and 0 keeps all."""
     ours = (snapshot("b", 2), snapshot("c", 3), snapshot("a", 1))
 
     assert backup_database.plan(keeping(local, keep), ours, 9).expired == expired
@@ -141,12 +140,12 @@ def test_which_snapshots_are_superfluous(local: Environment, keep: int, expired:
     ids=["automated", "untagged", "without a tool", "of prod", "of another tool", "being taken", "failed"],
 )
 def test_a_snapshot_that_is_not_ours_is_never_deleted(local: Environment, foreign: Snapshot) -> None:
-    """Only manual, available ones with both of our tags."""
+    """Only manual, available snapshots with both of our tags are."""
     assert backup_database.plan(keeping(local, 1), (foreign,), 9).expired == ()
 
 
 def test_old_snapshots_are_deleted_after_the_new_one_is_available(cloud: EmbeddedCloud, local: Environment) -> None:
-    """Oldest first, and not the one that somebody took by hand."""
+    """The oldest first, and never one that somebody took by hand."""
     for name in ("one", "two", "three"):
         take(cloud, name)
     take(cloud, "by-hand", {})
@@ -172,7 +171,7 @@ def stay(monkeypatch: pytest.MonkeyPatch, status: str) -> None:
 def test_a_snapshot_that_takes_too_long_deletes_nothing(
     cloud: EmbeddedCloud, local: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The outcome is unknown (exit code 3): RDS may still finish it."""
+    """The outcome is unknown (exit code 3): RDS may still complete it."""
     take(cloud, "one")
     local = keeping(local, 1)
     plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
@@ -189,7 +188,7 @@ def test_a_snapshot_that_takes_too_long_deletes_nothing(
 def test_a_snapshot_that_fails_deletes_nothing(
     cloud: EmbeddedCloud, local: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its status is neither creating nor available."""
+    """Its status is neither "creating" nor "available"."""
     take(cloud, "one")
     local = keeping(local, 1)
     plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
@@ -202,8 +201,8 @@ def test_a_snapshot_that_fails_deletes_nothing(
     assert cloud.requests("rds", "DeleteDBSnapshot") == []
 
 
-def test_a_snapshot_is_asked_for_once_even_if_the_answer_is_lost(cloud: EmbeddedCloud, local: Environment) -> None:
-    """A second request would only report that the name is taken; the outcome is unknown."""
+def test_the_create_is_not_retried_if_its_response_is_lost(cloud: EmbeddedCloud, local: Environment) -> None:
+    """A retry would only report that the name exists. The outcome is unknown."""
     plan = backup_database.plan(local, (), 1700000000)
     cloud.fail(service="rds", operation="CreateDBSnapshot", drop=True, times=9)
 
@@ -215,13 +214,13 @@ def test_a_snapshot_is_asked_for_once_even_if_the_answer_is_lost(cloud: Embedded
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries of botocore without their pauses."""
+    """botocore's retries without pauses."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_read_after_the_create_is_tried_again(cloud: EmbeddedCloud, local: Environment) -> None:
-    """A moment of trouble is no reason to lose sight of the snapshot."""
+def test_a_read_after_the_create_is_retried(cloud: EmbeddedCloud, local: Environment) -> None:
+    """A transient error does not end the wait."""
     plan = backup_database.plan(local, (), 1700000000)
     cloud.fail(service="rds", operation="DescribeDBSnapshots", status=500, times=3)
 
@@ -234,10 +233,10 @@ def test_a_read_after_the_create_is_tried_again(cloud: EmbeddedCloud, local: Env
     [{"status": 500}, {"drop": True}, {"status": 403, "code": "AccessDenied"}, {"status": 403, "code": "ExpiredToken"}],
     ids=str,
 )
-def test_a_snapshot_that_cannot_be_looked_at_is_unknown(
+def test_a_snapshot_that_cannot_be_described_is_an_unknown_outcome(
     cloud: EmbeddedCloud, local: Environment, rule: dict[str, Any]
 ) -> None:
-    """It is being taken whatever the answer: exit code 3 with its name, and nothing is deleted."""
+    """It is being taken anyway: exit code 3 with its name, and nothing is deleted."""
     take(cloud, "one")
     local = keeping(local, 1)
     plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
@@ -258,7 +257,7 @@ def test_a_snapshot_that_cannot_be_looked_at_is_unknown(
 def test_an_old_snapshot_that_cannot_be_deleted_does_not_hide_the_new_one(
     cloud: EmbeddedCloud, local: Environment, rule: dict[str, Any], code: int
 ) -> None:
-    """The message says that it is available; a lost answer leaves the deletion unknown."""
+    """The message says that the new one is available. If the response was lost, the deletion is unknown."""
     take(cloud, "one")
     local = keeping(local, 1)
     plan = backup_database.plan(local, backup_database.snapshots(local), 1700000000)
