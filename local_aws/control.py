@@ -2,9 +2,9 @@
 
 GET  /_local/status                what runs here, and whether it is seeded
 GET  /_local/requests              every request that AWS saw, oldest first
-POST /_local/clock                 {"advance": seconds}
+POST /_local/clock                 see `Move`
 POST /_local/failures              one rule, see `Failure`; an empty object removes all
-POST /_local/findings              {"repository", "tag", "findings": [...], "status": "COMPLETE"}
+POST /_local/findings              see `Scan`
 POST /_local/reset                 seed it anew
 """
 
@@ -15,8 +15,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from http import HTTPStatus
+from typing import Annotated, Any
 from urllib.parse import parse_qs
+
+import msgspec
+from msgspec import Meta, Struct
 
 from local_aws.cloud import App, Cloud, StartResponse, answer, body_of
 
@@ -30,6 +34,75 @@ S3_OPERATIONS = {
     "DELETE": "DeleteObject",
     "POST": "PostObject",
 }
+
+
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Text = Annotated[str, Meta(max_length=10_000)]
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+class Move(Struct, forbid_unknown_fields=True):
+    """What /_local/clock takes: how far the clock moves on."""
+
+    advance: Seconds
+
+
+class Failure(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What /_local/failures takes: which requests fail, and how.
+
+    A rule has any of service, operation, method and path (a regular expression) to say which requests, skip for how
+    many of them pass first, times for how many fail. What happens to them: delay (seconds), drop (the connection), or
+    status with code and message or with the answer's body. after: they are done all the same.
+    """
+
+    service: Text | None = None
+    operation: Text | None = None
+    method: Text | None = None
+    path: Text | None = None
+    skip: Count | None = None
+    times: Count | None = None
+    delay: Annotated[float, Meta(ge=0, le=3600)] | None = None
+    drop: bool | None = None
+    after: bool | None = None
+    status: Annotated[int, Meta(ge=200, le=599)] | None = None
+    code: Text | None = None
+    message: Text | None = None
+    body: str | None = None
+    type: Text | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.path or "")
+            HTTPStatus(self.status or 200)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"path is not a regular expression: {error}") from error
+
+
+class Attribute(Struct, forbid_unknown_fields=True):
+    """What ECR says of a finding beside its name."""
+
+    key: Text
+    value: Text = ""
+
+
+class Finding(Struct, forbid_unknown_fields=True):
+    """A finding, as ECR's basic scanning describes it."""
+
+    name: Text
+    severity: Text
+    uri: Text = ""
+    description: Text = ""
+    attributes: list[Attribute] = []
+
+
+class Scan(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What /_local/findings takes: what ECR says of the scan of an image. until: Unix time at which it is complete."""
+
+    repository: Text
+    tag: Text
+    findings: list[Finding] = []
+    status: Text = "COMPLETE"
+    until: Annotated[float, Meta(ge=0, le=1e11)] | None = None
 
 
 def describe(environ: dict[str, Any]) -> dict[str, Any]:
@@ -48,13 +121,16 @@ def describe(environ: dict[str, Any]) -> dict[str, Any]:
         "bytes": len(body),
         "parameters": {},
     }
-    return entry | _operation(environ, entry, body)
+    try:
+        return entry | _operation(environ, entry, body)
+    except (ValueError, RecursionError) as error:
+        return entry | {"operation": entry["method"], "malformed": str(error)}
 
 
 def _operation(environ: dict[str, Any], entry: dict[str, Any], body: bytes) -> dict[str, Any]:
-    """The operation's name and its parameters, by the protocol of the service."""
+    """The operation's name and its parameters, by the protocol of the service. Raises ValueError."""
     if target := environ.get("HTTP_X_AMZ_TARGET"):
-        return {"operation": target.rpartition(".")[2], "parameters": json.loads(body or b"{}")}
+        return {"operation": target.rpartition(".")[2], "parameters": msgspec.convert(json.loads(body or b"{}"), dict)}
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         form = {key: values[0] for key, values in parse_qs(body.decode()).items()}
         return {"operation": form.get("Action", ""), "parameters": form}
@@ -91,6 +167,8 @@ def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App
         if cloud.ready:
             cloud.requests.append(entry)
             cloud.written = cloud.written or not READS.match(entry["operation"])
+        if "malformed" in entry and "HTTP_X_AMZ_TARGET" in environ:
+            return _fail(start, entry, {"status": 400, "code": "SerializationException", "message": entry["malformed"]})
         rule = _failure(cloud, entry)
         if rule and rule.get("after"):
             body_of(environ)
@@ -127,7 +205,7 @@ def _control(
         if not isinstance(given, dict):
             raise ValueError("not an object")
         result = routes[name](given)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         told = {"error": f"invalid request: {type(error).__name__}: {error}"}
         return answer(start, 400, json.dumps(told).encode())
     return answer(start, 200, json.dumps(result).encode())
@@ -150,12 +228,7 @@ def _break(
 
 
 def _failure(cloud: Cloud, entry: dict[str, Any]) -> dict[str, Any] | None:
-    """The first rule that fits a request, counted down by `times`.
-
-    A rule has any of service, operation, method and path (a regular expression) to say which requests, skip for how
-    many of them pass first, and delay (seconds), drop (the connection), or status with code and message, or with the
-    body of the answer, to say what happens to them. after: they are done all the same.
-    """
+    """The first rule that fits a request, counted down by `times`."""
     # A lock of its own: ECS holds the cloud's while a container's image is pulled from here.
     with RULES:
         for rule in cloud.failures:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from local_aws import control, gate, health, patches, s3, seed
 from local_aws.cloud import Cloud
 from local_aws.ecs import Ecs
@@ -64,7 +66,7 @@ class Server:
         app = self.ecs.wrap(registry.wrap(self.functions.wrap(s3.wrap(self._app))))
         app = health.wrap(app, self.ecs, seed.healthchecks())
         routes = {
-            "clock": lambda given: self.cloud.clock.advance(float(given["advance"])),
+            "clock": lambda given: self.cloud.clock.advance(msgspec.convert(given, control.Move).advance),
             "failures": self._fail,
             "findings": self._find,
             "reset": lambda _: self.reset(),
@@ -74,11 +76,13 @@ class Server:
     def _dispatch(self, environ: dict[str, Any], start: Any) -> Any:
         return self._outermost(environ, start)
 
-    def _fail(self, rule: dict[str, Any]) -> None:
+    def _fail(self, given: dict[str, Any]) -> None:
+        rule = msgspec.to_builtins(msgspec.convert(given, control.Failure))
         self.cloud.failures[:] = [*self.cloud.failures, rule] if rule else []
 
     def _find(self, given: dict[str, Any]) -> None:
-        self.cloud.findings[given["repository"], given["tag"]] = given
+        scan = msgspec.convert(given, control.Scan)
+        self.cloud.findings[scan.repository, scan.tag] = msgspec.to_builtins(scan)
 
     def start(self) -> None:
         """Serve in a thread and seed."""
