@@ -200,7 +200,7 @@ def token(environment: Environment) -> str:
     client = aws.client("ecr", environment)
     with aws.errors("getting a token for the registry", environment):
         data = client.get_authorization_token()["authorizationData"][0]
-    secret = base64.b64decode(data["authorizationToken"]).decode().partition(":")[2]
+        secret = base64.b64decode(data["authorizationToken"]).decode().partition(":")[2]
     # docker stores and sends the token in its original form, which includes the user.
     for form in (data["authorizationToken"], secret):
         console.mask(form)
