@@ -10,23 +10,26 @@ import subprocess
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from local_aws.cloud import Cloud
 from local_aws.registry import PASSWORD
+from local_aws.tasks import EXITED, Stop
 
 LABEL = "local-aws"
 TIMEOUT = 60
+# Of a container's output that are kept.
+LINES = 50
 
 
 @dataclass
 class Container:
-    """A container that was started, or why it could not be."""
+    """A container that was started, or why it could not be or ended."""
 
     id: str
     port: int
-    fault: str = ""
+    fault: Stop | None = None
 
 
 class Engine:
@@ -37,20 +40,25 @@ class Engine:
         self._containers: dict[str, Container] = {}
         self._logged_in = False
 
-    def fault(self, run: str, container: dict[str, Any]) -> str:
-        """Start a deployment's container at the first look. Returns why it does not run, or ""."""
+    def fault(self, run: str, container: dict[str, Any]) -> Stop | None:
+        """Start a deployment's container at the first look. Returns why it does not run, if it does not."""
         if run not in self._containers:
             self._containers[run] = self._start(container)
         found = self._containers[run]
-        if not found.fault and not self._runs(found.id):
-            found.fault = "Essential container in task exited"
+        if not found.fault:
+            found.fault = self._ended(found.id, container["name"])
         return found.fault
 
-    def _runs(self, container_id: str) -> bool:
+    def _ended(self, container_id: str, name: str) -> Stop | None:
+        """How a container has ended, with its exit code and its last lines; None while it runs."""
         try:
-            return self._docker("inspect", "--format={{.State.Running}}", container_id) == "true"
+            state = self._docker("inspect", "--format={{.State.Running}} {{.State.ExitCode}}", container_id).split()
+            if state[0] == "true":
+                return None
+            lines = self._docker("logs", f"--tail={LINES}", container_id, stderr=subprocess.STDOUT).splitlines()
+            return replace(EXITED, exit_code=int(state[1]), container=name, prints=tuple(lines))
         except subprocess.CalledProcessError:
-            return False
+            return replace(EXITED, exit_code=1, container=name)
 
     def _start(self, container: dict[str, Any]) -> Container:
         port, made = _free_port(), ""
@@ -64,8 +72,8 @@ class Engine:
             self._docker("start", made)
             return Container(made, port)
         except subprocess.CalledProcessError as error:
-            reason = " ".join(error.stderr.split())
-            return Container(made, port, f"Cannot{'Start' if made else 'Pull'}ContainerError: {reason}")
+            reason = f"Cannot{'Start' if made else 'Pull'}ContainerError: {' '.join(error.stderr.split())}"
+            return Container(made, port, Stop("TaskFailedToStart", reason, None, container["name"], reason))
 
     def _log_in(self) -> None:
         if not self._logged_in:
@@ -100,9 +108,15 @@ class Engine:
         for run in list(self._containers):
             self.stop(run)
 
-    def _docker(self, *words: str, stdin: str | None = None) -> str:
+    def _docker(self, *words: str, stdin: str | None = None, stderr: int = subprocess.PIPE) -> str:
         done = subprocess.run(
-            ["docker", *words], input=stdin, capture_output=True, text=True, check=True, timeout=TIMEOUT
+            ["docker", *words],
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            check=True,
+            timeout=TIMEOUT,
         )
         return done.stdout.strip()
 

@@ -1,22 +1,21 @@
-"""ECS as a deployment sees it: services that roll out, tasks that run and stop.
-
-State is computed from the clock at each request. A new deployment's tasks run after START seconds, the old
-ones drain for DRAIN more; where an image does not exist or a container is told to crash, a task fails every
-RETRY seconds and the circuit breaker, if the service has one, trips at the third.
-"""
+"""ECS as a deployment sees it: its requests. Services are in deployments.py, tasks in tasks.py, answers in shown.py."""
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
+from local_aws import shown, stored_images, tasks
 from local_aws.cloud import ACCOUNT, App, Cloud, StartResponse, answer, body_of
-from scripts.ecs import images
+from local_aws.deployments import DRAIN, ENDED, KEEP_FAILED, RETRY, START, Change, Deployment, Service
+from local_aws.tasks import KEEP_STOPPED, PULL, RUN, Stop, Task, last
 
-START, DRAIN, RETRY, KEEP_FAILED, RUN = 0.6, 0.8, 0.4, 20.0, 1.0
-BREAKER_THRESHOLD = 3
-TARGET = "AmazonEC2ContainerServiceV20141113."
+__all__ = ["DRAIN", "KEEP_FAILED", "RETRY", "START", "Ecs", "EcsError"]
+
+TARGET, LOGS = "AmazonEC2ContainerServiceV20141113.", "Logs_20140328."
+# Of ARNs in one request.
+MOST_ARNS = 20
+T = TypeVar("T")
 
 
 class EcsError(Exception):
@@ -25,62 +24,6 @@ class EcsError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass
-class Deployment:
-    """One deployment of a service. images_ok is asked anew at every look: a push may come late."""
-
-    definition: dict[str, Any]
-    created: float
-    id: str = field(default_factory=lambda: f"ecs-svc/{uuid.uuid4().int % 10**19:019d}")
-    status: str = "PRIMARY"
-    state: str = "IN_PROGRESS"
-    reason: str = ""
-    running: int = 0
-    pending: int = 0
-    failed: int = 0
-    failed_at: float = 0.0
-    adopts: bool = False
-
-
-@dataclass
-class Service:
-    """A service and its deployments, the primary one first. settings: as CreateService was given them."""
-
-    name: str
-    arn: str
-    cluster: str
-    region: str
-    settings: dict[str, Any]
-    deployments: list[Deployment]
-    events: list[dict[str, Any]] = field(default_factory=list)
-    created: float = 0.0
-
-    @property
-    def desired(self) -> int:
-        return int(self.settings.get("desiredCount", 1))
-
-    def say(self, message: str, at: float) -> None:
-        """Add an event."""
-        text = f"(service {self.name}) {message}"
-        self.events.insert(0, {"id": str(uuid.uuid4()), "createdAt": at, "message": text})
-
-
-@dataclass
-class Task:
-    """A task that RunTask started, or one of a deployment."""
-
-    arn: str
-    cluster: str
-    definition: dict[str, Any]
-    started: float
-    started_by: str
-    group: str
-    overrides: dict[str, Any] = field(default_factory=dict)
-    lasts: float | None = RUN
-    token: str = ""
-    logged: bool = False
 
 
 class Ecs:
@@ -94,6 +37,7 @@ class Ecs:
         self.services: dict[tuple[str, str, str], Service] = {}
         self.tasks: dict[str, Task] = {}
         self.turn = 0
+        self._logged: dict[str, int] = {}
 
     # Requests
 
@@ -102,6 +46,8 @@ class Ecs:
 
         def ecs(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
             target = environ.get("HTTP_X_AMZ_TARGET", "")
+            if target.startswith(LOGS):
+                self.write_logs()
             if not target.startswith(TARGET):
                 return app(environ, start)
             region = environ.get("HTTP_AUTHORIZATION", "///us-west-2").split("/")[2]
@@ -126,9 +72,16 @@ class Ecs:
             "ListTaskDefinitions": self.list_definitions,
             "CreateService": self.create_service,
             "UpdateService": self.update_service,
+            "DeleteService": self.delete_service,
             "DescribeServices": self.describe_services,
             "ListServices": self.list_services,
+            "ListServiceDeployments": self.list_service_deployments,
+            "DescribeServiceDeployments": self.describe_service_deployments,
+            "DescribeServiceRevisions": self.describe_service_revisions,
+            "StopServiceDeployment": self.stop_service_deployment,
+            "ContinueServiceDeployment": self.continue_service_deployment,
             "RunTask": self.run_task,
+            "StopTask": self.stop_task,
             "DescribeTasks": self.describe_tasks,
             "ListTasks": self.list_tasks,
         }
@@ -145,12 +98,12 @@ class Ecs:
         return {"cluster": self.clusters.setdefault((region, name), cluster)}
 
     def describe_clusters(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
-        names = [_last(name) for name in given.get("clusters", ["default"])]
+        names = [last(name) for name in given.get("clusters", ["default"])]
         found = [self.clusters[region, name] for name in names if (region, name) in self.clusters]
         return {"clusters": found, "failures": [_missing(n) for n in names if (region, n) not in self.clusters]}
 
     def _cluster(self, region: str, given: dict[str, Any]) -> str:
-        name = _last(given.get("cluster", "default"))
+        name = last(given.get("cluster", "default"))
         if (region, name) not in self.clusters:
             raise EcsError("ClusterNotFoundException", "Cluster not found.")
         return name
@@ -171,7 +124,7 @@ class Ecs:
         return {"taskDefinition": definition, "tags": tags}
 
     def _definition(self, region: str, name: str) -> dict[str, Any]:
-        family, _, revision = _last(name).partition(":")
+        family, _, revision = last(name).partition(":")
         revisions = self.definitions.get((region, family), [])
         number = int(revision) if revision.isdecimal() else len(revisions)
         if not 0 < number <= len(revisions):
@@ -196,43 +149,57 @@ class Ecs:
 
     def create_service(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
         cluster, name = self._cluster(region, given), given["serviceName"]
-        definition = self._definition(region, given["taskDefinition"])["taskDefinition"]
         now = self.cloud.clock.now()
         arn = f"arn:aws:ecs:{region}:{ACCOUNT}:service/{cluster}/{name}"
-        settings = {"desiredCount": 1, **given}
-        first = Deployment(definition, now - START, adopts=True)
-        self.services[region, cluster, name] = Service(name, arn, cluster, region, settings, [first], created=now)
+        service = Service(name, arn, cluster, region, {"desiredCount": 1, **given}, created=now)
+        if "taskDefinition" in given or service.controller != "EXTERNAL":
+            service.adopt(self._definition(region, given["taskDefinition"])["taskDefinition"], now)
+        self.services[region, cluster, name] = service
         self.tick()
-        return {"service": self.shown(self.services[region, cluster, name])}
+        return {"service": shown.service(service, now)}
 
     def update_service(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
-        service = self._service(region, self._cluster(region, given), given["service"])
-        kept = ("desiredCount", "deploymentConfiguration", "networkConfiguration", "platformVersion")
+        service, now = self._service(region, self._cluster(region, given), given["service"]), self.cloud.clock.now()
+        if service.status(now) != "ACTIVE":
+            raise EcsError("ServiceNotActiveException", "Service was not ACTIVE.")
+        if "taskDefinition" in given and service.controller != "ECS":
+            kind = service.controller
+            message = f"Unable to update task definition on services with a {kind} deployment controller."
+            raise EcsError("InvalidParameterException", message)
+        kept = ("deploymentConfiguration", "networkConfiguration", "platformVersion", "deploymentController")
         service.settings |= {key: given[key] for key in kept if key in given}
-        now, primary = self.cloud.clock.now(), service.deployments[0]
-        wanted = given.get("taskDefinition", primary.definition["taskDefinitionArn"])
-        definition = self._definition(region, wanted)["taskDefinition"]
-        if definition is not primary.definition or given.get("forceNewDeployment"):
-            for old in service.deployments:
-                old.status = "ACTIVE"
-                old.pending = 0
-            # A deployment that never ran has nothing that could drain.
-            service.deployments = [Deployment(definition, now), *(d for d in service.deployments if d.running)]
+        if "desiredCount" in given:
+            service.scale(given["desiredCount"], now)
+        if service.deployments and service.controller == "ECS":
+            primary = service.deployments[0]
+            wanted = given.get("taskDefinition", primary.definition["taskDefinitionArn"])
+            definition = self._definition(region, wanted)["taskDefinition"]
+            if definition is not primary.definition or given.get("forceNewDeployment"):
+                service.begin(definition, now)
         self.tick()
-        return {"service": self.shown(service)}
+        return {"service": shown.service(service, now)}
+
+    def delete_service(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
+        service, now = self._service(region, self._cluster(region, given), given["service"]), self.cloud.clock.now()
+        if service.desired and not given.get("force"):
+            message = "The service cannot be stopped while it is scaled above 0."
+            raise EcsError("InvalidParameterException", message)
+        service.deleted = now
+        service.scale(0, now)
+        return {"service": shown.service(service, now)}
 
     def _service(self, region: str, cluster: str, name: str) -> Service:
-        found = self.services.get((region, cluster, _last(name)))
+        found = self.services.get((region, cluster, last(name)))
         if found is None:
             raise EcsError("ServiceNotFoundException", "Service not found.")
         return found
 
     def describe_services(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
-        cluster = self._cluster(region, given)
-        found = [self.services.get((region, cluster, _last(name))) for name in given["services"]]
+        cluster, now = self._cluster(region, given), self.cloud.clock.now()
+        found = [self.services.get((region, cluster, last(name))) for name in given["services"]]
         missing = [name for name, service in zip(given["services"], found, strict=True) if service is None]
         return {
-            "services": [self.shown(service) for service in found if service],
+            "services": [shown.service(service, now) for service in found if service],
             "failures": [_missing(name) for name in missing],
         }
 
@@ -240,289 +207,229 @@ class Ecs:
         cluster = self._cluster(region, given)
         return {"serviceArns": [s.arn for s in self.services.values() if (s.region, s.cluster) == (region, cluster)]}
 
-    def shown(self, service: Service) -> dict[str, Any]:
-        """A service as DescribeServices shows it."""
-        hidden = {"cluster", "clientToken", "serviceName", "taskDefinition", "tags"}
+    # Service deployments and revisions
+
+    def list_service_deployments(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
+        service, now = self._service(region, self._cluster(region, given), given["service"]), self.cloud.clock.now()
+        span, wanted = given.get("createdAt", {}), given.get("status", [])
+        after, before = span.get("after", 0), span.get("before", now + 1)
+        made = reversed(service.changes) if service.controller == "ECS" else iter(())
+        found = [shown.brief(service, change, now) for change in made if after <= change.created <= before]
+        found = [change for change in found if not wanted or change["status"] in wanted]
+        return _page("serviceDeployments", found, given, 20)
+
+    def describe_service_deployments(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
+        arns, now = _few(given["serviceDeploymentArns"]), self.cloud.clock.now()
+        known = {change.arn: (service, change) for service, change in self._changes(region)}
         return {
-            **{key: value for key, value in service.settings.items() if key not in hidden},
-            "serviceArn": service.arn,
-            "serviceName": service.name,
-            "clusterArn": f"arn:aws:ecs:{service.region}:{ACCOUNT}:cluster/{service.cluster}",
-            "status": "ACTIVE",
-            "taskDefinition": service.deployments[0].definition["taskDefinitionArn"],
-            "desiredCount": service.desired,
-            "runningCount": sum(d.running for d in service.deployments),
-            "pendingCount": sum(d.pending for d in service.deployments),
-            "deployments": [
-                {
-                    "id": d.id,
-                    "status": d.status,
-                    "taskDefinition": d.definition["taskDefinitionArn"],
-                    "desiredCount": service.desired if d.status == "PRIMARY" else 0,
-                    "pendingCount": d.pending,
-                    "runningCount": d.running,
-                    "failedTasks": d.failed,
-                    "createdAt": d.created,
-                    "updatedAt": self.cloud.clock.now(),
-                    "rolloutState": d.state,
-                    "rolloutStateReason": d.reason or f"ECS deployment {d.id} in progress.",
-                }
-                for d in service.deployments
-            ],
-            "events": service.events[:100],
-            "createdAt": service.created,
+            "serviceDeployments": [shown.change(*known[arn], now) for arn in arns if arn in known],
+            "failures": [_missing(arn) for arn in arns if arn not in known],
         }
+
+    def describe_service_revisions(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
+        arns = _few(given["serviceRevisionArns"])
+        known = {change.target.revision: (service, change.target) for service, change in self._changes(region)}
+        found = [known[arn] for arn in arns if arn in known]
+        return {
+            "serviceRevisions": [shown.revision(service, d, self._digests(d)) for service, d in found],
+            "failures": [_missing(arn) for arn in arns if arn not in known],
+        }
+
+    def stop_service_deployment(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
+        change = self._change(region, given)
+        if given.get("stopType", "ROLLBACK") != "ROLLBACK":
+            raise EcsError("InvalidParameterException", "stopType: the valid value is ROLLBACK.")
+        if change.status in ENDED:
+            message = f"The service deployment cannot be stopped because it is in the state {change.status}."
+            raise EcsError("ConflictException", message)
+        if change.status == "IN_PROGRESS":
+            change.ask_back("Service deployment rolled back because of a user request.", self.cloud.clock.now() + 0.1)
+        return {"serviceDeploymentArn": change.arn}
+
+    def continue_service_deployment(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
+        change, now = self._change(region, given), self.cloud.clock.now()
+        hook = next((h for h in change.hooks if h.id == given["hookId"] and h.status == "AWAITING_ACTION"), None)
+        if hook is None or change.status in ENDED:
+            raise EcsError("InvalidParameterException", "The service deployment does not wait at this hook.")
+        hook.resolved, hook.status = now, "SUCCEEDED"
+        if given.get("action", "CONTINUE") == "ROLLBACK":
+            hook.status = "FAILED"
+            change.ask_back("Service deployment rolled back because of a user request.", now)
+        self.tick()
+        return {"serviceDeploymentArn": change.arn}
+
+    def _changes(self, region: str) -> Iterator[tuple[Service, Change]]:
+        for service in self.services.values():
+            if service.region == region:
+                yield from ((service, change) for change in service.changes)
+
+    def _change(self, region: str, given: dict[str, Any]) -> Change:
+        arn = given["serviceDeploymentArn"]
+        found = next((change for _, change in self._changes(region) if change.arn == arn), None)
+        if found is None:
+            raise EcsError("ServiceDeploymentNotFoundException", "Service deployment not found.")
+        return found
 
     # Time
 
     def tick(self) -> None:
         """Bring every service to where it is now."""
         now = self.cloud.clock.now()
-        for service in list(self.services.values()):
-            self._roll(service, now)
-        for task in list(self.tasks.values()):
-            self._log(task, now)
+        for service in self.services.values():
+            service.roll(now, self._fault)
+            for deployment in service.deployments:
+                if deployment.running and not deployment.digests:
+                    deployment.digests = self._digests(deployment)
+            if self.engine:
+                self._follow(service)
 
-    def _roll(self, service: Service, now: float) -> None:
-        primary = service.deployments[0]
-        if primary.state == "IN_PROGRESS":
-            # A service that wants no task has none that could fail.
-            if service.desired and not primary.adopts and self.fault(primary.definition, primary.id):
-                self._fail(service, primary, now)
-            else:
-                self._advance(service, primary, now)
-        service.deployments = [
-            d
-            for d in service.deployments
-            if d.status == "PRIMARY" or d.state != "FAILED" or now < d.failed_at + KEEP_FAILED
-        ]
+    def _follow(self, service: Service) -> None:
+        """Give containers to the deployments that took them over, and remove those of the past."""
+        for deployment in service.deployments:
+            if deployment.adopts:
+                self.engine.move(deployment.adopts, deployment.id)
+        for past in service.past:
+            self.engine.stop(past.id)
 
-    def _advance(self, service: Service, primary: Deployment, now: float) -> None:
-        age = now - primary.created
-        started = primary.adopts or age >= START
-        primary.running, primary.pending = (service.desired, 0) if started else (0, service.desired)
-        if started and (primary.adopts or age >= START + DRAIN):
-            for old in service.deployments[1:]:
-                self._stop_container(old.id)
-            service.deployments = [primary, *(d for d in service.deployments[1:] if d.state == "FAILED")]
-            primary.state, primary.reason = "COMPLETED", f"ECS deployment {primary.id} completed."
-            service.say(f"(deployment {primary.id}) deployment completed.", now)
-            service.say("has reached a steady state.", now)
+    def _digests(self, deployment: Deployment) -> dict[str, str]:
+        """The digests of a deployment's images, as they were when its tasks pulled them."""
+        named = (c["image"] for c in deployment.definition["containerDefinitions"])
+        there = (image for image in named if stored_images.exists(self.cloud, image))
+        return deployment.digests or {image: stored_images.digest(self.cloud, image) for image in there}
 
-    def _fail(self, service: Service, primary: Deployment, now: float) -> None:
-        primary.pending, primary.running = service.desired, 0
-        primary.failed = int((now - primary.created) / RETRY)
-        breaker = service.settings.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
-        if primary.failed < BREAKER_THRESHOLD or not breaker.get("enable"):
-            return
-        primary.failed, primary.pending = BREAKER_THRESHOLD, 0
-        primary.state, primary.failed_at = "FAILED", now
-        why = self.fault(primary.definition, primary.id)
-        primary.reason = f"ECS deployment circuit breaker: tasks failed to start. {why}"
-        service.say(f"(deployment {primary.id}) deployment failed: tasks failed to start.", now)
-        old = next((d for d in service.deployments[1:] if d.running), None)
-        if breaker.get("rollback") and old:
-            primary.status = "ACTIVE"
-            back = Deployment(old.definition, now, adopts=True, running=service.desired)
-            back.reason = f"ECS deployment circuit breaker: rolling back to deploymentId {old.id}."
-            service.say(f"rolling back to deployment {old.id}.", now)
-            service.deployments = [back, primary]
-            self._move_container(old.id, back.id)
-            # It is complete at the next look, so that a look in between can see it under way.
+    def _fault(self, deployment: Deployment) -> Stop | None:
+        """Why tasks of a deployment fail."""
+        return self.fault(deployment.definition, deployment.id)
 
-    # Containers
+    def fault(self, definition: dict[str, Any], run: str = "") -> Stop | None:
+        """Why the containers of a task definition cannot run. run: a deployment's id, empty for a task of its own.
 
-    def fault(self, definition: dict[str, Any], run: str) -> str:
-        """Why the containers of a task definition cannot run, empty if they can. run: empty for one that never does."""
-        pulled = self.own_container(definition) if self.engine and run else None
+        Images are looked up anew every time: a push may come late.
+        """
+        pulled = stored_images.own_container(self.cloud, definition) if self.engine and run else None
         for container in definition["containerDefinitions"]:
             # A real engine pulls for itself.
-            if container != pulled and not self.image_exists(container["image"]):
-                return f"CannotPullContainerError: {container['image']}: not found"
-            if _variables(container).get("CRASH"):
-                return "Essential container in task exited"
-        return str(self.engine.fault(run, pulled)) if pulled else ""
-
-    def own_container(self, definition: dict[str, Any]) -> dict[str, Any]:
-        """The container that has an image of this cloud's registry, else the first one."""
-        containers = definition["containerDefinitions"]
-        own = (c for c in containers if c["image"].startswith(self.cloud.host))
-        return dict(next(own, containers[0]))
-
-    def _stop_container(self, run: str) -> None:
-        if self.engine:
-            self.engine.stop(run)
-
-    def _move_container(self, old: str, new: str) -> None:
-        if self.engine:
-            self.engine.move(old, new)
-
-    def image_exists(self, image: str) -> bool:
-        """Whether an image of this cloud's registry is there; any other is taken for granted."""
-        if not image.startswith(self.cloud.host + "/"):
-            return True
-        return self.stored_image(image) is not None
-
-    def stored_image(self, image: str) -> Any:
-        """moto's record of an image in this cloud's registry, or None."""
-        from moto.ecr.models import ecr_backends
-
-        named = images.parse(image)
-        if named is None or named.registry != self.cloud.host:
-            return None
-        repository, tag, digest = named.repository, named.tag or "latest", named.digest
-        for backend in ecr_backends[ACCOUNT].values():
-            for stored in backend.repositories[repository].images if repository in backend.repositories else []:
-                if stored.get_image_digest() == digest if digest else tag in stored.image_tags:
-                    return stored
-        return None
-
-    def version(self, deployment: Deployment) -> str:
-        """The tag of the image that a deployment runs."""
-        image = self.own_container(deployment.definition)["image"]
-        named = images.parse(image)
-        stored = self.stored_image(image) if named and not named.tag else None
-        return named.tag if named and named.tag else stored.image_tags[0] if stored and stored.image_tags else ""
+            if container != pulled and not stored_images.exists(self.cloud, container["image"]):
+                return tasks.stop_of(container, "pull")
+            asked = tasks.variables(container)
+            if asked.get("FAULT") or asked.get("CRASH"):
+                return tasks.stop_of(container, asked.get("FAULT", "crash"))
+        found: Stop | None = self.engine.fault(run, pulled) if pulled else None
+        return found
 
     def answering(self, region: str, cluster: str, name: str) -> Deployment | None:
-        """The deployment that answers the next request: those that run take turns, as behind a balancer."""
+        """The deployment that answers the next request of those that come through the balancer."""
         with self.cloud.lock:
             self.tick()
             service = self.services.get((region, cluster, name))
-            running = [d for d in service.deployments if d.running] if service else []
             self.turn += 1
-            return running[self.turn % len(running)] if running else None
+            return service.answering(self.turn) if service else None
 
     # Tasks
 
     def run_task(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
-        cluster = self._cluster(region, given)
+        cluster, now = self._cluster(region, given), self.cloud.clock.now()
         definition = self._definition(region, given["taskDefinition"])["taskDefinition"]
         token = given.get("clientToken", "")
         known = [t for t in self.tasks.values() if token and t.token == token]
         if not known:
             arn = f"arn:aws:ecs:{region}:{ACCOUNT}:task/{cluster}/{uuid.uuid4().hex}"
-            known = [
-                Task(
-                    arn,
-                    cluster,
-                    definition,
-                    self.cloud.clock.now(),
-                    given.get("startedBy", ""),
-                    f"family:{definition['family']}",
-                    given.get("overrides", {}),
-                    token=token,
-                )
-            ]
-            self.tasks[arn] = known[0]
+            stop = self.fault(definition) or tasks.EXITED
+            task = Task(
+                arn,
+                cluster,
+                definition,
+                now,
+                given.get("startedBy", ""),
+                f"family:{definition['family']}",
+                None if stop.before_start else now + PULL,
+                now + RUN,
+                stop,
+                given.get("overrides", {}),
+                token,
+            )
+            self.tasks[arn] = task
+            known = [task]
         return {"tasks": [self._shown_task(task) for task in known], "failures": []}
 
-    def _all_tasks(self, cluster: str) -> list[Task]:
+    def stop_task(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
+        now, cluster = self.cloud.clock.now(), self._cluster(region, given)
+        task = next((t for t in self.tasks.values() if t.cluster == cluster and given["task"] in (t.arn, t.id)), None)
+        if task is None:
+            raise EcsError("InvalidParameterException", "The referenced task was not found.")
+        if task.status(now) != "STOPPED":
+            task.stops, task.stop = now, Stop("UserInitiated", given.get("reason", "Task stopped by user"), 143)
+        return {"task": self._shown_task(task)}
+
+    def all_tasks(self, cluster: str) -> list[Task]:
         """Those that were run once, and those of the services' deployments."""
-        tasks = [task for task in self.tasks.values() if task.cluster == cluster]
+        found = [task for task in self.tasks.values() if task.cluster == cluster]
         for service in self.services.values():
-            if service.cluster != cluster:
-                continue
-            for d in service.deployments:
-                prefix = f"arn:aws:ecs:{service.region}:{ACCOUNT}:task/{cluster}/{d.id.removeprefix('ecs-svc/')}"
-                group = f"service:{service.name}"
-                for number in range(d.running + d.pending + d.failed):
-                    dies = d.failed and number < d.failed
-                    arn = f"{prefix}{number:03d}"
-                    lasts = 0.0 if dies else None
-                    tasks.append(Task(arn, cluster, d.definition, d.created, d.id, group, lasts=lasts))
-        return tasks
+            if service.cluster == cluster:
+                for deployment in (*service.deployments, *service.past):
+                    found.extend(tasks.of_deployment(service, deployment, RETRY))
+        now = self.cloud.clock.now()
+        return [task for task in found if task.stops is None or now < task.stops + KEEP_STOPPED]
 
     def describe_tasks(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
-        known = {task.arn: task for task in self._all_tasks(self._cluster(region, given))}
-        wanted = [next((a for a in known if arn in (a, _last(a))), arn) for arn in given["tasks"]]
+        known = {task.arn: task for task in self.all_tasks(self._cluster(region, given))}
+        wanted = [next((a for a in known if arn in (a, last(a))), arn) for arn in given["tasks"]]
         return {
             "tasks": [self._shown_task(known[arn]) for arn in wanted if arn in known],
             "failures": [_missing(arn) for arn in wanted if arn not in known],
         }
 
     def list_tasks(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
-        tasks = self._all_tasks(self._cluster(region, given))
+        found, now = self.all_tasks(self._cluster(region, given)), self.cloud.clock.now()
         if "family" in given:
-            tasks = [task for task in tasks if task.definition["family"] == given["family"]]
+            found = [task for task in found if task.definition["family"] == given["family"]]
         if "serviceName" in given:
-            tasks = [task for task in tasks if task.group == f"service:{_last(given['serviceName'])}"]
+            found = [task for task in found if task.group == f"service:{last(given['serviceName'])}"]
         if "startedBy" in given:
-            tasks = [task for task in tasks if task.started_by == given["startedBy"]]
-        status = given.get("desiredStatus", "RUNNING")
-        return {"taskArns": [t.arn for t in tasks if self._shown_task(t)["desiredStatus"] == status]}
+            found = [task for task in found if task.started_by == given["startedBy"]]
+        stopped = given.get("desiredStatus", "RUNNING") == "STOPPED"
+        arns = [task.arn for task in found if (task.status(now) == "STOPPED") == stopped]
+        return _page("taskArns", arns, given, 100)
 
     def _shown_task(self, task: Task) -> dict[str, Any]:
-        age = self.cloud.clock.now() - task.started
-        fault = self.fault(task.definition, "") if task.lasts is not None else ""
-        never = "Cannot" in fault
-        stopped = task.lasts is not None and age >= task.lasts
-        status = "STOPPED" if stopped else "RUNNING" if age >= min(START, 0.3) and not never else "PENDING"
-        shown: dict[str, Any] = {
-            "taskArn": task.arn,
-            "clusterArn": f"arn:aws:ecs:{task.arn.split(':')[3]}:{ACCOUNT}:cluster/{task.cluster}",
-            "taskDefinitionArn": task.definition["taskDefinitionArn"],
-            "lastStatus": status,
-            "desiredStatus": "STOPPED" if stopped else "RUNNING",
-            "startedBy": task.started_by,
-            "group": task.group,
-            "launchType": "FARGATE",
-            "overrides": task.overrides,
-            "createdAt": task.started,
-            "containers": [
-                self._shown_container(task, c, status, fault) for c in task.definition["containerDefinitions"]
-            ],
-        }
-        if stopped:
-            failed = fault if never else "Essential container in task exited"
-            code = "TaskFailedToStart" if never else "EssentialContainerExited"
-            shown |= {"stoppedReason": failed, "stopCode": code, "stoppedAt": self.cloud.clock.now()}
-        return shown
+        return tasks.shown(task, self.cloud.clock.now(), lambda image: stored_images.digest(self.cloud, image))
 
-    def _shown_container(self, task: Task, container: dict[str, Any], status: str, fault: str) -> dict[str, Any]:
-        stored = self.stored_image(container["image"])
-        shown = {"name": container["name"], "image": container["image"], "lastStatus": status}
-        if stored is not None:
-            shown["imageDigest"] = stored.get_image_digest()
-        if status == "STOPPED" and "Cannot" in fault:
-            shown["reason"] = fault
-        elif status == "STOPPED":
-            variables = _variables(container)
-            for override in task.overrides.get("containerOverrides", []):
-                if override.get("name") == container["name"]:
-                    variables |= _variables(override)
-            crashed = 1 if variables.get("CRASH") else 0
-            shown["exitCode"] = int(variables.get("EXIT_CODE", crashed))
-        return shown
+    # Logs
 
-    def _log(self, task: Task, now: float) -> None:
-        """Write what a task printed to CloudWatch, once it has stopped."""
-        if task.logged or task.lasts is None or now < task.started + task.lasts:
-            return
-        task.logged = True
-        for container in task.definition["containerDefinitions"]:
-            options = container.get("logConfiguration", {}).get("options", {})
-            group = options.get("awslogs-group")
-            lines = [text for text in _variables(container).get("LOG", "").split("|") if text]
-            if not group or not lines or self.fault(task.definition, ""):
-                continue
-            from moto.logs.models import logs_backends
+    def write_logs(self) -> None:
+        """Give CloudWatch what tasks have printed: nobody reads it before somebody asks CloudWatch."""
+        with self.cloud.lock:
+            self.tick()
+            now = self.cloud.clock.now()
+            for cluster in {cluster for _, cluster in self.clusters}:
+                for task in self.all_tasks(cluster):
+                    self._log(task, list(tasks.prints(task, now)))
 
-            logs = logs_backends[ACCOUNT][options.get("awslogs-region", task.arn.split(":")[3])]
-            stream = f"{options.get('awslogs-stream-prefix', 'ecs')}/{container['name']}/{_last(task.arn)}"
+    def _log(self, task: Task, lines: Sequence[tuple[str, str, str, float, str]]) -> None:
+        from moto.logs.models import logs_backends
+
+        new = lines[self._logged.get(task.arn, 0) :]
+        self._logged[task.arn] = len(lines)
+        for group, stream, region, at, line in new:
+            logs = logs_backends[ACCOUNT][region]
             if group not in logs.groups:
                 logs.create_log_group(group, {})
-            logs.create_log_stream(group, stream)
-            at = int(now * 1000)
-            logs.put_log_events(group, stream, [{"timestamp": at, "message": line} for line in lines])
+            if stream not in logs.groups[group].streams:
+                logs.create_log_stream(group, stream)
+            logs.put_log_events(group, stream, [{"timestamp": int(at * 1000), "message": line}])
 
 
-def _variables(container: dict[str, Any]) -> dict[str, str]:
-    return {item["name"]: item["value"] for item in container.get("environment", [])}
+def _page(name: str, items: Sequence[T], given: dict[str, Any], most: int) -> dict[str, Any]:
+    """A page of items, and the token of the next one."""
+    first, size = int(given.get("nextToken", 0)), min(given.get("maxResults", most), 100)
+    reply: dict[str, Any] = {name: items[first : first + size]}
+    return reply | ({"nextToken": str(first + size)} if first + size < len(items) else {})
 
 
-def _last(arn: str) -> str:
-    return arn.rpartition("/")[2]
+def _few(arns: list[str]) -> list[str]:
+    if len(arns) > MOST_ARNS:
+        raise EcsError("InvalidParameterException", f"A maximum of {MOST_ARNS} ARNs can be given.")
+    return arns
 
 
 def _missing(arn: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from local_aws import stored_images
 from local_aws.cloud import App, StartResponse, answer
 from local_aws.ecs import Ecs
 
@@ -23,7 +24,8 @@ def wrap(app: App, ecs: Ecs, services: dict[str, tuple[str, str, str]]) -> App:
             return answer(start, *ecs.engine.ask(deployment.id, environ["PATH_INFO"]))
         now = int(ecs.cloud.clock.now())
         when = time.strftime("%Y-%m-%d %H:%M:%S+00:00", time.gmtime(deployment.created))
-        body = {"status": "pass", "datetime": when, "version": ecs.version(deployment), "timestamp": str(now)}
+        version = stored_images.version(ecs.cloud, deployment.definition)
+        body = {"status": "pass", "datetime": when, "version": version, "timestamp": str(now)}
         return answer(start, 200, json.dumps(body).encode())
 
     return health
