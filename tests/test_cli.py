@@ -369,7 +369,7 @@ def test_a_command_works_from_any_folder_of_the_project(invoke: Invoke) -> None:
 
 
 def test_a_role_that_may_not_read_ecs_can_still_deploy(invoke: Invoke) -> None:
-    """The manager deploys; only the old revision is missing from the output."""
+    """The manager deploys; reading ECS only adds to the output."""
     with stand_in(lambda _, path: OK if "functions" in path else DENIED) as aws:
         done = invoke("deploy-service", "--env=dev", "--tag=x", AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS)
 
