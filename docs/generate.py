@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgspec
 from invoke.main import program
@@ -77,7 +77,9 @@ def tables(kind: Any, name: str) -> Iterator[str]:
         meta = next((one for one in getattr(field.type, "__metadata__", ()) if one.description is not None), None)
         path = f"{name}.{field.name}".removeprefix("defaults.")
         of = getattr(field.type, "__origin__", None)
-        if isinstance(of, type) and issubclass(of, settings.Table):
+        if get_origin(of) is dict and isinstance(get_args(of)[1], type) and issubclass(get_args(of)[1], settings.Table):
+            inner.append((get_args(of)[1], f"defaults.{path}.NAME"))
+        elif isinstance(of, type) and issubclass(of, settings.Table):
             inner.append((of, f"defaults.{path}"))
         elif meta:
             variables = ", ".join(f"`{one}`" for one in settings.VARIABLES.get(path, ()))

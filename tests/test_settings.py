@@ -1,4 +1,4 @@
-"""The settings: what is read, where it is looked for, and everything that is refused."""
+"""The settings: which values they have, where they come from, and what is refused."""
 
 import copy
 import tempfile
@@ -41,7 +41,7 @@ frontend.build = ["true"]
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A settings file with one environment, chosen by ENVIRONMENTS_FILE."""
+    """A settings file with one environment, selected by ENVIRONMENTS_FILE."""
     path = tmp_path / "settings.toml"
     path.write_text(MINIMAL)
     monkeypatch.setenv("ENVIRONMENTS_FILE", str(path))
@@ -57,7 +57,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_settings_hold_the_values_of_the_three_environments(name: str, expected: tuple[str, ...]) -> None:
-    """Function, version, cluster and site are those that the old workflow used."""
+    """Those that the old workflow used."""
     env = settings.find(name)
 
     assert (env.manager.function, env.manager.qualifier, env.cluster, env.site) == expected
@@ -67,7 +67,7 @@ def test_settings_hold_the_values_of_the_three_environments(name: str, expected:
 
 
 def test_only_dev_can_have_its_database_cleaned() -> None:
-    """The clean function is set where a database may be cleaned, and never in prod."""
+    """The others have no cleaning function."""
     real = [settings.environment(name) for name in ("dev", "impl", "prod")]
 
     assert [bool(env.cleaner.function) for env in real] == [True, False, False]
@@ -75,8 +75,8 @@ def test_only_dev_can_have_its_database_cleaned() -> None:
     assert [env.confirm for env in real] == [False, False, True]
 
 
-def test_the_frontend_sees_what_the_old_script_exported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The build's variables in prod, with values from the variables that end in _PROD."""
+def test_the_frontends_variables_are_those_of_the_old_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In prod, with values from variables that end in _PROD."""
     for variable in ("OKTA_CLIENT_ID", "OKTA_SERVER_ID", "LD_CLIENT_ID"):
         monkeypatch.setenv(f"{variable}_PROD", f"{variable.lower()}-value")
         monkeypatch.setenv(variable, "of another environment")
@@ -102,7 +102,7 @@ def test_the_frontend_sees_what_the_old_script_exported(monkeypatch: pytest.Monk
         (None, {}, ("local", "the default")),
         ("local", {"CI": "true"}, ("local", "--env")),
     ],
-    ids=["the flag wins", "then APP_ENV", "then local", "local by name also in CI"],
+    ids=["the flag comes first", "then APP_ENV", "then local", "local by flag, also in CI"],
 )
 def test_which_environment(
     flag: str | None,
@@ -110,7 +110,6 @@ def test_which_environment(
     expected: tuple[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The flag, else APP_ENV, else local."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -128,10 +127,10 @@ def test_which_environment(
     ],
     ids=["unknown", "empty flag", "a swallowed flag", "empty variable", "none in CI"],
 )
-def test_an_environment_that_is_not_known_is_refused(
+def test_an_unknown_environment_is_refused(
     flag: str | None, variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the list of the known ones and where the name came from."""
+    """The message lists the known ones, and says where the name came from."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -146,7 +145,7 @@ def test_an_environment_that_is_not_known_is_refused(
     [
         ('qualifier = "1"', "qualifier = ", "line 18"),
         ('qualifier = "1"', 'qualifer = "1"', "environments.dev.manager.qualifer is not a known setting"),
-        ('qualifier = "1"', "timeout = 5", "environments.dev.manager needs qualifier"),
+        ('qualifier = "1"', 'via = "ssh"', "environments.dev.manager.via is malformed: 'ssh'"),
         ('qualifier = "1"', "qualifier = 1", "environments.dev.manager.qualifier must be text, not 1"),
         (
             'qualifier = "1"',
@@ -179,7 +178,7 @@ def test_an_environment_that_is_not_known_is_refused(
     ],
 )
 def test_malformed_settings_are_refused_with_line_or_key(file: Path, old: str, new: str, said: str) -> None:
-    """Whatever is wrong in the file, the message names the file and the line or key."""
+    """The message has the file, and the line or key."""
     file.write_text(MINIMAL.replace(old, new, 1))
 
     with pytest.raises(Refused) as error:
@@ -189,16 +188,16 @@ def test_malformed_settings_are_refused_with_line_or_key(file: Path, old: str, n
     assert str(file) in str(error.value)
 
 
-def test_a_settings_file_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """ENVIRONMENTS_FILE names the file that cannot be read."""
+def test_a_missing_settings_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With its path."""
     monkeypatch.setenv("ENVIRONMENTS_FILE", str(tmp_path / "absent.toml"))
 
     with pytest.raises(Refused, match=r"absent\.toml: No such file"):
         settings.find("dev")
 
 
-def test_a_missing_variable_is_named_with_where_it_is_looked_for() -> None:
-    """The message names both variables and the settings file."""
+def test_a_missing_variable_is_refused_with_both_of_its_names() -> None:
+    """And with the settings file that needs it."""
     with pytest.raises(Refused) as error:
         settings.find("prod").account.require()
 
@@ -207,8 +206,8 @@ def test_a_missing_variable_is_named_with_where_it_is_looked_for() -> None:
     assert "environments.toml" in str(error.value)
 
 
-def test_a_dry_run_shows_a_missing_variable_in_its_place() -> None:
-    """So that the rest of the plan can be read without it."""
+def test_a_dry_run_shows_a_placeholder_for_a_missing_variable() -> None:
+    """So that the rest of the plan can be read."""
     env = settings.find("prod", dry_run=True)
 
     assert env.registry.require() == "<AWS_ACCOUNT_ID>.dkr.ecr.us-west-2.amazonaws.com"
@@ -223,10 +222,10 @@ def test_a_dry_run_shows_a_missing_variable_in_its_place() -> None:
         ("STATIC_S3_BUCKET_DEV", "My_Bucket", lambda env: env.frontend.bucket.require()),
     ],
 )
-def test_a_malformed_value_is_refused(
+def test_a_malformed_value_of_a_variable_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, read: Callable[[Environment], str]
 ) -> None:
-    """A value from a variable is checked like one from the file."""
+    """It is checked like a value in the file."""
     monkeypatch.setenv(variable, value)
 
     with pytest.raises(Refused) as error:
@@ -248,7 +247,7 @@ def test_a_variable_of_one_environment_comes_before_the_common_one(file: Path, m
 
 
 def test_a_fault_in_one_environment_stops_a_command_for_another(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is checked before anything runs, prod's row too."""
+    """All environments are checked before anything runs."""
     file.write_text(MINIMAL + "\n[environments.prod]\nregoin = 1\n")
 
     with pytest.raises(Refused, match=r"environments\.prod\.regoin"):
@@ -256,7 +255,7 @@ def test_a_fault_in_one_environment_stops_a_command_for_another(file: Path, monk
 
 
 def test_an_embedded_environment_never_reaches_a_real_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS_ENDPOINT_URL moves it to another port of this machine, and nowhere else."""
+    """AWS_ENDPOINT_URL can only move it to another port of this machine."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9999")
     assert settings.find("local").registry.require() == "127.0.0.1:9999"
     assert settings.find("local").healthcheck == "http://127.0.0.1:9999/api/v1/healthcheck"
@@ -267,8 +266,8 @@ def test_an_embedded_environment_never_reaches_a_real_host(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999", "nonsense", "//", "http://[v1.x]/", "\n"])
-def test_an_endpoint_that_is_no_url_is_refused_where_it_counts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one sentence for local, and not at all for an environment that has nothing to do with it."""
+def test_an_invalid_endpoint_is_refused_by_an_embedded_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other environments can still be read."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
 
     assert settings.find("dev").name == "dev"
@@ -277,15 +276,15 @@ def test_an_endpoint_that_is_no_url_is_refused_where_it_counts(url: str, monkeyp
             settings.find("local")
 
 
-def test_an_endpoint_of_the_real_aws_is_no_matter_of_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A VPC endpoint in AWS_ENDPOINT_URL does not stop dev because of local."""
+def test_an_endpoint_of_the_real_aws_does_not_stop_other_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only local requires an endpoint on this machine."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://vpce-1.s3.us-west-2.vpce.amazonaws.com")
 
     assert settings.find("dev").name == "dev"
 
 
-def test_a_setting_that_nobody_has_set_is_refused_where_it_is_needed() -> None:
-    """With the variable and the setting that would do."""
+def test_a_missing_setting_is_refused_where_it_is_needed() -> None:
+    """The message has the variable and the setting."""
     with pytest.raises(
         Refused, match=r"prod has no storybook\.bucket: set STORYBOOK_S3_BUCKET or storybook\.bucket in"
     ):
@@ -293,7 +292,7 @@ def test_a_setting_that_nobody_has_set_is_refused_where_it_is_needed() -> None:
 
 
 def test_every_value_is_shown_with_where_it_came_from(invoke: Invoke, tmp_path: Path) -> None:
-    """What came from a variable, and may be a secret, is masked."""
+    """Values from variables may be secret, and are masked."""
     variables = {"STATIC_S3_BUCKET_PROD": "the-bucket", "OKTA_SERVER_ID": "the-server", "AWS_REGION": "us-east-1"}
     done = invoke("settings", "--env=prod", **variables)
 
@@ -322,8 +321,8 @@ VALUE = st.recursive(
 
 @hypothesis.given(path=st.sampled_from([row[0] for row in settings.rows("dev")]), value=VALUE)
 @hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
-def test_whatever_stands_in_the_settings_they_are_read_or_refused(path: str, value: object) -> None:
-    """No value of any type for any setting is a traceback."""
+def test_any_value_of_a_setting_is_accepted_or_refused(path: str, value: object) -> None:
+    """Never a traceback."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         file = Path(folder) / "settings.toml"
         text = (ROOT / "environments.toml").read_text()

@@ -143,6 +143,32 @@ class Service(Table, frozen=True, kw_only=True):
     image: Annotated[str, about("repository of its image")]
     file: Annotated[str, about("its Dockerfile")]
     secrets: Annotated[Setting, about("regular expression for the SSM parameters that become its secrets")]
+    containers: Annotated[
+        tuple[str, ...], about("containers that get the image; empty for all that use its repository")
+    ] = ()
+
+
+class OtherService(Table, frozen=True, kw_only=True):
+    """One more ECS service of the application, such as a worker: `[defaults.services.NAME]`, by the service's name.
+
+    It is deployed together with the application's own.
+    """
+
+    image: Annotated[str, about("repository of its image; empty for that of the application's own service")] = ""
+    secrets: Annotated[str, about("regular expression for the SSM parameters that become its secrets")] = ""
+    containers: Annotated[
+        tuple[str, ...], about("containers that get the image; empty for all that use its repository")
+    ] = ()
+
+
+class OneOff(Table, frozen=True, kw_only=True):
+    """A task without a service: `[defaults.tasks.NAME]`. It can be named wherever a service whose task runs can be."""
+
+    family: Annotated[str, about("family of its task definition")]
+    subnets: Annotated[tuple[str, ...], about("subnets that it runs in")]
+    security_groups: Annotated[tuple[str, ...], about("its security groups; empty for the VPC's own")] = ()
+    assign_public_ip: Annotated[bool, about("whether it gets a public address")] = False
+    platform: Annotated[str, about("Fargate's platform version; empty for the latest")] = ""
 
 
 class Migrations(Table, frozen=True, kw_only=True):
@@ -152,14 +178,23 @@ class Migrations(Table, frozen=True, kw_only=True):
     image: Annotated[str, about("repository of its image")] = ""
     file: Annotated[str, about("its Dockerfile")] = ""
     folder: Annotated[str, about("folder of the migrations in the repository, such as migrations/")] = ""
+    containers: Annotated[
+        tuple[str, ...], about("containers that get the image; empty for all that use its repository")
+    ] = ()
 
 
 class Manager(Table, frozen=True, kw_only=True):
-    """The ecs-manager Lambda."""
+    """The ECS manager: a Lambda function, or the same code in the command's own process."""
 
-    function: Annotated[str, about("its name")]
-    qualifier: Annotated[str, about("its version or alias")]
-    timeout: Annotated[int, about("seconds to wait for an answer; more than Lambda's own limit of 900", ge=1)] = 930
+    via: Annotated[
+        str,
+        about("lambda: call the function. ecs: call ECS itself, with the caller's rights", pattern=r"\A(lambda|ecs)\Z"),
+    ] = "lambda"
+    function: Annotated[str, about("name of the Lambda function; needed if via is lambda")] = ""
+    qualifier: Annotated[str, about("its version or alias; needed if via is lambda")] = ""
+    timeout: Annotated[
+        int, about("seconds to wait for an answer, or for a task; more than Lambda's own limit of 900", ge=1)
+    ] = 930
 
 
 class Scan(Table, frozen=True, kw_only=True):
@@ -224,8 +259,10 @@ class Environment(Table, frozen=True, kw_only=True):
     confirm: Annotated[bool, about("whether a person must confirm by typing the environment's name")] = False
     endpoint_url: Annotated[str, about("URL of an embedded AWS on this machine; AWS_ENDPOINT_URL overrides it")] = ""
     service: Annotated[Service, about("")]
+    services: Annotated[dict[str, OtherService], about("")] = {}
+    tasks: Annotated[dict[str, OneOff], about("")] = {}
     migrations: Annotated[Migrations, about("")] = Migrations()
-    manager: Annotated[Manager, about("")]
+    manager: Annotated[Manager, about("")] = Manager()
     scan: Annotated[Scan, about("")]
     cleaner: Annotated[Cleaner, about("")] = Cleaner()
     database: Annotated[Database, about("")]
@@ -327,10 +364,11 @@ def _texts(record: Struct) -> Iterator[Filled]:
     """The texts of a record and its tables that commands read without `require`."""
     for name in record.__struct_fields__:
         value = getattr(record, name)
-        if isinstance(value, Struct):
-            yield from _texts(value)
-        elif isinstance(value, Filled):
-            yield value
+        for one in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(one, Struct):
+                yield from _texts(one)
+            elif isinstance(one, Filled):
+                yield one
 
 
 class _Values:
