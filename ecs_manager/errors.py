@@ -5,6 +5,17 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
 
+# AWS's names for "too many requests for now": it did nothing.
+THROTTLED = {
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "TooManyRequestsException",
+}
 # The title where something may have begun and nobody has seen it.
 OUTCOME_UNKNOWN = "OutcomeUnknown"
 
@@ -20,6 +31,12 @@ class ManagerError(Exception):
 
 class BadRequest(Exception):
     """The event is not one that the manager understands."""
+
+
+def passes(error: ClientError) -> bool:
+    """Whether AWS refused for now, and provably did nothing: it was asked too much, or another revision is made."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return code in THROTTLED or "Too many concurrent attempts" in str(error) or "Rate exceeded" in str(error)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The Lambda's entry point: takes the event apart, runs its command, puts the reply together.
+"""The entry point: takes the event apart, runs its command, puts the reply together.
 
 A failure of the command is a normal reply with `title` and `message`; `traceback` is there because
 callers expect the key, and is empty because a traceback could hold a secret.
@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ecs_manager.commands import COMMANDS, Invocation
@@ -19,13 +19,18 @@ log.setLevel(logging.INFO)
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Answer an event `{"command": …, "body": {…}}`. context: Lambda's, for its id and its time limit."""
+    """Lambda's entry point. context: Lambda's, for its id and its time limit."""
+    return answer(event, lambda: _in_lambda(context))
+
+
+def answer(event: Any, using: Callable[[], Invocation]) -> dict[str, Any]:
+    """Answer an event `{"command": …, "body": {…}}`. using: makes the clients, once the event is understood."""
     started = time.perf_counter()
     command = event.get("command") if isinstance(event, Mapping) else None
     if not isinstance(command, str) or command not in COMMANDS:
         return _not_understood(f"unknown command {command!r}: use one of {', '.join(COMMANDS)}")
     try:
-        response = _run(event, context)
+        response = _run(event, using)
     except BadRequest as error:
         return _not_understood(str(error))
     duration = f"{(time.perf_counter() - started) * 1000:.1f} ms"
@@ -34,19 +39,28 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     return {"msg": "response received", "data": {"response": reply, "duration": duration}}
 
 
-def _run(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+def _in_lambda(context: Any) -> Invocation:
     import boto3
+    from botocore.config import Config
+
+    # botocore would repeat a slow UpdateService, and each starts another deployment.
+    once = Config(retries={"mode": "standard", "total_max_attempts": 1})
+    return Invocation(
+        ecs=boto3.client("ecs"),
+        ssm=boto3.client("ssm"),
+        id=str(getattr(context, "aws_request_id", "") or uuid.uuid4()),
+        remaining=lambda: context.get_remaining_time_in_millis() / 1000 if context else 900.0,
+        once=boto3.client("ecs", config=once),
+    )
+
+
+def _run(event: Mapping[str, Any], using: Callable[[], Invocation]) -> dict[str, Any]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     body = event.get("body")
     if not isinstance(body, Mapping):
         raise BadRequest("the event needs a body that is an object")
-    call = Invocation(
-        ecs=boto3.client("ecs"),
-        ssm=boto3.client("ssm"),
-        id=str(getattr(context, "aws_request_id", "") or uuid.uuid4()),
-        remaining=lambda: context.get_remaining_time_in_millis() / 1000 if context else 900.0,
-    )
+    call = using()
     try:
         return COMMANDS[event["command"]](call, body)
     except ManagerError as error:

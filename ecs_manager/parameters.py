@@ -1,7 +1,7 @@
 """The SSM parameters that become a container's secrets."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ecs_manager.errors import ManagerError
@@ -11,7 +11,13 @@ PATH = re.compile(r"\^?((?:/[A-Za-z0-9_-]+){2,})/")
 LONGEST = 200
 
 
-def secrets(ssm: Any, expressions: Sequence[str]) -> list[dict[str, str]]:
+# Does a request and repeats it while AWS refuses it for now: SSM allows few of these requests a second.
+Patiently = Callable[[Callable[[], Any]], Any]
+
+
+def secrets(
+    ssm: Any, expressions: Sequence[str], patiently: Patiently = lambda request: request()
+) -> list[dict[str, str]]:
     """The secrets that expressions stand for: every parameter whose whole name matches one and that is tagged.
 
     Returns `{"name": <the tag's value>, "valueFrom": <the parameter's name>}`, sorted by name. Raises
@@ -20,9 +26,9 @@ def secrets(ssm: Any, expressions: Sequence[str]) -> list[dict[str, str]]:
     patterns = [(_compiled(expression), _path(expression)) for expression in expressions]
     found: dict[str, str] = {}
     for pattern, path in patterns:
-        names = _names(ssm, path)
+        names = _names(ssm, path, patiently)
         matching = [name for name in names if pattern.fullmatch(name)]
-        tagged = {name: variable for name in matching if (variable := _variable(ssm, name))}
+        tagged = {name: variable for name in matching if (variable := _variable(ssm, name, patiently))}
         if not tagged:
             raise ManagerError(
                 "NoSecretsFound",
@@ -48,11 +54,19 @@ def _path(expression: str) -> str:
     return found[1]
 
 
-def _names(ssm: Any, path: str) -> list[str]:
+def _names(ssm: Any, path: str, patiently: Patiently) -> list[str]:
     """The names of all parameters under a path."""
-    under = [{"Key": "Path", "Option": "Recursive", "Values": [path]}]
-    pages = ssm.get_paginator("describe_parameters").paginate(ParameterFilters=under, PaginationConfig={"PageSize": 50})
-    return [p["Name"] for page in pages for p in page["Parameters"]]
+    found: list[str] = []
+    page: dict[str, Any] = {
+        "ParameterFilters": [{"Key": "Path", "Option": "Recursive", "Values": [path]}],
+        "MaxResults": 50,
+    }
+    while True:
+        answer = patiently(lambda: ssm.describe_parameters(**page))
+        found += [parameter["Name"] for parameter in answer["Parameters"]]
+        if not answer.get("NextToken"):
+            return found
+        page["NextToken"] = answer["NextToken"]
 
 
 def _compiled(expression: str) -> re.Pattern[str]:
@@ -68,7 +82,7 @@ def _compiled(expression: str) -> re.Pattern[str]:
         raise ManagerError("BadExpression", f"{expression!r} is not a regular expression: {error}.") from error
 
 
-def _variable(ssm: Any, name: str) -> str:
+def _variable(ssm: Any, name: str, patiently: Patiently) -> str:
     """The environment variable that a parameter is meant for, empty if it is meant for none."""
-    tags = ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=name)["TagList"]
-    return next((str(tag["Value"]) for tag in tags if tag["Key"] == TAG), "")
+    answer = patiently(lambda: ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=name))
+    return next((str(tag["Value"]) for tag in answer["TagList"] if tag["Key"] == TAG), "")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -36,8 +37,8 @@ def call(cloud: EmbeddedCloud, *, remaining: float = 900, **operations: Callable
         cloud.advance(seconds)
         deadline[0] -= seconds
 
-    ecs = Scripted(cloud.client("ecs"), **operations)
-    return Invocation(ecs, cloud.client("ssm"), "request-1", lambda: deadline[0], sleep)
+    ecs, ssm = Scripted(cloud.client("ecs"), **operations), Scripted(cloud.client("ssm"), **operations)
+    return Invocation(ecs, ssm, "request-1", lambda: deadline[0], sleep)
 
 
 def changes(cloud: EmbeddedCloud) -> list[tuple[str, str]]:
@@ -237,7 +238,7 @@ def test_a_registration_refused_as_concurrent_is_tried_again(cloud: EmbeddedClou
     concurrent = "Too many concurrent attempts to create a new revision of the specified family."
     patient = call(cloud, register_task_definition=busy(concurrent, 3))
     reply = commands.deploy(patient, body(image=image(cloud, "v1")))
-    assert patient.remaining() == 900 - 1 - 2 - 3
+    assert patient.remaining() == 900 - 1 - 2 - 4
     assert definition(cloud, reply["NewTaskdefArn"])["containerDefinitions"][0]["image"] == image(cloud, "v1")
     assert len(tries) == 4
 
@@ -324,7 +325,7 @@ def test_services_and_tasks_are_described_in_batches(cloud: EmbeddedCloud) -> No
 
     many = call(cloud, describe_tasks=describe, get_paginator=lambda _: Pages())
     tasks = commands.healthcheck(many, {"cluster": CLUSTER})["tasks"]
-    assert tasks == [{"taskArn": arn, "containers": []} for arn in arns]
+    assert [task["taskArn"] for task in tasks] == arns
     assert looks == [arns[:100], arns[100:200], arns[200:]]
 
 
@@ -335,6 +336,10 @@ def test_services_and_tasks_are_described_in_batches(cloud: EmbeddedCloud) -> No
         (commands.deploy, {"cluster_id": CLUSTER}, "service_ids"),
         (commands.deploy, {"cluster_id": CLUSTER, "service_ids": []}, "service_ids"),
         (commands.deploy, {"cluster_id": CLUSTER, "service_ids": APP}, "service_ids"),
+        (commands.deploy, {"cluster_id": CLUSTER, "families": []}, "families"),
+        (commands.deploy, {"cluster_id": CLUSTER, "service_ids": [APP], "containers": "app"}, "containers"),
+        (commands.runtask, {"cluster_id": CLUSTER, "family": "f"}, "subnets"),
+        (commands.runtask, {"cluster_id": CLUSTER, "family": "", "subnets": ["s"]}, "family"),
         (commands.deploy, {"cluster_id": CLUSTER, "service_ids": [""]}, "service_ids"),
         (commands.deploy, body(image=""), "image"),
         (commands.deploy, body(secrets=[]), "secrets"),
@@ -410,6 +415,7 @@ def test_runtask_runs_a_task_in_the_services_network_and_reports_how_it_ended(cl
         "taskDefinitionArn": own["taskDefinition"],
         "taskStatus": {
             "exitCode": 0,
+            "container": MIGRATE,
             "stopCode": "EssentialContainerExited",
             "stoppedReason": "Essential container in task exited",
             "startedBy": "ecs-manager",
@@ -551,6 +557,238 @@ def test_healthcheck_shows_the_tasks_of_a_service(cloud: EmbeddedCloud, given: d
     json.dumps(tasks)
 
 
+def test_healthcheck_shows_tasks_that_have_stopped_with_all_that_the_public_manager_gives(
+    cloud: EmbeddedCloud,
+) -> None:
+    """Each task once, with null for what ECS does not say, and times as text."""
+    cloud.stop_clock()
+    ran = commands.runtask(call(cloud), run())
+
+    (task,) = commands.healthcheck(call(cloud), {"cluster": CLUSTER, "family": f"local-{MIGRATE}"})["tasks"]
+
+    assert task["taskArn"] == ran["taskArn"]
+    assert (task["lastStatus"], task["startedBy"], task["stopCode"]) == (
+        "STOPPED",
+        "ecs-manager",
+        "EssentialContainerExited",
+    )
+    for field in ("connectivity", "healthStatus", "startedAt", "stoppedReason", "executionStoppedAt", "failures"):
+        assert field in task
+    container = task["containers"][0]
+    assert (container["name"], container["exitCode"], container["reason"]) == (MIGRATE, 0, None)
+    assert "containerArn" in container
+    json.dumps(task)
+
+
+@pytest.mark.parametrize("value", [datetime(2026, 9, 1, 12, tzinfo=UTC), "RUNNING"])
+def test_times_are_text_in_the_reply(value: Any) -> None:
+    """Lambda makes JSON of a reply."""
+    shown = commands._health({"startedAt": value})
+
+    assert shown["startedAt"] == ("2026-09-01T12:00:00+00:00" if isinstance(value, datetime) else "RUNNING")
+
+
 def test_healthcheck_of_a_family_without_tasks_shows_none(cloud: EmbeddedCloud) -> None:
     """An empty list, not an error."""
     assert commands.healthcheck(call(cloud), {"cluster": CLUSTER, "family": "nothing"})["tasks"] == []
+
+
+def refused(operation: str, code: str = "ThrottlingException", message: str = "Rate exceeded") -> ClientError:
+    """AWS's refusal of one request."""
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+THROTTLED = {
+    "list_tags_for_resource": "ssm",
+    "describe_parameters": "ssm",
+    "describe_services": "ecs",
+    "describe_task_definition": "ecs",
+    "register_task_definition": "ecs",
+    "update_service": "ecs",
+}
+
+
+@pytest.mark.parametrize("operation", THROTTLED)
+def test_every_request_of_a_deployment_is_repeated_while_it_is_throttled(cloud: EmbeddedCloud, operation: str) -> None:
+    """Nothing was done, so that in the end there is one revision and one deployment."""
+    real, tries = getattr(cloud.client(THROTTLED[operation]), operation), list[Any]()
+
+    def busy(**given: Any) -> Any:
+        tries.append(given)
+        if len(tries) <= 3:
+            raise refused(operation)
+        return real(**given)
+
+    operations: dict[str, Any] = {operation: busy}
+    commands.deploy(call(cloud, **operations), body(image=image(cloud), secrets=SECRETS))
+
+    assert len(tries) > 3
+    assert changes(cloud) == [("RegisterTaskDefinition", "local-mint-app"), ("UpdateService", APP)]
+
+
+def test_patience_ends_before_the_functions_own_time(cloud: EmbeddedCloud) -> None:
+    """The reply says why, instead of a time-out that leaves everything open."""
+
+    def busy(**_: Any) -> Any:
+        raise refused("DescribeServices")
+
+    limited = call(cloud, remaining=12, describe_services=busy)
+    with pytest.raises(ClientError, match="Rate exceeded"):
+        commands.deploy(limited, body())
+
+    assert limited.remaining() == 12 - 1 - 2 - 4
+
+
+def test_a_task_that_is_throttled_is_started_once(cloud: EmbeddedCloud) -> None:
+    """Other refusals are raised at once."""
+    ecs, tries = cloud.client("ecs"), list[Any]()
+
+    def busy(**given: Any) -> Any:
+        tries.append(given)
+        if len(tries) == 1:
+            raise refused("RunTask")
+        return ecs.run_task(**given)
+
+    assert commands.runtask(call(cloud, run_task=busy), run())["taskStatus"]["exitCode"] == 0
+    assert len(cloud.requests("ecs", "RunTask")) == 1
+
+    def denied(**_: Any) -> Any:
+        tries.append(None)
+        raise refused("RunTask", "AccessDeniedException", "not for this role")
+
+    tries.clear()
+    with pytest.raises(ClientError, match="not for this role"):
+        commands.runtask(call(cloud, run_task=denied), run())
+    assert len(tries) == 1
+
+
+HAND = {"name": "DATADOG", "valueFrom": "arn:aws:secretsmanager:us-west-2:123456789012:secret:datadog-AbCdEf"}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, ["DATADOG", "OKTA_CLIENT_SECRET", "POSTGRES_PASSWORD"]),
+        ({"allow_secret_removal": True}, ["OKTA_CLIENT_SECRET", "POSTGRES_PASSWORD"]),
+        ({"allow_secret_removal": "yes"}, ["DATADOG", "OKTA_CLIENT_SECRET", "POSTGRES_PASSWORD"]),
+    ],
+    ids=["kept", "removed where that is asked for", "asked for by true alone"],
+)
+def test_a_secret_that_was_set_by_hand_is_kept(cloud: EmbeddedCloud, more: dict[str, Any], expected: list[str]) -> None:
+    """Secrets Manager's are not among the parameters, so that nothing says that they are not wanted."""
+    ecs = cloud.client("ecs")
+    old = definition(cloud, service(cloud)["taskDefinition"])
+    own = {**old["containerDefinitions"][0], "secrets": [HAND]}
+    new = ecs.register_task_definition(family=old["family"], containerDefinitions=[own])
+    ecs.update_service(cluster=CLUSTER, service=APP, taskDefinition=new["taskDefinition"]["taskDefinitionArn"])
+
+    reply = commands.deploy(call(cloud), body(image=image(cloud), secrets=SECRETS, **more))
+
+    secrets = definition(cloud, reply["NewTaskdefArn"])["containerDefinitions"][0]["secrets"]
+    assert [secret["name"] for secret in secrets] == expected
+
+
+def test_the_containers_of_the_event_get_the_image(cloud: EmbeddedCloud) -> None:
+    """Whatever they had before."""
+    reply = commands.deploy(call(cloud), body(image="elsewhere.example/router:2", containers=["log-router"]))
+
+    images = [c["image"] for c in definition(cloud, reply["NewTaskdefArn"])["containerDefinitions"]]
+    assert images == [image(cloud, "v0"), "elsewhere.example/router:2"]
+
+
+@pytest.mark.parametrize(
+    ("where", "field"),
+    [(lambda d: d, "newField"), (lambda d: d["containerDefinitions"][1], "containerDefinitions.newField")],
+)
+def test_a_field_that_botocore_does_not_know_is_refused(
+    cloud: EmbeddedCloud, where: Callable[[dict[str, Any]], dict[str, Any]], field: str
+) -> None:
+    """It would be lost in the new revision. The message names it; null is no value."""
+    arn = service(cloud)["taskDefinition"]
+    kept = cloud.server.ecs.describe_definition("us-west-2", {"taskDefinition": arn})["taskDefinition"]
+    where(kept).update(newField={"a": 1}, alsoNew=None)
+    cloud.server.cloud.written = True
+
+    with pytest.raises(ManagerError, match=rf"does not know, .*would lose them: {field}\. Update") as error:
+        commands.deploy(call(cloud), body(image=image(cloud)))
+
+    assert error.value.title == "UnknownFields"
+    assert changes(cloud) == []
+
+
+NETWORK = {"subnets": ["subnet-1"], "security_groups": ["sg-1"], "assign_public_ip": True, "platform": "1.4.0"}
+FAMILY = f"local-{MIGRATE}"
+
+
+def test_a_family_without_a_service_gets_a_revision_and_no_rollout(cloud: EmbeddedCloud) -> None:
+    """The rest of the reply is that of a service."""
+    new = image(cloud, "v1", "mint-db-migrate")
+
+    reply = commands.deploy(call(cloud), {"cluster_id": CLUSTER, "families": [FAMILY], "image": new})
+
+    assert changes(cloud) == [("RegisterTaskDefinition", FAMILY)]
+    assert reply["NewTaskdefArn"].endswith(f"/{FAMILY}:2")
+    assert (reply["UpdatedServiceArns"], reply["DeploymentIds"]) == ([], {})
+    assert definition(cloud, FAMILY)["containerDefinitions"][0]["image"] == new
+
+
+@pytest.mark.parametrize(
+    ("given", "network", "more"),
+    [
+        (
+            NETWORK,
+            {"subnets": ["subnet-1"], "securityGroups": ["sg-1"], "assignPublicIp": "ENABLED"},
+            {"platformVersion": "1.4.0"},
+        ),
+        ({"subnets": ["a", "b"]}, {"subnets": ["a", "b"], "assignPublicIp": "DISABLED"}, {}),
+    ],
+)
+def test_a_task_of_a_family_runs_in_the_network_of_the_event(
+    cloud: EmbeddedCloud, given: dict[str, Any], network: dict[str, Any], more: dict[str, Any]
+) -> None:
+    """On Fargate, at the family's newest revision; a repeated event starts no second task."""
+    event = {"cluster_id": CLUSTER, "family": FAMILY, "client_token": "token-1", **given}
+
+    replies = [commands.runtask(call(cloud), event) for _ in range(2)]
+
+    started = cloud.requests("ecs", "RunTask")[0]["parameters"]
+    assert started == {
+        "cluster": CLUSTER,
+        "taskDefinition": service(cloud, MIGRATE)["taskDefinition"],
+        "count": 1,
+        "startedBy": "ecs-manager",
+        "clientToken": "token-1",
+        "launchType": "FARGATE",
+        "networkConfiguration": {"awsvpcConfiguration": network},
+        **more,
+    }
+    assert [reply["taskStatus"]["exitCode"] for reply in replies] == [0, 0]
+    assert replies[0]["taskArn"] == replies[1]["taskArn"]
+
+
+def test_a_family_can_be_run_at_a_revision(cloud: EmbeddedCloud) -> None:
+    """The one that was just made, whatever somebody registered after it."""
+    commands.deploy(
+        call(cloud), {"cluster_id": CLUSTER, "families": [FAMILY], "image": image(cloud, "v1", "mint-db-migrate")}
+    )
+
+    event = {"cluster_id": CLUSTER, "family": FAMILY, "task_definition": f"{FAMILY}:1", **NETWORK}
+    assert commands.runtask(call(cloud), event)["taskDefinitionArn"].endswith(f"{FAMILY}:1")
+
+
+def test_the_services_own_container_decides_and_is_named(cloud: EmbeddedCloud) -> None:
+    """An essential sidecar was killed after the migration had ended."""
+    change_migration(cloud)
+    old = definition(cloud, service(cloud, MIGRATE)["taskDefinition"])
+    own, sidecar = old["containerDefinitions"]
+    new = cloud.client("ecs").register_task_definition(
+        family=FAMILY, containerDefinitions=[{**sidecar, "essential": True}, own]
+    )
+    arn = new["taskDefinition"]["taskDefinitionArn"]
+    cloud.client("ecs").update_service(cluster=CLUSTER, service=MIGRATE, taskDefinition=arn)
+    codes = [{"name": "log-router", "exitCode": 137}, {"name": MIGRATE, "exitCode": 0}]
+    ended = {"lastStatus": "STOPPED", "taskArn": "arn:task", "containers": codes}
+
+    reply = commands.runtask(call(cloud, describe_tasks=lambda **_: {"tasks": [ended], "failures": []}), run())
+
+    assert (reply["taskStatus"]["exitCode"], reply["taskStatus"]["container"]) == (0, MIGRATE)

@@ -144,3 +144,13 @@ def test_through_lambda_a_bug_is_a_function_error(cloud: EmbeddedCloud) -> None:
 
     assert error == "Unhandled"
     assert {"errorMessage", "errorType"} <= set(reply)
+
+
+def test_a_service_is_updated_once_even_if_the_answer_is_lost(cloud: EmbeddedCloud) -> None:
+    """botocore would repeat the request, and each starts another deployment."""
+    cloud.fail(service="ecs", operation="UpdateService", after=True, drop=True, times=9)
+
+    response = handler(deploy(), Context())["data"]["response"]
+
+    assert response["title"] == "OutcomeUnknown"
+    assert len(cloud.requests("ecs", "UpdateService")) == 1
