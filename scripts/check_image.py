@@ -15,7 +15,7 @@ import msgspec
 
 from scripts import announce_failure
 from scripts.announce_failure import Announcement, quoted
-from scripts.ecs import manager
+from scripts.ecs import images, manager
 from scripts.ecs.manager import Invocation
 from scripts.edges import aws
 from scripts.frame import console, text, version, waiting
@@ -36,6 +36,8 @@ ANSWER_TIMEOUT = 5.0
 SCAN_TIMEOUT = 300.0
 # Seconds to wait for a scan to appear: a scan on push starts shortly after the push.
 GRACE = 30.0
+# Bytes of a file of waivers.
+MOST = 1 << 20
 # GitHub shows no more of one step.
 ANNOTATIONS = 10
 
@@ -249,7 +251,11 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
     They may also name the repository and the package that they are for. Raises Refused for any fault.
     """
     try:
-        content = msgspec.toml.decode(path.read_bytes(), type=WaiverFile)
+        with path.open("rb") as file:
+            body = file.read(MOST + 1)
+        if len(body) > MOST:
+            raise ValueError(f"it is larger than {MOST:,} bytes")
+        content = msgspec.toml.decode(body, type=WaiverFile)
     except (OSError, ValueError, RecursionError) as error:
         raise Refused(f"The waivers cannot be read: {str(path)!r}: {text.one_line(str(error))}.") from error
     return tuple(Waiver(**msgspec.structs.asdict(table)) for table in content.waiver)
@@ -269,6 +275,9 @@ def check(
     """
     image = f"{plan.repository}:{plan.tag}"
     if plan.call:
+        # The Lambda may count none for an image that is not there.
+        if not images.find(environment, plan.repository, plan.tag):
+            raise DeployError(f"There is no {image} in the registry of {environment.name}.")
         return Checked(image, _count(_asked(environment, plan.call), plan.call.function))
     found = _read(environment, plan.repository, plan.tag, plan.timeout, clock)
     known: Sequence[Finding] = ()
@@ -296,7 +305,7 @@ def _asked(environment: Environment, call: Invocation) -> Any:
 
 def _count(reply: Any, function: str) -> int:
     total = reply.get("totalFindings") if isinstance(reply, dict) else None
-    if type(total) is not int:
+    if type(total) is not int or total < 0:
         raise DeployError(f"{function} did not return the number of findings (totalFindings).")
     return total
 

@@ -385,6 +385,24 @@ def test_findings_of_the_running_image_can_be_announced(cloud: EmbeddedCloud, in
     assert b"mint-backend%3Av0+has+1+finding" in told["body"]
 
 
+def test_an_image_that_is_not_there_has_no_count(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """The registry is asked before the Lambda, which may count none for it."""
+    done = invoke("check-image", "--tag=nowhere", "--via=lambda", **cloud.env)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "There is no mint-backend:nowhere in the registry of local."
+    assert cloud.requests("lambda") == []
+
+
+def test_a_file_of_waivers_has_a_bound(tmp_path: Path) -> None:
+    """It is not read to its end."""
+    path = tmp_path / "waivers.toml"
+    path.write_bytes(b"#" * (check_image.MOST + 1))
+
+    with pytest.raises(Refused, match="it is larger than 1,048,576 bytes"):
+        check_image.read_waivers(path)
+
+
 def test_without_a_running_version_the_error_has_the_healthchecks_url(cloud: EmbeddedCloud, invoke: Invoke) -> None:
     cloud.fail(path="/api/v1/healthcheck", status=503, times=9)
 
