@@ -59,11 +59,17 @@ class Table(Report):
 
 
 def status(run: Run) -> Table | None:
-    """Ask every environment, or the one that --env names."""
+    """Ask every environment, or the one that --env names.
+
+    Raises DeployError if that one does not answer, except in a dry run.
+    """
     env = run.environment
     urls = healthchecks(env.name if env.origin else None)
     main_branch = env.application.main_branch
-    return run.look("what runs where", lambda: observe(urls, Path.cwd(), main_branch, time.time()))
+    found = run.look("what runs where", lambda: observe(urls, Path.cwd(), main_branch, time.time()))
+    if found and env.origin and not (run.dry_run or found.rows[0].version):
+        raise DeployError(f"{env.name} {found.rows[0].why}.")
+    return found
 
 
 def healthchecks(name: str | None = None) -> dict[str, str]:

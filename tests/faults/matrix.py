@@ -190,7 +190,7 @@ SITES = {f'"https://{name}mint.cms.gov"': '"{url}"' for name in ("dev.", "impl."
 # No old release is kept, so that the next one has files to delete.
 ONE = {"keep_releases = 2": "keep_releases = 0", "max_delete_percent = 50": "max_delete_percent = 100"}
 COMMANDS: dict[str, Command] = {
-    "status": Command(("status", "--env=local"), shows=True),
+    "status": Command(("status", "--env=local")),
     "check-image": Command(("check-image", "--tag=v0")),
     "check-image --running": Command(("check-image", "--running")),
     "check-image --via=lambda": Command(("check-image", "--tag=v0", "--via=lambda")),
