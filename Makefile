@@ -44,6 +44,9 @@ bench-startup: setup ## Measure how long the command line takes to start
 bench-release: setup .local/peers/ready ## Measure a release of the frontend beside aws s3 sync, s5cmd and rclone
 	$(BIN)/python benchmarks/release_static.py
 
+bench-deploy: setup .local/peers/ready ## Measure a whole deployment beside the old scripts' calls of aws and docker
+	$(BIN)/python benchmarks/deploy.py
+
 .local/peers/ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv .local/peers
 	.local/peers/bin/pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/requirements.txt
@@ -65,4 +68,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test mutants soak faults docs bench-startup bench-release lock audit clean
+.PHONY: help setup deploy lint test mutants soak faults docs bench-startup bench-release bench-deploy lock audit clean
