@@ -43,7 +43,7 @@ def error_of_s3(code: str, status: int) -> Reply:
         (
             "AccessDenied",
             403,
-            DeployError,
+            aws.Denied,
             "AWS refused listing the bucket (dev, us-west-2): AccessDenied: said S3",
         ),
         ("NoSuchBucket", 404, DeployError, "NoSuchBucket"),

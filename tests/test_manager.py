@@ -1,13 +1,20 @@
 """The ECS manager's wire contract: how it is called, and what each kind of reply means."""
 
+import base64
 import json
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from scripts.ecs import manager
 from scripts.frame import settings
-from scripts.frame.errors import DeployError, OutcomeUnknown
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.settings import Manager
+from scripts.frame.waiting import Clock
+from tests.conftest import EmbeddedCloud
 from tests.stand_in import Reply, answering, stand_in
 
 ENDED = {"errorType": "KeyError", "errorMessage": "x"}
@@ -135,3 +142,226 @@ def test_a_call_whose_response_is_lost_is_not_retried(monkeypatch: pytest.Monkey
             manager.invoke(environment, manager.planned(environment, None, None, {}))
 
     assert len(aws.requests) == 1
+
+
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def refusal(status: int, code: str, message: str = "m") -> Reply:
+    """Lambda's refusal to call a function."""
+    return Reply(json.dumps({"Type": "User", "Message": message}).encode(), status, {"x-amzn-ErrorType": code})
+
+
+@dataclass
+class FakeClock:
+    """A clock on which time passes only while somebody sleeps."""
+
+    time: float = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.time, sleep=self.sleep)
+
+
+NOT_YET = [
+    (409, "ResourceConflictException", "The function is currently in the following state: Pending"),
+    (429, "TooManyRequestsException", "Rate Exceeded."),
+    (500, "CodeArtifactUserPendingException", "The user is not ready"),
+    (502, "ResourceNotReadyException", "The function is inactive"),
+    (502, "ENILimitReachedException", "m"),
+]
+
+
+@pytest.mark.parametrize("refused", NOT_YET, ids=lambda refused: refused[1])
+def test_a_function_that_lambda_cannot_start_yet_is_called_again(
+    refused: tuple[int, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing ran, so that one more call is the first one. After a minute it says that nothing was started."""
+    environment = settings.environment("dev")
+    for name in KEYS:
+        monkeypatch.setenv(name, "test")
+    call, replies, fake = manager.planned(environment, None, None, {}), [refusal(*refused)] * 2, FakeClock()
+    with stand_in(lambda method, path: replies.pop() if replies else Reply(b'{"b": 2}')) as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        assert manager.invoke(environment, call, clock=fake.clock) == {"b": 2}
+        assert len(aws.requests) == 3
+        aws.answer = answering(refusal(*refused))
+        with pytest.raises(Refused, match=f"^Nothing was started: .*{refused[1]}: .* Run it again later.$"):
+            manager.invoke(environment, call, clock=fake.clock)
+
+    assert 60 <= fake.time < 70
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "code"),
+    [
+        (refusal(502, "KMSDisabledException"), Refused, 2),
+        (refusal(502, "InvalidRuntimeException"), Refused, 2),
+        (refusal(500, "ServiceException"), OutcomeUnknown, 3),
+        (refusal(502, "Unheard"), OutcomeUnknown, 3),
+        (refusal(404, "ResourceNotFoundException"), DeployError, 1),
+        (refusal(403, "AccessDeniedException"), DeployError, 1),
+    ],
+)
+def test_other_refusals_are_not_repeated(
+    reply: Reply, kind: type[DeployError], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is known not to have run anything is no unknown outcome."""
+    environment = settings.environment("dev")
+    for name in KEYS:
+        monkeypatch.setenv(name, "test")
+    with stand_in(answering(reply)) as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        with pytest.raises(kind) as error:
+            manager.invoke(environment, manager.planned(environment, None, None, {}), clock=FakeClock().clock)
+
+    assert error.value.code == code
+    assert len(aws.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["START", "", "[ERROR] KeyError", "END"], ["START", "[ERROR] KeyError", "END"]),
+        (['{"message": "taskdef", "data": {"environment": "hunter2"}}', "END"], ["END"]),
+        (["cut off hunter2" + "x" * 4000, "END"], ["END"]),
+        ([str(number) for number in range(30)], [str(number) for number in range(10, 30)]),
+    ],
+    ids=["as it is", "no JSON", "a first line that may be cut", "the last 20"],
+)
+def test_the_end_of_a_functions_log(lines: list[str], expected: list[str]) -> None:
+    """Without what may hold values of the environment."""
+    assert manager.log_tail(base64.b64encode("\n".join(lines).encode()).decode()) == expected
+    assert manager.log_tail("not base64") == []
+
+
+def test_a_failed_function_shows_the_end_of_its_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that succeeds shows nothing of it."""
+    environment = settings.environment("dev")
+    for name in KEYS:
+        monkeypatch.setenv(name, "test")
+    log = {"X-Amz-Log-Result": base64.b64encode(b"the last words").decode()}
+    with stand_in(answering(Reply(b"{}", headers=log))) as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        call = manager.planned(environment, None, None, {})
+        manager.invoke(environment, call)
+        assert "the last words" not in capsys.readouterr().err
+        aws.answer = answering(Reply(json.dumps(ENDED).encode(), headers={**log, "X-Amz-Function-Error": "Unhandled"}))
+        with pytest.raises(DeployError):
+            manager.invoke(environment, call)
+
+    assert "  | the last words" in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "expected"),
+    [
+        ("", {}, "lambda"),
+        ("", {"via": "ecs"}, "ecs"),
+        ('via = "ecs"', {}, "ecs"),
+        ('via = "ecs"', {"via": "lambda", "function": "f"}, "lambda"),
+        ('via = "ecs"', {"function": "f"}, "lambda"),
+        ('via = "ecs"', {"via": "lambda"}, "dev has no manager.function: set it, or set manager.via to ecs"),
+        ("", {"via": "ssh"}, "--via must be lambda or ecs, not 'ssh'"),
+        ("", {"via": "ecs", "qualifier": "1"}, "--via=ecs calls no Lambda function: leave out"),
+        ("", {"via": "ecs", "function": "f"}, "--via=ecs calls no Lambda function: leave out"),
+    ],
+)
+def test_the_way_is_a_flag_else_a_setting(lines: str, flags: dict[str, str], expected: str) -> None:
+    """An environment that goes straight to ECS needs no function in its settings."""
+    environment = settings.environment("dev")
+    if lines:
+        environment = structs.replace(environment, manager=Manager(via="ecs"))
+
+    def call() -> manager.Invocation:
+        return manager.planned(
+            environment, flags.get("function"), flags.get("qualifier"), {"a": 1}, via=flags.get("via")
+        )
+
+    if expected in ("lambda", "ecs"):
+        assert call().via == expected
+        assert call().describe()[1] == '{"a": 1}'
+    else:
+        with pytest.raises(Refused) as error:
+            call()
+        assert str(error.value).startswith(expected)
+
+
+def test_straight_to_ecs_the_reply_is_that_of_the_function(cloud: EmbeddedCloud) -> None:
+    """Once, with the caller's own credentials, and without any Lambda."""
+    environment = settings.environment("local", "--env")
+    body = {"cluster_id": environment.cluster, "service_ids": ["mint-app"]}
+    call = manager.planned(environment, None, None, {"command": "deploy", "body": body}, via="ecs")
+
+    response = manager.manager_response(manager.invoke(environment, call), call.who)
+
+    assert manager.deployment_id(response, "mint-app").startswith("ecs-svc/")
+    assert len(cloud.requests("ecs", "UpdateService")) == 1
+    assert cloud.requests("lambda") == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "said"),
+    [
+        ({"operation": "UpdateService", "after": True, "drop": True}, OutcomeUnknown, "ECS failed: OutcomeUnknown"),
+        ({"operation": "UpdateService", "status": 500}, OutcomeUnknown, "ECS failed: OutcomeUnknown"),
+        ({"operation": "UpdateService", "status": 400, "code": "AccessDeniedException"}, DeployError, "AccessDenied"),
+        ({"operation": "DescribeServices", "status": 400, "code": "ExpiredTokenException"}, Refused, "log in"),
+    ],
+)
+def test_straight_to_ecs_failures_mean_the_same(
+    cloud: EmbeddedCloud, rule: dict[str, Any], kind: type[DeployError], said: str
+) -> None:
+    """And the update is sent once."""
+    cloud.fail(service="ecs", times=9, **rule)
+    environment = settings.environment("local", "--env")
+    body = {"cluster_id": environment.cluster, "service_ids": ["mint-app"]}
+    call = manager.planned(environment, None, None, {"command": "deploy", "body": body}, via="ecs")
+
+    with pytest.raises(DeployError, match=said) as error:
+        manager.manager_response(manager.invoke(environment, call), call.who)
+
+    assert type(error.value) is kind
+    assert len(cloud.requests("ecs", "UpdateService")) == (0 if kind is Refused else 1)
+
+
+RUN = {
+    "GITHUB_REPOSITORY": "o/r",
+    "GITHUB_RUN_ID": "1",
+    "GITHUB_RUN_ATTEMPT": "1",
+    "GITHUB_JOB": "deploy",
+    "GITHUB_ACTION": "__run",
+}
+
+
+@pytest.mark.parametrize("changed", [*RUN, "env", "parts", ""])
+def test_a_repeat_in_the_same_step_of_a_run_has_the_same_token(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new attempt, another step, another environment or another request has a new one. ECS takes 64 characters."""
+    for name, value in RUN.items():
+        monkeypatch.setenv(name, value)
+    dev = settings.environment("dev")
+    before = manager.token(dev, "a", "b")
+    if changed in RUN:
+        monkeypatch.setenv(changed, "2")
+
+    after = manager.token(
+        settings.environment("impl") if changed == "env" else dev, "a", "c" if changed == "parts" else "b"
+    )
+
+    assert (after == before) == (changed == "")
+    assert re.fullmatch(r"[0-9a-f]{64}", after)
+
+
+def test_outside_of_a_workflow_a_token_lasts_as_long_as_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person who runs a task again wants it to run again."""
+    dev = settings.environment("dev")
+    before = manager.token(dev, "a")
+
+    assert manager.token(dev, "a") == before
+    monkeypatch.setattr(manager, "THIS_PROCESS", "another")
+    assert manager.token(dev, "a") != before

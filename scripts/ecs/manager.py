@@ -1,40 +1,74 @@
-"""Calls a Lambda function exactly once, and reads its reply.
+"""Has the ECS manager do something exactly once, and reads its reply.
 
-The ECS manager's wire contract: a reply has `data.response`, which on failure holds `title` and `message`. The reply to
-an unknown command has `level` and no `data.response`. An unexpected error of the function arrives as Lambda's own
-function error, with HTTP status 200.
+The manager is a Lambda function, or (via "ecs") the same code in this process, which calls ECS with the caller's
+rights: the event, the reply and all that follows from it are the same.
+
+Its wire contract: a reply has `data.response`, which on failure holds `title` and `message`. The reply to an unknown
+command has `level` and no `data.response`. An unexpected error of the function arrives as Lambda's own function error,
+with HTTP status 200.
 """
 
+import base64
+import binascii
+import hashlib
 import json
+import os
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scripts.edges import aws
+from scripts.edges.aws import NothingRan
+from scripts.frame import console, stop, waiting
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
+from scripts.frame.waiting import CLOCK, Clock
 
 FUNCTION = re.compile(r"[A-Za-z0-9:_-]{1,170}")
 QUALIFIER = re.compile(r"\$LATEST|[A-Za-z0-9_-]{1,128}")
 SERVICE = re.compile(r"[A-Za-z0-9_-]{1,255}")
 DEPLOYMENT = re.compile(r"ecs-svc/[0-9]{1,40}")
+LAMBDA, ECS = "lambda", "ecs"
 
 # Titles of the manager for a task whose end it has not seen, and for a request that may have had an effect.
 UNKNOWN = {"TaskStillRunning", "TaskLost", "OutcomeUnknown"}
+# Seconds to wait for a function that Lambda cannot start yet, and between two tries.
+NOT_YET, TRY_AGAIN = 60.0, 1.0
+# What GitHub sets for one step of one attempt of a workflow's run: a repeat in the same step has the same.
+OF_THE_RUN = ("GITHUB_REPOSITORY", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB", "GITHUB_ACTION")
+# botocore's errors for credentials that are missing, and that cannot be had.
+NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}
+THIS_PROCESS = str(uuid.uuid4())
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """One synchronous call of a Lambda function. qualifier: a version, an alias or $LATEST."""
+    """One call of the ECS manager, or of another Lambda function. function, qualifier: empty where via is ecs.
+
+    qualifier: a version, an alias or $LATEST. via: lambda, or ecs for a call in this process.
+    """
 
     function: str
     qualifier: str
     payload: Mapping[str, Any]
+    via: str = LAMBDA
+
+    @property
+    def who(self) -> str:
+        """Who is called, for messages."""
+        return "ECS" if self.via == ECS else self.function
+
+    @property
+    def doing(self) -> str:
+        """What is being done, for messages: "invoking dev-ecs-manager at 8"."""
+        return "calling ECS" if self.via == ECS else f"invoking {self.function} at {self.qualifier}"
 
     def describe(self) -> list[str]:
         """The call and its exact payload."""
-        return [f"invoke {self.function} at {self.qualifier} with", json.dumps(self.payload)]
+        how = "call ECS directly, as the ECS manager would for" if self.via == ECS else ""
+        return [how or f"invoke {self.function} at {self.qualifier} with", json.dumps(self.payload)]
 
 
 def planned(
@@ -42,20 +76,45 @@ def planned(
     function: str | None,
     qualifier: str | None,
     payload: Mapping[str, Any],
+    via: str | None = None,
 ) -> Invocation:
     """A call of the environment's ECS manager, or of another function.
 
     function, qualifier: None for those of the settings. The settings' qualifier belongs to the settings' function:
-    another function is called at $LATEST unless a qualifier is given. Raises Refused for a malformed name or qualifier.
+    another function is called at $LATEST unless a qualifier is given. via: lambda or ecs, None for that of the
+    settings; a function that is given is always called. Raises Refused for a malformed or missing value.
     """
+    if via not in (None, LAMBDA, ECS):
+        raise Refused(f"--via must be {LAMBDA} or {ECS}, not {via[:50]!r}.")
+    given = function is not None or qualifier is not None
+    if via == ECS and given:
+        raise Refused("--via=ecs calls no Lambda function: leave out --function-name and --qualifier.")
+    if (via or (LAMBDA if given else environment.manager.via)) == ECS:
+        return Invocation("", "", payload, ECS)
     if qualifier is None:
         qualifier = environment.manager.qualifier if function is None else "$LATEST"
     function = environment.manager.function if function is None else function
+    for name, value in (("function", function), ("qualifier", qualifier)):
+        if not value and not given:
+            raise Refused(
+                f"{environment.name} has no manager.{name}: set it, or set manager.via to ecs (--via=ecs) to call ECS"
+                " directly."
+            )
     if not FUNCTION.fullmatch(function):
         raise Refused(f"{function[:200]!r} is not the name of a Lambda function.")
     if not QUALIFIER.fullmatch(qualifier):
         raise Refused(f"{qualifier[:200]!r} is not a version or an alias of a Lambda function.")
     return Invocation(function, qualifier, payload)
+
+
+def token(environment: Environment, *parts: str) -> str:
+    """A token for ECS, by which it recognizes a repeated request: the same for the same step of a workflow's run.
+
+    Elsewhere it is the same for the length of this process. parts: what is requested.
+    """
+    run = [os.environ.get(name, "") for name in OF_THE_RUN] if os.environ.get("GITHUB_RUN_ID") else [THIS_PROCESS]
+    whole = json.dumps([environment.name, environment.cluster, *run, *parts])
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def checked_service(name: str) -> str:
@@ -65,25 +124,93 @@ def checked_service(name: str) -> str:
     return name
 
 
-def invoke(environment: Environment, invocation: Invocation, *, reads: bool = False) -> Any:
-    """Call the function once and return its reply, parsed from JSON.
+def invoke(environment: Environment, invocation: Invocation, *, reads: bool = False, clock: Clock = CLOCK) -> Any:
+    """Have it done once and return the reply, parsed from JSON.
 
-    The call is never repeated, because each call would start another deployment. Raises OutcomeUnknown when the
-    response is lost, late or malformed, or says that the function timed out; DeployError for any other failure.
+    The call is never repeated, because each call would start another deployment. Only a function that Lambda could not
+    start is called again, for a minute. Raises OutcomeUnknown when the response is lost, late or malformed, or says
+    that the function timed out; NothingRan if the function could not be started; DeployError for any other failure.
 
     reads: the function only reads, so the call may be repeated, and a lost response is a plain failure.
     """
-    doing = f"invoking {invocation.function} at {invocation.qualifier}"
+    if invocation.via == ECS:
+        return _in_this_process(environment, invocation, clock)
+
+    def look() -> tuple[str, Any]:
+        try:
+            return "", (_invoke(environment, invocation, reads),)
+        except NothingRan as error:
+            if not error.passes or clock.now() + TRY_AGAIN > deadline:
+                raise
+            return f"Lambda cannot start {invocation.function} yet, and is asked again: {error}", None
+
+    deadline = clock.now() + NOT_YET
+    return waiting.wait(look, seconds=NOT_YET, every=TRY_AGAIN, clock=clock)[0]
+
+
+def _invoke(environment: Environment, invocation: Invocation, reads: bool) -> Any:
     client = aws.client("lambda", environment, once=not reads, read_timeout=environment.manager.timeout)
-    with aws.errors(doing, environment, starts_something=not reads):
+    with aws.errors(invocation.doing, environment, starts_something=not reads):
         answer = client.invoke(
             FunctionName=invocation.function,
             Qualifier=invocation.qualifier,
             InvocationType="RequestResponse",
+            LogType="Tail",
             Payload=json.dumps(invocation.payload).encode(),
         )
         body = answer["Payload"].read()
-    return parse(body, answer.get("FunctionError"), f"{invocation.function} ({environment.name})")
+    try:
+        return parse(body, answer.get("FunctionError"), f"{invocation.function} ({environment.name})")
+    except DeployError:
+        with console.group(f"the end of the log of {invocation.function}"):
+            for line in log_tail(answer.get("LogResult", "")):
+                console.say(f"  | {line}")
+        raise
+
+
+def log_tail(encoded: str) -> list[str]:
+    """The last lines of a function's log, as Lambda sends them: in base64, the last 4 KB.
+
+    Lines with JSON are left out: the public manager logs whole task definitions, values of the environment included.
+    """
+    try:
+        whole = base64.b64decode(encoded).decode(errors="replace")
+    except (ValueError, binascii.Error):
+        return []
+    lines = whole.splitlines()[1 if len(whole) >= 4000 else 0 :]
+    return [line for line in lines if line.strip() and not set("{}") & set(line)][-20:]
+
+
+def _in_this_process(environment: Environment, invocation: Invocation, clock: Clock) -> Any:
+    """The reply of the manager's own code, with the caller's credentials. Raises as `invoke` does."""
+    from ecs_manager import handler
+    from ecs_manager.commands import Invocation as Call
+
+    deadline = clock.now() + environment.manager.timeout
+
+    def sleep(seconds: float) -> None:
+        stop.check()
+        clock.sleep(seconds)
+
+    def using() -> Call:
+        return Call(
+            ecs=aws.client("ecs", environment),
+            ssm=aws.client("ssm", environment),
+            id=token(environment, json.dumps(invocation.payload, sort_keys=True)),
+            remaining=lambda: deadline - clock.now(),
+            sleep=sleep,
+            once=aws.client("ecs", environment, once=True),
+        )
+
+    with aws.errors(invocation.doing, environment):
+        reply = handler.answer(invocation.payload, using)
+    response = reply.get("data", {})
+    title = response.get("response", {}).get("title") if isinstance(response, Mapping) else None
+    if title in aws.CREDENTIALS | NO_CREDENTIALS:
+        raise Refused(
+            f"No valid AWS credentials for {invocation.doing} ({environment.name}): log in, then run this again."
+        )
+    return reply
 
 
 def parse(body: bytes, function_error: str | None, function: str) -> Any:

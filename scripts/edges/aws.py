@@ -42,10 +42,51 @@ WRONG_REGION = {
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
 }
+# Error codes of Lambda's Invoke for a function that was not started: nothing ran. Those that pass, and those for which
+# somebody has to do something. https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+NOT_YET = {
+    "CodeArtifactUserPendingException",
+    "EC2ThrottledException",
+    "ENILimitReachedException",
+    "ENINotReadyException",
+    "EFSMountConnectivityException",
+    "EFSMountTimeoutException",
+    "ResourceConflictException",
+    "ResourceNotReadyException",
+    "SnapStartNotReadyException",
+    "SubnetIPAddressLimitReachedException",
+    "TooManyRequestsException",
+}
+NOT_STARTED = {
+    "CodeArtifactUserDeletedException",
+    "CodeArtifactUserFailedException",
+    "EC2AccessDeniedException",
+    "EC2UnexpectedException",
+    "EFSIOException",
+    "EFSMountFailureException",
+    "InvalidRuntimeException",
+    "InvalidSecurityGroupIDException",
+    "InvalidSubnetIDException",
+    "InvalidZipFileException",
+    "KMSAccessDeniedException",
+    "KMSDisabledException",
+    "KMSInvalidStateException",
+    "KMSNotFoundException",
+    "SnapStartException",
+    "SnapStartTimeoutException",
+}
+# Error codes for a right that the caller does not have.
+DENIED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnauthorizedOperation",
+    "AuthorizationError",
+    "UnauthorizedException",
+}
 WHERE_FROM = "Check AWS_ENDPOINT_URL, and endpoint_url in your AWS configuration."
 # The services that commands use, and how variables and configuration files spell them:
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
-SERVICES = {name: name for name in ("lambda", "ecs", "ecr", "s3", "rds", "cloudfront", "sts")}
+SERVICES = {name: name for name in ("lambda", "ecs", "ecr", "s3", "rds", "cloudfront", "sts", "ssm", "iam")}
 SERVICES["logs"] = "cloudwatch_logs"
 # Hosts of AWS's own services, and of their interface endpoints in a VPC. Other names below amazonaws.com belong to
 # customers: load balancers, machines, buckets.
@@ -58,6 +99,16 @@ TRUE = {"true"}
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 # Loggers whose debug messages hold tokens, signatures and complete responses.
 TALKATIVE = ("botocore", "boto3", "urllib3", "s3transfer")
+
+
+class NothingRan(Refused):
+    """Lambda could not start a function. passes: whether it may be able to a moment later."""
+
+    passes = False
+
+
+class Denied(DeployError):
+    """AWS refused a request because the caller does not have the right to it."""
 
 
 @dataclass(frozen=True)
@@ -401,6 +452,12 @@ def _refusal(error: "ClientError", where: str, starts_something: bool) -> Deploy
         return Refused(f"AWS rejected the credentials for {where}: {code}: {message} Log in again and run this again.")
     if code in WRONG_REGION or status == 301:
         return Refused(f"Wrong region for {where}: {code}: {message} Check AWS_REGION and the settings.")
+    if error.operation_name == "Invoke" and code in NOT_YET | NOT_STARTED:
+        nothing = NothingRan(f"Nothing was started: AWS refused {where}: {code}: {message} Run it again later.")
+        nothing.passes = code in NOT_YET
+        return nothing
+    if code in DENIED:
+        return Denied(f"AWS refused {where}: {code}: {message}")
     if starts_something and status >= 500:
         return OutcomeUnknown(f"AWS failed while {where}: {code}: {message}")
     return DeployError(f"AWS refused {where}: {code}: {message}")
