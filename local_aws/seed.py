@@ -120,6 +120,8 @@ def _definition(cloud: Cloud, env: Environment, service: str, image: str) -> dic
     }
     name = f"{env.name}-{env.application.name}"
     parameter = f"/{env.name}/{env.application.name}/postgres_password"
+    serves = service == env.service.name
+    prints = f"{service} listens on port 8080" if serves else f"{service} begins|{service} is done"
     return {
         "family": f"{env.name}-{service}",
         "networkMode": "awsvpc",
@@ -140,7 +142,7 @@ def _definition(cloud: Cloud, env: Environment, service: str, image: str) -> dic
                 "portMappings": [{"containerPort": 8080, "protocol": "tcp"}],
                 "environment": [
                     {"name": "APP_ENV", "value": env.name},
-                    {"name": "LOG", "value": f"{service} begins|{service} is done"},
+                    {"name": "LOG", "value": prints},
                 ],
                 "secrets": [{"name": "POSTGRES_PASSWORD", "valueFrom": parameter}],
                 "mountPoints": [{"sourceVolume": "scratch", "containerPath": "/scratch"}],
