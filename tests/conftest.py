@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 
 from tests import lines
@@ -29,6 +30,11 @@ from local_aws.server import Server  # noqa: E402
 from tests.command_line import keep_data  # noqa: E402
 
 keep_data()
+# The same examples on every machine, however slow it is.
+hypothesis.settings.register_profile(
+    "tests", database=None, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+)
+hypothesis.settings.load_profile("tests")
 # What a shell starts with & ignores SIGINT, and so would every command of the tests.
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:

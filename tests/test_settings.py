@@ -320,7 +320,7 @@ VALUE = st.recursive(
 
 
 @hypothesis.given(path=st.sampled_from([row[0] for row in settings.rows("dev")]), value=VALUE)
-@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=150)
 def test_any_value_of_a_setting_is_accepted_or_refused(path: str, value: object) -> None:
     """Never a traceback."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

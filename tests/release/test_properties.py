@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import msgspec
 import pytest
-from hypothesis import HealthCheck, Phase, given
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from scripts import release_static
@@ -85,13 +85,7 @@ class Bucket:
 
 
 @given(first=TREE, second=TREE, foreign=st.dictionaries(NAME, BODY, max_size=4), keep=st.sampled_from([0, 1, 2]))
-@hypothesis.settings(
-    max_examples=20,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@hypothesis.settings(max_examples=20, phases=[Phase.generate])
 def test_a_release_does_what_its_plan_says(
     cloud: EmbeddedCloud,
     tmp_path: Path,
@@ -134,13 +128,7 @@ def test_a_release_does_what_its_plan_says(
 
 
 @given(tree=TREE)
-@hypothesis.settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@hypothesis.settings(max_examples=15, phases=[Phase.generate])
 def test_with_nothing_kept_the_bucket_is_the_exact_mirror(
     cloud: EmbeddedCloud, tmp_path: Path, tree: dict[str, bytes]
 ) -> None:

@@ -180,7 +180,7 @@ def test_any_document_is_refused_or_becomes_a_usable_record(
     """Odd, huge and hostile documents too."""
 
     @given(st.one_of(altered(document), st.binary(max_size=50), JSON.map(encoded), HOSTILE))
-    @hypothesis.settings(max_examples=400, deadline=None, derandomize=True)
+    @hypothesis.settings(max_examples=400)
     def check(body: bytes) -> None:
         found = outcome(read, body)
         if isinstance(found, str):

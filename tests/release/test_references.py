@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripts.frame.errors import Refused
@@ -429,7 +429,7 @@ ODD = st.one_of(
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 @given(text=ODD)
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150)
 def test_no_text_makes_a_parser_raise(reader: Callable[[str], object], text: str) -> None:
     reader(text)
 
