@@ -1,7 +1,4 @@
-"""Builds the frontend with the environment's variables and releases it to S3.
-
-Was scripts/release_static. The S3 half is scripts/release/.
-"""
+"""Builds the frontend with the environment's variables and releases it to S3. The S3 half is scripts/release/."""
 
 import os
 import time
@@ -27,9 +24,9 @@ from scripts.release.site import Site
 
 @dataclass(frozen=True)
 class FrontendBuild:
-    """A build of the frontend: its commands in order, the variables that they see, and the folder that they run in.
+    """How the frontend is built. variables: environment variables of the commands. folder: where the commands run.
 
-    build_folder: where the build ends up, which is what is released.
+    build_folder: the folder that the build writes to, and that is released.
     """
 
     commands: tuple[tuple[str, ...], ...]
@@ -44,7 +41,7 @@ class FrontendBuild:
 
 @dataclass(frozen=True)
 class FrontendBuilt(Report):
-    """A build that succeeded. folder: where it is."""
+    """A build that succeeded. folder: the built files."""
 
     folder: str
 
@@ -54,9 +51,9 @@ class FrontendBuilt(Report):
 
 @dataclass(frozen=True)
 class Observed:
-    """What is to be released, and what the bucket of that name holds.
+    """What is to be released, and what the bucket holds. name: of the bucket.
 
-    bucket: None where it could not be read, which only a dry run goes on without. copies: files that were read from it
+    bucket: None if it could not be read; only a dry run continues without it. copies: how many files were downloaded
     for a rollback.
     """
 
@@ -99,7 +96,7 @@ def build_frontend(run: Run) -> FrontendBuilt | None:
 
 
 def build_into(run: Run, path: Path) -> FrontendBuilt | None:
-    """Build the frontend, which ends up in a folder."""
+    """Build the frontend. path: the folder that the build writes to."""
     decided = plan_build(run.environment, path)
     run.read("what builds the frontend", lambda: check_programs(decided))
     return run.act(decided, build, "build the frontend", changes=False)
@@ -109,7 +106,7 @@ def _release(run: Run, bucket: str, path: Path, force_lock: bool, wait: bool = F
     env = run.environment
     observed = run.read(f"the bucket {bucket}", lambda: observe(env, bucket, path))
     if observed is None:
-        observed = run.read("the build", lambda: unseen(bucket, path))
+        observed = run.read("the build", lambda: observe_folder(bucket, path))
     if observed is None:
         return None
     act = partial(release, env, observed, force_lock=force_lock, wait=wait)
@@ -117,20 +114,23 @@ def _release(run: Run, bucket: str, path: Path, force_lock: bool, wait: bool = F
 
 
 def plan_build(environment: Environment, path: Path) -> FrontendBuild:
-    """Decide the build. path: where it ends up. Raises Refused for a variable that is not set."""
+    """Decide the build. path: the folder that it writes to. Raises Refused if a variable is not set."""
     commands = tuple(command for command in (environment.frontend.install, environment.frontend.build) if command)
     return FrontendBuild(commands, environment.frontend_variables(), str(ROOT), str(path))
 
 
 def check_programs(plan: FrontendBuild) -> None:
-    """Raises Refused for a program that the build needs and the machine does not have."""
+    """Raises Refused if a program that the build runs is not installed."""
     for command in plan.commands:
         if not shell.available(command[0]):
             raise Refused(f"{command[0]} is not installed: it is needed to build the frontend.")
 
 
 def check(environment: Environment, *, build_dir: str | None = None, no_build: bool = False) -> None:
-    """Raises Refused where the frontend could not be built or released: a variable, a program or the bucket's name."""
+    """Raises Refused if it is clear beforehand that the frontend cannot be built or released.
+
+    Checks the bucket's name, and the variables and programs of the build, or with no_build the folder.
+    """
     bucket_name(environment.frontend.bucket, None)
     path = folder(environment.frontend.folder, build_dir)
     if no_build:
@@ -140,14 +140,14 @@ def check(environment: Environment, *, build_dir: str | None = None, no_build: b
 
 
 def build(plan: FrontendBuild) -> FrontendBuilt:
-    """Run the build. Raises DeployError where a command fails."""
+    """Run the build. Raises DeployError if a command fails."""
     for command in plan.commands:
         shell.stream(list(command), cwd=Path(plan.folder), env=plan.variables)
     return FrontendBuilt(plan.build_folder)
 
 
 def bucket_name(setting: BucketName, flag: str | None) -> str:
-    """The bucket to release to: the flag, else the setting. Raises Refused for none, or for what cannot be one."""
+    """The bucket to release to: the flag, else the setting. Raises Refused if neither is set or the name is invalid."""
     return setting.require() if flag is None else BucketName.checked(flag, "the name of a bucket")
 
 
@@ -159,14 +159,17 @@ def folder(setting: str, flag: str | None) -> Path:
 
 
 def read_site(path: Path) -> Site:
-    """The folder's files, hashed and checked. Raises Refused for everything that must not be released."""
+    """Hash and check the files of a folder. Raises Refused if they must not be released."""
     found = site.read(path)
     references.check(found)
     return found
 
 
 def observe(environment: Environment, name: str, path: Path) -> Observed:
-    """Read folder and bucket at the same time. Raises Refused for an unfit folder, DeployError of S3."""
+    """Read the folder and the bucket at the same time.
+
+    Raises Refused if the folder must not be released, DeployError if the bucket cannot be read.
+    """
     if environment.dry_run and not aws.has_credentials(environment):
         raise Refused("there are no AWS credentials here")
     bucket = open_bucket(environment, name)
@@ -182,17 +185,17 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
     return Observed(found, State(listing, *stored), name, bucket)
 
 
-def unseen(name: str, path: Path) -> Observed:
-    """The folder alone, for a dry run that cannot read the bucket."""
+def observe_folder(name: str, path: Path) -> Observed:
+    """Read the folder alone, for a dry run that cannot read the bucket."""
     return Observed(read_site(path), State(None, None, unread="not read"), name)
 
 
 def decide(
     environment: Environment, observed: Observed, *, now: float | None = None, of_version: str = ""
 ) -> ReleasePlan:
-    """The plan of a release. now: Unix time in seconds. Raises Refused for what a release must not do.
+    """The plan of a release. Raises Refused if the release is not allowed (see plan.plan).
 
-    of_version: the version that is released, where it is not the one that is checked out.
+    now: Unix time in seconds. of_version: the application's version, by default $GITHUB_SHA or the checked-out commit.
     """
     now = time.time() if now is None else now
     at = int(now)
@@ -200,7 +203,7 @@ def decide(
         running = of_version or version.wanted(None)
     except DeployError:
         running = "unknown"
-    # To the millisecond: no two releases have one id.
+    # Milliseconds keep the ids of two quick releases of one version apart.
     stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(at))}.{int(now * 1000) % 1000:03d}Z"
     release = Release(f"{stamp}-{version.short(running)}", running, at, *actor())
     decided = plan.plan(
@@ -234,7 +237,10 @@ def release(
     force_lock: bool = False,
     wait: bool = False,
 ) -> Released:
-    """Carry the plan out. wait: until CloudFront has finished. Raises DeployError; the page stays whole."""
+    """Carry out the plan. wait: for CloudFront to complete the invalidation.
+
+    Raises DeployError; the old page or the new one is whole then.
+    """
     if observed.bucket is None:
         raise Refused(f"The bucket {observed.name} could not be read, so nothing was released to it.")
     who, run = actor()

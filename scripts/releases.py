@@ -1,4 +1,4 @@
-"""Looks at the releases of a bucket, goes back to one, and checks the one that is live."""
+"""Lists and compares the releases of a bucket, verifies the live one, and rolls back to an earlier one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from scripts.release_static import Observed, bucket_name, decide, release
 
 @dataclass(frozen=True)
 class Seen(Report):
-    """What a bucket holds. text: in one line. lines: for a person. data: the same for a program."""
+    """What was read from a bucket. text: one line. lines: for a person. data: the same for a program."""
 
     text: str
     lines: tuple[str, ...]
@@ -59,7 +59,10 @@ def diff(run: Run, *, bucket: str | None = None, old: str | None = None, new: st
 
 
 def verify(run: Run, *, bucket: str | None = None, url: str | None = None) -> Verified | None:
-    """The live release against LIST, and against what a URL serves. Raises DeployError if it is not whole."""
+    """Compare the live release with LIST and, given a URL, with what it serves.
+
+    Raises DeployError if a file is missing or different.
+    """
     name = bucket_name(run.environment.frontend.bucket, bucket)
     site = http.checked(url, "the URL of a site") if url is not None else ""
 
@@ -77,7 +80,7 @@ def verify(run: Run, *, bucket: str | None = None, url: str | None = None) -> Ve
 def rollback(
     run: Run, *, bucket: str | None = None, to: str | None = None, force_lock: bool = False, wait: bool = False
 ) -> Released | None:
-    """Release what an earlier release held."""
+    """Release an earlier release again, by default the one before the live one."""
     env, name = run.environment, bucket_name(run.environment.frontend.bucket, bucket)
     with temporary_folder("rollback-") as folder:
         found = run.read(f"the bucket {name}", lambda: restored(env, name, to, folder))
@@ -88,7 +91,7 @@ def rollback(
 
 
 def look(environment: Environment, name: str) -> tuple[Bucket, State]:
-    """The bucket and its state; says who is releasing to it now. Raises DeployError where it cannot be read."""
+    """Read a bucket. Warns if another release to it is running. Raises DeployError if it cannot be read."""
     bucket = open_bucket(environment, name)
     stored = manifest.read(bucket)
     listing = bucket.list()
@@ -99,14 +102,14 @@ def look(environment: Environment, name: str) -> tuple[Bucket, State]:
 
 @dataclass(frozen=True)
 class Restored:
-    """An earlier release, put together to be released again. version: of the application."""
+    """An earlier release, ready to be released again. version: of the application."""
 
     observed: Observed
     version: str
 
 
 def restored(environment: Environment, name: str, to: str | None, folder: Path) -> Restored:
-    """Put an earlier release together in a folder. Raises Refused."""
+    """Restore an earlier release in a folder. to: its id, by default the one before the live one. Raises Refused."""
     bucket, state = look(environment, name)
     headers = partial(content.headers, cache_control=environment.frontend.cache_control)
     earlier, site = history.restored(bucket, state, to, folder, headers)

@@ -1,4 +1,4 @@
-"""What a bundler says that it wrote: the manifests that some of them leave in the build."""
+"""Reads the manifests that some bundlers leave in the build: lists of the files that they wrote."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,24 +6,24 @@ from urllib.parse import quote
 
 from scripts.release.pages import parse_json
 
-# Nothing that a page needs: for people and their tools.
+# Files for developers; no page loads them.
 OPTIONAL = (".map", ".LICENSE.txt")
 
 
 def may_list(key: str) -> bool:
-    """Whether a file may be a bundler's manifest, by its name."""
+    """Whether a file has the name of a bundler's manifest."""
     return key.rpartition("/")[2] in ("asset-manifest.json", "manifest.json", "ngsw.json")
 
 
 def references(key: str, text: str) -> list[str]:
-    """URLs of the files that a manifest lists, relative to it. Empty for a file that is no bundler's manifest."""
+    """URLs of the files that a manifest lists, relative to it. Empty if the file is not a bundler's manifest."""
     name, document = key.rpartition("/")[2], parse_json(text)
     if name == "ngsw.json":
         found = _angular(document)
     elif name == "asset-manifest.json":
         found = _webpack(document)
     else:
-        # Beside .vite/ since Vite 5, in the root of the build before.
+        # Since Vite 5 the manifest is in .vite/, before that it was in the build's root.
         root = "../" if key.endswith(".vite/manifest.json") else "./"
         found = (root + quote(file) for file in _vite(document))
     return [url for url in found if not url.endswith(OPTIONAL)]
@@ -45,7 +45,7 @@ def _webpack(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _angular(document: Mapping[str, Any]) -> Iterator[str]:
-    """https://angular.dev/ecosystem/service-workers: its worker takes no version of which one of these is missing."""
+    """https://angular.dev/ecosystem/service-workers: the worker rejects a version if one of these files is missing."""
     table = document.get("hashTable")
     yield from table if isinstance(table, dict) else ()
 

@@ -30,7 +30,7 @@ class Difference:
     changed: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """A line for each key: + added, - removed, ~ changed."""
         marks = (("+", self.added), ("-", self.removed), ("~", self.changed))
         return [f"{mark} {key}" for mark, keys in marks for key in keys]
 
@@ -71,7 +71,7 @@ def before_live(current: Manifest, bucket: str) -> Release:
 
 
 def compare(state: State, bucket: str, old: str | None, new: str | None) -> Difference:
-    """What changed between two releases; by default between the last two. Raises Refused."""
+    """What changed between two releases, by default between the last two. Raises Refused if one is not kept."""
     current = known(state, bucket)
     first = before_live(current, bucket) if old is None else find(current, old, bucket)
     second = next(iter(current.releases)) if new is None else find(current, new, bucket)
@@ -95,10 +95,11 @@ def _stored(entry: Entry) -> tuple[str, dict[str, str]]:
 def restored(
     bucket: Bucket, state: State, wanted: str | None, folder: Path, headers: Callable[[str], Mapping[str, str]]
 ) -> tuple[Release, Site]:
-    """A release, by default the one before the live one, and its site, restored in a folder.
+    """A release, by default the one before the live one, and its site.
 
-    Hashed files stay in the bucket. headers: returns the headers for a key. Raises Refused if the release is not kept,
-    or if one of its files is missing or damaged.
+    Files that are no longer in the bucket as they were are restored from their copies into the folder; the others stay
+    where they are. headers: returns the headers for a key. Raises Refused if the release is not kept, or if one of its
+    files is missing or damaged.
     """
     current = known(state, bucket.name)
     to = before_live(current, bucket.name) if wanted is None else find(current, wanted, bucket.name)

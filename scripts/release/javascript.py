@@ -1,7 +1,7 @@
 """What a script references, read from its lexical structure: https://tc39.es/ecma262/#sec-ecmascript-language-lexical-grammar
 
-Strings, templates, comments and regular expressions are told apart from code, no more. A script may put names
-together while it runs, and may hold names that it never asks for: what is found here is likely, never certain.
+Only strings, templates, comments and regular expressions are told apart from code. A script may build URLs at run time
+and may contain URLs that it never requests, so what is found here is likely to be needed, but never certain.
 """
 
 import re
@@ -15,38 +15,39 @@ class Kind(Enum):
 
     IMPORTED = "relative to the script"
     LOADED = "relative to the page that runs the script"
-    LISTED = "in the bundler's list: relative to the script with a dot, else to the folder of the build"
-    NAMED = "a string in the form of a bundler's file name, relative as LISTED is"
+    LISTED = "in a bundler's list: relative to the script if it begins with a dot, else to the folder of the build"
+    NAMED = "a string that looks like a bundler's file name, relative to the same as LISTED"
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A URL as the script holds it."""
+    """A URL as it is written in the script."""
 
     url: str
     kind: Kind
 
 
-# Code, and strings and templates without a dot or an escape, which name no file. Most of a script is passed over
-# by these two: a loop in Python would take seconds for megabytes.
+# Code, and the strings and templates in it that cannot name a file because they have no dot or escape. CODE and
+# SUBSTITUTION skip most of a script: a loop in Python would take seconds for a script of megabytes.
 PLAIN = r"""|"[^"\\\n.]*+"|'[^'\\\n.]*+'|`[^`\\$.]*+`)*+"""
 CODE = re.compile(r"""(?:[^"'`/]++""" + PLAIN)
-# Inside ${…}, where braces are counted to find its end.
+# The same inside ${…}, where braces are counted to find its end.
 SUBSTITUTION = re.compile(r"""(?:[^"'`/{}]++""" + PLAIN)
-# A string that its line does not close ends with the line.
+# An unterminated string ends with its line.
 STRING = {
     quote: re.compile(rf"{quote}[^{quote}\\\n]*+(?:\\.[^{quote}\\\n]*+)*+{quote}?+", re.DOTALL) for quote in ('"', "'")
 }
 TEMPLATE = re.compile(r"[^`\\$]*+(?:(?:\\.|\$(?!\{))[^`\\$]*+)*+(?:`|\$\{)?+", re.DOTALL)
 REGEX = re.compile(r"/(?:[^\\/\[\n]++|\\.|\[(?:[^\]\\\n]++|\\.)*+\])++/[a-z]*+")
-TESTED = re.compile(r"\s*\.\s*(?:test|exec)\s*\(")
-# After these words and at the beginning of an expression a slash begins a regular expression.
+METHOD_CALL = re.compile(r"\s*\.\s*(?:test|exec)\s*\(")
+# A slash after one of these words begins a regular expression.
 OPERATOR = re.compile(
     r"(?:^|[^\w$.])(?:return|typeof|case|do|else|in|instanceof|new|void|delete|throw|yield|await|default|extends)$"
 )
 LONGEST_OPERATOR = len(" instanceof")
 # How much code before a string or a slash is looked at, in characters.
-REACH = 160
+LOOK_BEHIND = 160
+# Longer strings are not taken for paths, in characters.
 LONGEST = 1024
 ESCAPE = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,5})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 
@@ -61,31 +62,34 @@ CONTEXT = re.compile(
     )$""",
     re.VERBOSE,
 )
-# The last characters of what CONTEXT finds.
+# Every match of CONTEXT ends with one of these and spaces: a cheap test before the search.
 CONTEXT_ENDS = ("(", "[", "m", "t")
-# What makes new URL("…", …) relative to the script: ES modules, SystemJS, scripts of one file, workers.
+# The second arguments that make new URL("…", …) relative to the script: in ES modules, SystemJS, classic scripts and
+# workers.
 OWN_URL = re.compile(
     r"\s*,\s*(?:''\s*\+|\"\"\s*\+|``\s*\+)?\s*(?:[\w$]+\.meta\.url|document\.currentScript|self\.location)"
 )
-ADDED = re.compile(r"\s*\+")
+# A string before a + is only a part of a name.
+PLUS = re.compile(r"\s*\+")
 COMMA = re.compile(r"\s*,\s*")
 ENDINGS = "avif|bin|css|eot|gif|ico|jpe?g|json|m?js|mp[34]|ogg|otf|pdf|png|svg|ttf|txt|wasm|wav|web[mp]|woff2?|xml"
-# dir/name-hash.ending with a folder before it: eight characters of base64url, or more of letters and digits.
+# folder/name-hash.ending or folder/hash.ending. The hash after a name: eight characters of base64url, or 8 to 64
+# letters and digits; alone: 8 to 64 hexadecimal digits.
 HASHED = re.compile(
     r"(?:\.{0,2}/)?[^?#]*/(?:[^/?#]*[-.](?=[\w-]*[\dA-Z])(?:[\w-]{8}|[0-9A-Za-z]{8,64})|(?=[a-f]*\d)[0-9a-f]{8,64})"
     rf"(?:\.chunk|\.module|\.min)?\.(?:{ENDINGS})"
 )
-# A picture, font or film below a folder of the site's root.
+# The absolute path of an image, font, sound or video in a folder.
 MEDIA = re.compile(r"/[^/?#]+/[^?#]*\.(?:avif|gif|ico|jpe?g|mp[34]|otf|png|svg|ttf|web[mp]|woff2?)")
 
 
 def references(text: str) -> Iterator[Reference]:
-    """What a script references, in its order."""
+    """What a script references, in the order of its text."""
     last: Reference | None = None
     last_end = 0
     for start, end, context in _Lexer(text).strings():
         url = _value(text[start + 1 : end - 1])
-        follows = last is not None and COMMA.fullmatch(text[last_end:start][:REACH])
+        follows = last is not None and COMMA.fullmatch(text[last_end:start][:LOOK_BEHIND])
         last = _reference(url, last.kind if last and follows else None, context, text, end)
         last_end = end
         if last:
@@ -93,15 +97,15 @@ def references(text: str) -> Iterator[Reference]:
 
 
 def _reference(url: str, kind: Kind | None, context: str, text: str, end: int) -> Reference | None:
-    """The reference that a string makes, if any. kind: of the list that it stands in."""
-    if not PATH.fullmatch(url) or ADDED.match(text, end):
+    """The reference in a string, if it is one. kind: that of the reference before it in the same list, if any."""
+    if not PATH.fullmatch(url) or PLUS.match(text, end):
         return None
     kind = kind or _kind(url, context, text, end)
     return Reference(url, kind) if kind else None
 
 
 def _kind(url: str, context: str, text: str, end: int) -> Kind | None:
-    """How a string is used, by the code before and behind it; None where it is a string like any other."""
+    """How a string is used, by the code before and after it. None if it is not a reference."""
     found = CONTEXT.search(context) if context.rstrip()[-1:] in CONTEXT_ENDS else None
     group = found.lastgroup if found else ""
     if group == "module" and url.startswith(("./", "../", "/")):
@@ -122,25 +126,25 @@ def _value(raw: str) -> str:
         code = match[1] or match[2] or match[3]
         return chr(int(code, 16)) if code else match[4].strip("\r\n")
 
-    # Two escapes may be the halves of one character.
+    # Two escapes may be a surrogate pair.
     return ESCAPE.sub(character, raw).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class _Lexer:
-    """Goes through a script once. at: where it is."""
+    """Goes through a script once. at: the current position."""
 
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
         # The code before `mark`, without its comments.
         self.mark, self.before = 0, ""
-        # For every ${…} that is open, the braces that are open in it.
+        # For each open ${…}: how many braces are open in it.
         self.braces: list[int] = []
-        # Reading on for the end of what then was no regular expression is paid from this, so that a text of slashes
-        # takes no time in the square of its length.
-        self.patience = 8 * len(text) + 100_000
+        # How many characters may still be searched in vain for the end of a regular expression. Without a limit, a
+        # text full of slashes takes quadratic time.
+        self.search_budget = 8 * len(text) + 100_000
 
     def strings(self) -> Iterator[tuple[int, int, str]]:
-        """Start, end and the code before, of each string and template that may hold a path."""
+        """Start and end of each string and template that may be a path, and the code before it."""
         text, size = self.text, len(self.text)
         while True:
             passed = (SUBSTITUTION if self.braces else CODE).match(text, self.at)
@@ -158,7 +162,7 @@ class _Lexer:
                     yield start, self.at, context
 
     def _literal(self, quote: str) -> bool:
-        """Pass over a string or the first part of a template, and say whether it is a whole literal."""
+        """Skip a string, or a template up to its first ${. Returns whether the literal is complete."""
         if quote == "`":
             return self._template()
         found = STRING[quote].match(self.text, self.at)
@@ -166,7 +170,7 @@ class _Lexer:
         return self.at - start > 1 and self.text[self.at - 1] == quote
 
     def _template(self) -> bool:
-        """Pass over a template's text behind its ` or }, and say whether it ends there."""
+        """Skip a template's text after a ` or }. Returns whether the template ends there."""
         found = TEMPLATE.match(self.text, self.at + 1)
         self.at = found.end() if found else len(self.text)
         self.mark, self.before = self.at - 1, ""
@@ -183,7 +187,7 @@ class _Lexer:
         self.at += 1
 
     def _slash(self) -> None:
-        """Pass over a comment, a regular expression, or a slash that divides."""
+        """Skip a comment, a regular expression, or a slash that divides."""
         text, start = self.text, self.at
         if text.startswith(("//", "/*"), start):
             self.before = self._context(start) + " "
@@ -194,30 +198,30 @@ class _Lexer:
             self.at = self._regex() or start + 1
 
     def _regex(self) -> int:
-        """Where the regular expression ends that begins here; 0 where the slash divides."""
+        """The end of the regular expression that begins here, 0 if the slash divides."""
         before = self._context(self.at).rstrip()
         closed = before.endswith((")", "}"))
-        if self.patience <= 0 or (not closed and _ends_value(before)):
+        if self.search_budget <= 0 or (not closed and _ends_value(before)):
             return 0
         found = REGEX.match(self.text, self.at)
-        # Behind a bracket that may end a value as well as a condition or a block, an expression that nothing is
-        # assigned from: only a call of its methods is of use there.
-        if found and (not closed or TESTED.match(self.text, found.end())):
+        # After ) or } the slash divides a value, or begins a statement after a condition or a block. A statement that
+        # begins with a regular expression is only useful if it calls test() or exec().
+        if found and (not closed or METHOD_CALL.match(self.text, found.end())):
             return found.end()
         tried = found.end() if found else self.text.find("\n", self.at)
-        self.patience -= (tried if tried >= 0 else len(self.text)) - self.at
+        self.search_budget -= (tried if tried >= 0 else len(self.text)) - self.at
         return 0
 
     def _context(self, end: int) -> str:
-        """The code before a place, as much as matters, without comments."""
-        return (self.before + self.text[max(self.mark, end - REACH) : end])[-REACH:]
+        """Up to LOOK_BEHIND characters of code before a position, without comments."""
+        return (self.before + self.text[max(self.mark, end - LOOK_BEHIND) : end])[-LOOK_BEHIND:]
 
 
 def _ends_value(code: str) -> bool:
-    """Whether code ends with a value, so that a slash behind it divides."""
+    """Whether code ends with a value, so that a slash after it divides."""
     if not code:
         return False
     if code[-1].isalnum() or code[-1] in "_$":
         return not OPERATOR.search(code, max(0, len(code) - LONGEST_OPERATOR))
-    # 1./2 divides, [.../a/.exec(b)] does not.
+    # 1./2 is a division, [.../a/.exec(b)] is not.
     return (code[-1] in "]\"'`/." and not code.endswith("...")) or code.endswith(("++", "--"))

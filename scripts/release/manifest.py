@@ -1,7 +1,8 @@
-"""The release manifest: what we put into the bucket, and what S3 called it.
+"""The release manifest: what was put into the bucket, and the ETags that S3 returned.
 
-An object is unchanged when the manifest agrees with the disk and LIST agrees with the manifest. ETags are
-compared as opaque texts, so this is right under KMS and for multipart uploads, and a foreign overwrite shows.
+An object is unchanged when the manifest agrees with the disk and LIST agrees with the manifest. ETags are only
+compared, never computed, so this also holds with KMS and for multipart uploads. An object that somebody else has
+overwritten is noticed by its ETag.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ LEASE = f"{PREFIX}lease.json"
 BLOBS = f"{PREFIX}files/"
 JSON = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
 FORMAT = 1
-# Bytes of a manifest that are read. One of three releases with 100,000 files each has 19 MB.
+# Bytes of a manifest that are read. One of three releases with 100,000 different files each has 50 MB.
 MOST = 256 << 20
 
 Text = Annotated[str, Meta(max_length=2000)]
@@ -33,9 +34,10 @@ Key = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of a release. etag: as our own PUT got it back, or LIST showed it. size: bytes.
+    """One object of a release. size: bytes.
 
-    sha256: 64 hexadecimal digits; empty in what was there before the first release of ours.
+    etag: as our PUT returned it; of an object from before our first release, as LIST showed it. sha256: 64 hexadecimal
+    digits, empty for an object from before our first release.
     """
 
     sha256: str
@@ -48,8 +50,8 @@ class Entry:
 class Release:
     """One release. at: Unix time. run: the URL of the workflow's run, empty on a laptop.
 
-    at is 0 for what the bucket held before the first release of ours: its files are those that we did not replace,
-    and nobody knows what is in them.
+    at is 0 for what the bucket held before our first release: the files that it did not replace, whose content is not
+    known.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=2000)]
@@ -64,7 +66,7 @@ class Manifest:
     """The state of the bucket as we left it.
 
     releases: with the files of each, newest first; the newest is live and the others are kept.
-    pending: paths that the CDN has not been told of.
+    pending: paths that have not been invalidated in the CDN yet.
     """
 
     application: str
@@ -78,13 +80,13 @@ class Manifest:
         return next(iter(self.releases.values()), {})
 
     def known(self) -> dict[str, Entry]:
-        """Everything of ours that is in the bucket: each key as the newest release that has it left it."""
+        """The objects of all releases: each key with its entry in the newest release that has it."""
         return {key: entry for files in reversed(list(self.releases.values())) for key, entry in files.items()}
 
 
 @dataclass(frozen=True)
 class State:
-    """What a bucket holds. listing: None where it could not be read. etag: of the manifest, "" for none.
+    """What a bucket holds. listing: None if it could not be read. etag: of the manifest, empty if there is none.
 
     unread: why the manifest could not be read, empty if it was.
     """
@@ -96,18 +98,18 @@ class State:
 
 
 class Stored(NamedTuple):
-    """The manifest as it was read: None for none, and its ETag. unread: why it could not be read, else empty."""
+    """The manifest and its ETag; None and empty if there is none. unread: why it could not be read, else empty."""
 
     manifest: Manifest | None
     etag: str = ""
     unread: str = ""
 
 
-# The document, as it is in buckets since FORMAT 1.
+# The document in the bucket, in FORMAT 1.
 
 
 class _Row(Struct, array_like=True, frozen=True, gc=False):
-    """An entry. headers: the position of its headers in the document's list."""
+    """An entry. headers: index of its headers in the document's list."""
 
     sha256: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
     size: Annotated[int, Meta(ge=0, le=1 << 53)]
@@ -116,7 +118,7 @@ class _Row(Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Files(Struct, frozen=True):
-    """A release with the files that differ from the release after it, and the keys that only that one has."""
+    """A release as its difference to the next newer one. files: those that differ. without: keys that it lacks."""
 
     release: Release
     files: dict[Key, _Row]
@@ -145,7 +147,7 @@ def decoded(body: bytes, kind: type[T]) -> T:
 
 
 def dump(manifest: Manifest) -> bytes:
-    """A manifest as JSON: the files of the live release, and of each older one what differs from the one after it."""
+    """A manifest as JSON: the files of the live release, and each older one as its difference to the next newer one."""
     kinds: list[Mapping[str, str]] = []
 
     def row(entry: Entry) -> list[Any]:
@@ -172,7 +174,7 @@ def dump(manifest: Manifest) -> bytes:
 
 
 def load(body: bytes) -> Manifest:
-    """A manifest from JSON. Raises Refused for a document that is damaged, or of a newer format."""
+    """A manifest from JSON. Raises Refused if the document is damaged or has another format."""
     try:
         written = decoded(body, _Format).format
         if written != FORMAT:
@@ -188,7 +190,7 @@ def _releases(document: _Document) -> Iterator[tuple[Release, dict[str, Entry]]]
     """The releases with all their files. Raises ValueError."""
     newer: dict[str, Entry] = {}
     for number, row in enumerate(document.releases):
-        # What was there before our first release is the oldest, so that none inherits files of unknown content.
+        # What was there before our first release is the oldest, so that no release inherits files of unknown content.
         if not row.release.at and number != len(document.releases) - 1:
             raise ValueError(f"{row.release.id} is not the oldest release")
         own = {key: _entry(key, one, document.headers, row.release) for key, one in row.files.items()}
@@ -208,7 +210,7 @@ def _entry(key: str, row: _Row, headers: list[dict[str, str]], release: Release)
 
 
 def read(bucket: Bucket) -> Stored:
-    """The manifest of a bucket; where GET is not allowed, none and the reason. Raises Refused for a damaged one."""
+    """Read the manifest of a bucket. If S3 denies it (403): none, and the reason. Raises Refused if it is damaged."""
     try:
         found = bucket.get(KEY, MOST)
     except S3Error as error:
@@ -219,5 +221,5 @@ def read(bucket: Bucket) -> Stored:
 
 
 def blob_key(sha256: str) -> str:
-    """Where an unhashed file of a kept release is stored, by its content."""
+    """The key of the copy of an unhashed file, which a rollback restores it from."""
     return f"{BLOBS}{sha256}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser
 
-# What an element loads when the page is shown. Links that people follow are not among them.
+# The attributes whose URLs are loaded when the page is shown; not the links that people follow.
 SOURCES = {
     "audio": ("src",),
     "embed": ("src",),
@@ -37,27 +37,29 @@ LOADED_LINKS = {
     "stylesheet",
 }
 SCRIPT_TYPES = {"", "module", "text/javascript", "application/javascript", "text/ecmascript"}
-# Vite's plugin for old browsers leaves the script's URL to an inline script: https://github.com/vitejs/vite
+# The script of Vite's plugin-legacy has its URL in data-src, from where an inline script loads it.
 LEGACY_ENTRY = "vite-legacy-entry"
 INTERESTING = ",".join([*SOURCES, "base", "link", "style", "[style]", "[background]"])
 
 CANDIDATE = re.compile(r"[\t\n\f\r ,]*+([^\t\n\f\r ]+)")
 DESCRIPTOR = re.compile(r"(?:[^,(]++|\([^)]*+\)?+)*+,?+")
 TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+# Elements that need no end tag.
 WITHOUT_END = {
     *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"),
     *("dd", "dt", "li", "option", "p", "td", "th", "tr"),
 }
-# The parser looks through all open elements at each tag: a page that is nested deeper is not a page.
+# Elements nested deeper than this are not parsed: the parser searches all open elements at each tag, so that deep
+# nesting takes quadratic time.
 DEEPEST = 5_000
 
 
 @dataclass
 class Page:
-    """The URLs of a page as it writes them, and the texts in it that have URLs of their own.
+    """The URLs in a page, as they are written, and its inline styles and scripts.
 
-    base: what they are relative to, empty for the page itself. guessed: those that may be an API or another page.
-    replaced: module specifiers that the import map gives another URL.
+    base: what the URLs are relative to, empty for the page itself. certain: files that the page loads. guessed: URLs
+    that may also be an API's or another page's. replaced: module specifiers that the import map gives another URL.
     """
 
     base: str = ""
@@ -69,7 +71,7 @@ class Page:
 
 
 def read(text: str) -> Page:
-    """Take a page apart."""
+    """What a page references. Empty for a page that is nested too deep to be parsed."""
     page = Page()
     if text.count("<") > DEEPEST and _depth(text) > DEEPEST:
         return page
@@ -93,7 +95,7 @@ def read(text: str) -> Page:
 def _link(page: Page, given: Mapping[str, str]) -> None:
     relations, url = set(given.get("rel", "").lower().split()), given.get("href", "")
     page.certain += srcset(given.get("imagesrcset", ""))
-    # What is fetched ahead for a script may be an API's answer, and what for a later page may be that page.
+    # A preload for fetch() may be an API's response, and a prefetch may be another page.
     if "prefetch" in relations or (relations == {"preload"} and given.get("as", "fetch").lower() == "fetch"):
         page.guessed.append(url)
     elif relations & LOADED_LINKS:
@@ -113,7 +115,7 @@ def _script(page: Page, given: Mapping[str, str], text: str) -> None:
 
 
 def _imports(text: str) -> Iterator[tuple[str, str]]:
-    """Specifier and URL of every entry of an import map but for folders."""
+    """Specifier and URL of each entry of an import map, except those of folders."""
     document = parse_json(text)
     maps = [document.get("imports"), *_mapping(document.get("scopes")).values()]
     for entries in maps:
@@ -133,7 +135,7 @@ def srcset(text: str) -> Iterator[str]:
 
 
 def web_manifest(text: str) -> list[str]:
-    """The pictures of a web app manifest: https://www.w3.org/TR/appmanifest/"""
+    """The icons and screenshots of a web app manifest: https://www.w3.org/TR/appmanifest/"""
     document = parse_json(text)
     holders = [document, *_list(document.get("shortcuts"))]
     pictures = [_list(_mapping(holder).get(name)) for holder in holders for name in ("icons", "screenshots")]
@@ -142,7 +144,7 @@ def web_manifest(text: str) -> list[str]:
 
 
 def parse_json(text: str) -> Mapping[str, Any]:
-    """A JSON object; an empty one for what is none."""
+    """A JSON object, empty if the text is not one."""
     try:
         return _mapping(json.loads(text.removeprefix("\ufeff")))
     except (ValueError, RecursionError):
@@ -158,7 +160,7 @@ def _list(value: object) -> list[Any]:
 
 
 def _depth(text: str) -> int:
-    """At most how deep a page's elements are nested."""
+    """An upper bound of how deep a page's elements are nested."""
     depth = deepest = 0
     opened: Counter[str] = Counter()
     for slash, name in TAG.findall(text):

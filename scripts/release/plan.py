@@ -10,16 +10,19 @@ from scripts.release import content
 from scripts.release.manifest import BLOBS, Entry, Manifest, Release, State, blob_key
 from scripts.release.site import ENTRY, PREFIX, File, Site
 
-# The stages of a release; each begins when all of the one before has succeeded.
+# The stages of a release; each starts when the one before has succeeded.
 HASHED, OTHER, PAGES, COMMIT = "hashed files", "other files", "pages", "the commit point"
 STAGES = (HASHED, OTHER, PAGES, COMMIT)
-# More paths than these are one `/*`: CloudFront bills each path and takes fifteen with wildcards at a time.
+# More paths than this are invalidated as `/*`, because CloudFront bills each path.
 MOST_PATHS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """One object to be put. reason: new, content, headers, foreign (overwritten by somebody else) or unknown."""
+    """One object to be put.
+
+    reason: new, content, headers, foreign (overwritten by somebody else) or unknown (not in the manifest).
+    """
 
     key: str
     stage: str
@@ -30,7 +33,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """One object to be deleted. reason: foreign (never ours) or expired (of a release no longer kept)."""
+    """One object to be deleted. reason: foreign (not put by us) or expired (of a release that is no longer kept)."""
 
     key: str
     reason: str
@@ -40,8 +43,9 @@ class Delete:
 class ReleasePlan:
     """Everything that a release is going to do.
 
-    release: the new one, or the live one where the build is the same and only has to be repaired or tidied up.
-    blobs: keys of unhashed files to be stored for a rollback. requests: to S3, LIST and the manifest's GET included.
+    release: the new one, or the live one if it has the same files (is_new is false then). blobs: keys of unhashed files
+    to be copied for a rollback. invalidate: paths in the CDN. total_bytes: size of the whole site. requests: to S3,
+    including LIST and the manifest's GET.
     """
 
     bucket: str
@@ -57,11 +61,10 @@ class ReleasePlan:
 
     @property
     def is_needed(self) -> bool:
-        """Whether there is anything to do."""
         return bool(self.puts or self.deletes or self.invalidate or self.is_new)
 
     def describe(self) -> list[str]:
-        """The plan in lines for a person; foreign keys that would be deleted come first."""
+        """Foreign keys that would be deleted come first."""
         foreign = [d for d in self.deletes if d.reason == "foreign"]
         lines = [f"delete {d.key}, which was not put there by a release" for d in foreign]
         for put in self.puts:
@@ -89,7 +92,7 @@ def stage_of(key: str) -> str:
 
 
 def reason_to_put(file: File, headers: Mapping[str, str], known: Entry | None, remote: Remote | None) -> str:
-    """Why an object has to be put, empty if it is there as wanted."""
+    """Why an object has to be put (see Put), empty if it is unchanged in the bucket."""
     if remote is None:
         return "new"
     if known is None:
@@ -114,7 +117,7 @@ def plan(
     max_delete_percent: int,
     distribution: str = "",
 ) -> ReleasePlan:
-    """Decide a release. Raises Refused for another environment's bucket and for too many deletes."""
+    """Decide a release. Raises Refused if the bucket is another environment's, or too much would be deleted."""
     check_owner(state.manifest, bucket, application, environment)
     listing = state.listing or {}
     known = state.manifest.known() if state.manifest else {}
@@ -157,7 +160,7 @@ def is_live(site: Site, manifest: Manifest | None, cache_control: Mapping[str, s
 
 
 def check_owner(manifest: Manifest | None, bucket: str, application: str, environment: str) -> None:
-    """Raises Refused where the bucket is another application's or environment's."""
+    """Raises Refused if the bucket is another application's or environment's."""
     if manifest and (manifest.application, manifest.environment) != (application, environment):
         raise Refused(
             f"{bucket} holds {manifest.application} of {manifest.environment}, not {application} of {environment}:"
@@ -166,9 +169,9 @@ def check_owner(manifest: Manifest | None, bucket: str, application: str, enviro
 
 
 def check_deletes(deletes: Iterable[Delete], state: State, percent: int, bucket: str) -> None:
-    """Raises Refused where a release would delete more of the bucket than the settings allow.
+    """Raises Refused if a release would delete more of the bucket than the settings allow.
 
-    Not counted is what releases of ours have left behind and what is no longer live: it was replaced long ago.
+    Files that only earlier releases of ours have are not counted: that they expire is normal.
     """
     releases = state.manifest.releases if state.manifest else {}
     live = state.manifest.files if state.manifest else {}
@@ -185,9 +188,9 @@ def check_deletes(deletes: Iterable[Delete], state: State, percent: int, bucket:
 
 
 def releases_after(site: Site, state: State, keep_releases: int, is_new: bool) -> dict[Release, Mapping[str, Entry]]:
-    """The older releases that stay beside this one, newest first, with their files.
+    """The older releases that are kept beside this one, newest first, with their files.
 
-    A bucket that we have never released to holds the release before ours: its open tabs keep working.
+    What a bucket holds before our first release counts as one, so that its open tabs keep working.
     """
     if state.manifest and state.manifest.releases:
         older = list(state.manifest.releases.items())[0 if is_new else 1 :]
@@ -200,7 +203,7 @@ def releases_after(site: Site, state: State, keep_releases: int, is_new: bool) -
 
 
 def _deletes(site: Site, state: State, kept: Mapping[Release, Mapping[str, Entry]], keep_releases: int) -> list[Delete]:
-    """What has no place in the bucket any more; foreign keys first. Nothing, where the manifest could not be read."""
+    """What is to be deleted, foreign keys first. Nothing if the manifest could not be read."""
     if state.unread:
         return []
     known = state.manifest.known() if state.manifest else {}
@@ -216,7 +219,7 @@ def _deletes(site: Site, state: State, kept: Mapping[Release, Mapping[str, Entry
 
 
 def _blobs(site: Site, listing: Mapping[str, Remote]) -> tuple[str, ...]:
-    """The unhashed files to be stored under their sha256, so that this release can be rolled back to."""
+    """Keys of the unhashed files that are to be copied, for a rollback to this release."""
     unhashed = (key for key in sorted(site.files) if not content.is_hashed(key))
     wanted = {site.files[key].sha256: key for key in unhashed}
     return tuple(key for sha256, key in wanted.items() if blob_key(sha256) not in listing)
@@ -227,7 +230,7 @@ def _requests(decided: ReleasePlan, site: Site, state: State) -> int:
     look = max(1, -(-len(state.listing or ()) // LIST_PAGE)) + 1
     if not decided.is_needed:
         return look
-    # The lease is taken with one request and goes with the deletes; the manifest is looked at once more under it.
+    # The lease is taken with one request and deleted with the others; while it is held, the manifest is read once more.
     locked = 1 if state.unread else 2
     sizes = [put.size for put in decided.puts] + [site.files[key].size for key in decided.blobs]
     manifests = 0 if state.unread else 2 if decided.invalidate else 1
@@ -236,7 +239,7 @@ def _requests(decided: ReleasePlan, site: Site, state: State) -> int:
 
 
 def _paths(puts: Iterable[Put], deletes: Iterable[Delete], manifest: Manifest | None) -> tuple[str, ...]:
-    """What the CDN has to be told: the page and changed unhashed files, and what it was not told before."""
+    """The paths to invalidate: unhashed files that change or go, and what an earlier release did not invalidate."""
     keys = [put.key for put in puts if put.stage != HASHED and put.reason != "new"]
     keys += [d.key for d in deletes if not content.is_hashed(d.key) and not d.key.startswith(PREFIX)]
     paths = {escaped(f"/{key}") for key in keys}
@@ -247,7 +250,7 @@ def _paths(puts: Iterable[Put], deletes: Iterable[Delete], manifest: Manifest | 
 
 
 def escaped(path: str) -> str:
-    """A path as CloudFront takes it: https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide."""
+    """A path, percent-encoded as CloudFront requires it in an invalidation."""
     return quote(path, safe="/~-._")
 
 
@@ -262,9 +265,9 @@ def next_manifest(
     application: str,
     environment: str,
 ) -> Manifest:
-    """The manifest after a release. etags: of what was put, as S3 gave them back.
+    """The manifest after a release. etags: of the objects that were put, as S3 returned them.
 
-    An object whose ETag is not known is put again by the next release.
+    An object without a known ETag is put again by the next release.
     """
     known = {key: entry.etag for key, entry in state.manifest.known().items()} if state.manifest else {}
     files = {

@@ -22,7 +22,7 @@ from scripts.release.site import Site
 
 @dataclass(frozen=True)
 class Released(Report):
-    """What a release did. requests: to S3, LIST and manifest included. invalidation: its id in CloudFront, or empty."""
+    """What a release did. requests: to S3, including LIST and manifest. invalidation: id in CloudFront, or empty."""
 
     environment: str
     bucket: str
@@ -60,9 +60,9 @@ def publish(
     run: str,
     force_lock: bool = False,
 ) -> Released:
-    """Carry a release out. actor, run: who holds the lease, and the URL of the workflow's run.
+    """Carry out a plan. actor, run: who holds the lease, and the URL of the workflow's run.
 
-    Raises DeployError. Before the commit point it leaves the old page whole, after it the new one.
+    Raises DeployError. The old page is whole before the commit point, the new one after it.
     """
     etags: dict[str, str] = {}
     invalidation = ""
@@ -87,7 +87,7 @@ def publish(
 
 
 def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[str, str], mine: Lease) -> None:
-    """Put everything, the commit point last."""
+    """Put the files stage by stage. etags: gets those that S3 returns."""
     for stage in STAGES:
         uploads = [
             Upload(put.key, site.files[put.key].path, put.size, site.files[put.key].sha256, put.headers)
@@ -95,7 +95,7 @@ def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[st
             if put.stage == stage
         ]
         if stage == plan.OTHER:
-            # No page refers to the copies for a rollback: they may go beside the other files.
+            # No page references the copies for a rollback, so they can be put in any stage.
             uploads += [_blob(site, key) for key in decided.blobs]
         if not uploads:
             continue
@@ -121,9 +121,9 @@ def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[st
 
 @contextmanager
 def _putting(name: str, stage: str, etags: Mapping[str, str]) -> Iterator[None]:
-    """Put the files of a stage. Raises OutcomeUnknown where the commit point may be passed.
+    """Set the exit code of an error in a stage: unknown if index.html may have been put.
 
-    etags: of what was put before; what is refused after that has failed.
+    etags: of what was put before. If there are any, no error is Refused, which would mean that nothing was changed.
     """
     try:
         yield
@@ -138,7 +138,7 @@ def _putting(name: str, stage: str, etags: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _committed(name: str) -> Iterator[None]:
-    """What fails from here on leaves the new page live: the error says so, and is no refusal."""
+    """Make errors after the commit point say that the new page is live; none of them is Refused."""
     try:
         yield
     except DeployError as error:
@@ -162,9 +162,9 @@ def _finish(
     etags: Mapping[str, str],
     mine: Lease,
 ) -> str:
-    """After the commit point: the manifest, the CDN, and what has no place any more. Returns the invalidation's id."""
+    """After the commit point: write the manifest, invalidate, delete. Returns the invalidation's id, or empty."""
     if state.unread:
-        # Without the right to read the manifest nothing is known of older releases: nothing of them is touched.
+        # Without the manifest nothing is known of older releases, so it is not overwritten and nothing is deleted.
         return cdn.invalidate(environment, decided.invalidate) if decided.invalidate else ""
     new = plan.next_manifest(
         decided,
@@ -190,7 +190,7 @@ def _finish(
 
 
 def _tell_cdn(bucket: Bucket, new: Manifest, etag: str, environment: Environment) -> str:
-    """Invalidate what is pending in a manifest that was just written. Returns the invalidation's id."""
+    """Invalidate the pending paths of a manifest that was just written. Returns the invalidation's id."""
     try:
         invalidation = cdn.invalidate(environment, new.pending)
     except DeployError as error:
@@ -204,9 +204,9 @@ def _tell_cdn(bucket: Bucket, new: Manifest, etag: str, environment: Environment
 
 
 def write(bucket: Bucket, new: Manifest, etag: str) -> str:
-    """Write the manifest over the one with an ETag, "" for none, and return its own.
+    """Write the manifest and return its ETag. etag: of the manifest that it replaces, empty if there is none.
 
-    Raises DeployError where somebody else has written it meanwhile.
+    Raises DeployError if somebody else has written it since.
     """
     condition = {"If-Match": f'"{etag}"'} if etag else {"If-None-Match": "*"}
     body = manifest.dump(new)
@@ -215,7 +215,7 @@ def write(bucket: Bucket, new: Manifest, etag: str) -> str:
     except S3Error as error:
         if error.status != 412:
             raise
-        # After an answer that was lost, the retry finds its own writing.
+        # If the first response was lost, the retry finds what it has written itself.
         found = bucket.get(manifest.KEY, manifest.MOST)
         if found and found[0] == body:
             return found[1]
@@ -223,7 +223,7 @@ def write(bucket: Bucket, new: Manifest, etag: str) -> str:
 
 
 def _prune(bucket: Bucket, decided: ReleasePlan, mine: Lease) -> None:
-    """Delete what has no place any more. The lease goes with it, in the same request."""
+    """Delete what the plan says, and the lease last."""
     failed = bucket.delete([*(delete.key for delete in decided.deletes), manifest.LEASE], mine.condition)
     if manifest.LEASE not in failed:
         mine.etag = ""

@@ -1,8 +1,8 @@
-"""What pages need: the files that they, and what they load, reference, so that none of them is missing.
+"""Finds the files that the pages of a build need and that are missing from it.
 
-Every page of the build is followed, through style sheets and scripts, and so is the bundler's own manifest where the
-build has one. What HTML, CSS or such a manifest references must be there. What only a script references is likely to
-be needed, and its absence is a warning.
+It starts at each page, and at the bundler's manifest if there is one, and follows style sheets and scripts. What HTML,
+CSS or such a manifest references must be there. What only a script references is likely to be needed; if it is missing,
+that is a warning.
 """
 
 import re
@@ -19,17 +19,17 @@ from scripts.release import bundles, javascript, pages, styles
 from scripts.release.javascript import Kind
 from scripts.release.site import Site
 
-# Stands for the site's own origin; every other one is somebody else's.
+# Stands for the site's own origin.
 ORIGIN = "https://site.invalid"
 PAGES, STYLES, SCRIPTS = (".html", ".htm"), (".css",), (".js", ".mjs", ".cjs")
 WEB_MANIFESTS = (".webmanifest", "manifest.json")
-# Larger files are not read, in bytes. Nobody writes them, and a tree of one takes ten times its size or more.
+# Larger files are not read, in bytes: parsed, a file takes ten times its size or more.
 LARGEST, LARGEST_SCRIPT = 8 << 20, 64 << 20
 # How many files a message names.
 SHOWN = 10
-# In characters. A key has at most 1,024 bytes, each of which takes three characters in a URL.
+# In characters. A key has at most 1,024 bytes, each of which takes at most three characters in a URL.
 LONGEST_URL = 8192
-# URLs that are never the site's own, and what a template engine has still to fill in.
+# URLs that are never a file of the site, and placeholders of template engines.
 NOT_OURS = re.compile(r"\s*(?:data|blob|about|javascript|mailto|tel|https?):|.*(?:\{\{|<%|\$\{)", re.IGNORECASE)
 
 
@@ -51,7 +51,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A key that the build has not. by: the file that references it. page: the page or manifest that leads there."""
+    """A key that the build does not have. by: the file that references it. page: where the walk to it started."""
 
     key: str
     certainty: Certainty
@@ -63,9 +63,9 @@ class Missing:
 
 
 def check(site: Site, *, base: str = "/", allowed: Sequence[str] = ()) -> None:
-    """Warn of files that scripts reference and the build has not. Raises Refused for those that pages need.
+    """Warn of missing files that scripts reference. Raises Refused if files are missing that pages need.
 
-    base: the path at which the folder is served. allowed: patterns (fnmatch) of keys that the build need not have.
+    base: the path at which the folder is served. allowed: patterns (fnmatch) of keys that may be missing.
     """
     absent = [one for one in missing(site, base) if not any(fnmatchcase(one.key, pattern) for pattern in allowed)]
     needed = [one for one in absent if one.certainty is Certainty.CERTAIN]
@@ -76,14 +76,14 @@ def check(site: Site, *, base: str = "/", allowed: Sequence[str] = ()) -> None:
 
 
 def references_in(key: str, text: str) -> Iterator[str]:
-    """The keys this file references, without guesses. key: the file's own, which its relative URLs start from."""
+    """The keys this file references, without guesses. key: the file's own, which its URLs are relative to."""
     for reference in _read(key, text, f"{ORIGIN}/").references:
         if reference.certainty is not Certainty.GUESSED:
             yield reference.key
 
 
 def missing(site: Site, base: str = "/") -> list[Missing]:
-    """What the site references and has not, each key once, with the surest reference to it. base: as in `check`."""
+    """What the site references and does not have: each key once, with its surest reference. base: as in `check`."""
     walk = _Walk(site, ORIGIN + quote(f"/{base.strip('/')}/".replace("//", "/")))
     folders = {key.rpartition("/")[0] for key in site.files}
     absent: dict[str, Missing] = {}
@@ -95,7 +95,7 @@ def missing(site: Site, base: str = "/") -> list[Missing]:
 
 
 class _Walk:
-    """Goes from the pages and manifests of a site to all that they reference.
+    """Goes from the pages and manifests of a site to everything that they reference.
 
     root: the URL at which the folder is served. replaced: keys that an import map gives another URL.
     """
@@ -105,7 +105,7 @@ class _Walk:
         self.replaced: set[str] = set()
 
     def all(self) -> Iterator[Missing]:
-        """Every reference, as if it were missing."""
+        """Every reference, as the Missing that it would be if the file is not there."""
         starts = [key for key in sorted(self.site.files) if _ends(key, PAGES) or self._is_bundle(key)]
         page_of = {key: key for key in starts}
         todo = deque(starts)
@@ -164,26 +164,26 @@ def _script(key: str, text: str, here: str, root: str, *, in_page: bool) -> Iter
         certainty = Certainty.GUESSED if kind is Kind.NAMED else Certainty.LIKELY
         if kind in (Kind.LISTED, Kind.NAMED) and not url.startswith((".", "/")):
             base = root + _folder_of_build(key, url)
-        # A script does not know which page it runs in.
+        # The file of a script does not say which page runs it.
         if kind is not Kind.LOADED or in_page or url.startswith("/"):
             yield from _resolved([url], base, root, certainty)
 
 
 def _folder_of_build(key: str, url: str) -> str:
-    """The folder that a bundler's list is relative to: of app/assets/a.js and assets/b.js it is app/."""
+    """The folder that a bundler's list is relative to: app/ if app/assets/a.js lists assets/b.js."""
     folders, first = key.split("/")[:-1], url.partition("/")[0]
     above = folders[: folders.index(first)] if first in folders else []
     return quote("".join(f"{folder}/" for folder in above), errors="replace")
 
 
 def _resolved(urls: Iterable[str], base: str, root: str, certainty: Certainty = Certainty.CERTAIN) -> list[Reference]:
-    """The keys of those URLs that are the site's. base: the URL that they are relative to."""
+    """The keys of the URLs that are the site's. base: the URL that they are relative to."""
     keys = [_key(url, base, root) for url in urls]
     return [Reference(key, certainty) for key in keys if key]
 
 
 def _key(url: str, base: str, root: str) -> str:
-    """The key of a URL; empty for another origin's, a part of the page, and what has no ending: a folder, a route."""
+    """The key of a URL. Empty for another origin, a fragment, and a path without an ending: a folder or a route."""
     if NOT_OURS.match(url) or url.strip()[:1] in ("", "#", "?"):
         return ""
     parts = urlsplit(_join(base, url))
@@ -193,7 +193,7 @@ def _key(url: str, base: str, root: str) -> str:
 
 
 def _join(base: str, url: str) -> str:
-    """A URL made absolute as a browser does; empty for what is no URL, and for one that is too long for a key."""
+    """A URL made absolute as a browser does it. Empty if it is not a URL, or too long for a key."""
     if len(url) > LONGEST_URL:
         return ""
     path, mark, rest = url.strip().partition("?")
@@ -206,7 +206,7 @@ def _join(base: str, url: str) -> str:
 
 
 def _text(site: Site, key: str) -> str:
-    """A file's text, empty for one that is too large or has none to follow. Raises Refused where it cannot be read."""
+    """A file's text. Empty if it is too large, or of a type that has no references. Raises Refused if unreadable."""
     file = site.files[key]
     is_script = _ends(key, SCRIPTS)
     is_read = is_script or _ends(key, PAGES + STYLES + WEB_MANIFESTS) or bundles.may_list(key)
@@ -229,7 +229,7 @@ def _shown(absent: Sequence[Missing]) -> str:
 
 
 def _advice(absent: Sequence[Missing], site: Site) -> str:
-    """What to do where the build was made for another address."""
+    """A hint for a build that was made to be served at another path."""
     prefix = absent[0].key.partition("/")[0] + "/"
     if all(one.key.startswith(prefix) and one.key.removeprefix(prefix) in site.files for one in absent):
         return f" They are there without {prefix}: the build is made to be served at /{prefix}, not at /."

@@ -1,4 +1,4 @@
-"""The folder that is to be released: its files, and everything that makes it unfit."""
+"""Reads the folder that is to be released, and refuses what must not be released."""
 
 import hashlib
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 from scripts.frame.errors import Refused
 
 ENTRY = "index.html"
-# Our own keys in the bucket; no file of a site may be called so.
+# The keys of the release itself (manifest, lease, copies); no file of a site may begin with it.
 PREFIX = "_release/"
 BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the site. size: bytes."""
+    """A file of the site. path: empty for one that is only in the bucket (see history). size: bytes."""
 
     path: str
     size: int
@@ -33,7 +33,7 @@ class Site:
 
 
 def read(folder: Path) -> Site:
-    """Walk and hash a folder. Raises Refused for one that is missing, empty or holds what must not be released."""
+    """Walk and hash a folder. Raises Refused if it is missing, lacks index.html, or holds what must not be released."""
     # Not Path.is_dir, which raises for a name that is too long.
     if not os.path.isdir(folder):
         raise Refused(f"There is no build in {folder}: build it first, or give --build-dir.")
@@ -46,7 +46,7 @@ def read(folder: Path) -> Site:
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """Key and path of every file, in the order of the keys' names."""
+    """Key and path of every file, in the order of their names."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -65,7 +65,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def check_key(key: str) -> None:
-    """Raises Refused for a name that S3 or a browser cannot take, and for one of our own."""
+    """Raises Refused for a key that S3 or a browser does not accept, and for one that begins with PREFIX."""
     try:
         size = len(key.encode())
     except UnicodeEncodeError as error:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import tinycss2
 from tinycss2.ast import Node
 
-# A style sheet to the next semicolon or brace that is in no string, comment or URL. Tokens are made of the pieces that
-# hold a URL alone: of all of them it would take a second for a megabyte.
+# A style sheet up to the next semicolon or brace that is not in a string, comment or URL. Only pieces with a URL are
+# tokenized: all of them would take a second per megabyte.
 PIECE = re.compile(
     r"""(?:
         [^;{}"'/\\(]++
@@ -48,7 +48,7 @@ def _urls(piece: str) -> Iterator[str]:
 
 
 def _strings(function: str, arguments: Sequence[Node]) -> list[str]:
-    """The strings that a function takes for URLs."""
+    """The arguments of a function that are URLs."""
     strings = [token.value for token in arguments if token.type == "string"]
     if function in ("url", "src"):
         return strings[:1]

@@ -1,4 +1,4 @@
-"""Compares a bucket, and the site as it is served, with the manifest."""
+"""Compares a bucket, and what a URL serves, with the manifest."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from scripts.release import references
 from scripts.release.manifest import Manifest, State
 from scripts.release.site import ENTRY, PREFIX
 
-# Seconds in which a file has to arrive.
+# Seconds for one file.
 TIMEOUT = 60.0
 AT_THE_SAME_TIME = 8
 
 
 @dataclass(frozen=True)
 class Verified(Report):
-    """How a bucket and a URL differ from the manifest. served: what the URL answers otherwise, as `key: how`."""
+    """How a bucket and a URL differ from the manifest. served: how the URL's files differ, as `key: difference`."""
 
     bucket: str
     files: int
@@ -29,11 +29,10 @@ class Verified(Report):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the page is what we have released; foreign keys do not change that."""
+        """Whether the page is as released; foreign keys do not change that."""
         return not (self.missing or self.overwritten or self.served)
 
     def lines(self) -> list[str]:
-        """For a person."""
         found = [f"missing {key}" for key in self.missing]
         found += [f"overwritten {key}" for key in self.overwritten]
         return found + [f"foreign {key}" for key in self.foreign] + [f"served {text}" for text in self.served]
@@ -47,7 +46,7 @@ class Verified(Report):
 
 
 def compare(state: State, current: Manifest, bucket: str, served: tuple[str, ...] = ()) -> Verified:
-    """LIST against the manifest."""
+    """Compare LIST with the manifest. served: from the function of that name, empty without a URL."""
     listing = state.listing or {}
     known = current.known()
     return Verified(
@@ -67,7 +66,7 @@ def compare(state: State, current: Manifest, bucket: str, served: tuple[str, ...
 
 
 def served(current: Manifest, url: str) -> tuple[str, ...]:
-    """Fetch the page and every file that it needs, and say what is not as released: status, type or content."""
+    """Fetch the page and every file that it needs. Returns those that differ in status, type or content, with how."""
     found: list[str] = []
     bodies: dict[str, bytes] = {}
 
@@ -87,12 +86,12 @@ def served(current: Manifest, url: str) -> tuple[str, ...]:
 
 
 def _fetch(url: str, current: Manifest, key: str) -> tuple[str, bytes]:
-    """Why a file is not as released, empty if it is, and its body."""
+    """How a file differs from the release, empty if it does not, and its body."""
     entry = current.files.get(key)
     if entry is None:
         return "is referenced by the page and was never released", b""
     try:
-        # One byte more than was released is enough to see that it is another file.
+        # One byte more than was released is enough to see that the file is another one.
         answer = http.request("GET", url, timeout=TIMEOUT, most=entry.size + 1)
     except http.Unreachable as error:
         return str(error), b""
