@@ -1,4 +1,4 @@
-"""What the manager can do. Each command takes the clients and the event's body and returns the reply's fields."""
+"""The manager's commands. Each takes an Invocation and the event's body and returns the reply's fields."""
 
 import shlex
 import time
@@ -16,9 +16,9 @@ from ecs_manager.task_definition import Change
 T = TypeVar("T")
 
 POLL_SECONDS = 1.0
-# What is left of the function's own time for the answer, once it stops waiting for a task.
+# The function stops waiting for a task this long before its own time-out, so that it can still answer.
 MARGIN_SECONDS = 5.0
-# ECS answers from copies that lag behind: a task that was just started may not be known yet.
+# ECS is eventually consistent: a task that was just started may be unknown for a while.
 UNKNOWN_LOOKS = 10
 # Seconds between two tries of a request that AWS refused for now.
 PAUSES = (1.0, 2.0, 4.0, 8.0)
@@ -68,7 +68,7 @@ def deploy(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
     cluster = _text(body, "cluster_id")
     families = _texts(body, "families") if body.get("families") is not None else []
     image = _text(body, "image") if body.get("image") is not None else None
-    # An empty list is no way to ask for a service without secrets: it would be an outage by mistake.
+    # An empty list is refused: a service that loses all its secrets is an outage, and nobody wants that.
     expressions = _texts(body, "secrets") if body.get("secrets") is not None else None
     containers = _texts(body, "containers") if body.get("containers") is not None else []
     services = [] if families else _services(call, cluster, _texts(body, "service_ids"))
@@ -122,12 +122,12 @@ def _update(call: Invocation, cluster: str, name: str, arn: str) -> str:
 
 
 def _primary(service: Mapping[str, Any]) -> str:
-    """The id of the deployment that ECS works towards, empty where a service has none of its own."""
+    """The id of a service's primary deployment, empty if it has none."""
     return next((str(d["id"]) for d in service.get("deployments", []) if d.get("status") == "PRIMARY"), "")
 
 
 def _register(call: Invocation, definition: Mapping[str, Any]) -> str:
-    """Register a revision and return its ARN. A family takes one at a time: that refusal did nothing, and passes."""
+    """Register a revision and return its ARN. Retried while ECS is busy with another registration of the family."""
     registered = call.patiently(lambda: call.ecs.register_task_definition(**definition))
     return str(registered["taskDefinition"]["taskDefinitionArn"])
 
@@ -196,7 +196,7 @@ def _network(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _placement(service: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the service's own tasks run: Fargate or its capacity providers, and its network."""
+    """Where the service's own tasks run: launch type or capacity providers, network and platform version."""
     strategy = service.get("capacityProviderStrategy")
     where: dict[str, Any] = (
         {"capacityProviderStrategy": strategy} if strategy else {"launchType": service.get("launchType", "FARGATE")}
@@ -208,7 +208,7 @@ def _placement(service: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _overrides(body: Mapping[str, Any], definition: Mapping[str, Any]) -> dict[str, Any]:
-    """Another command for one container of this one task, where the event asks for it."""
+    """The command override for one container, empty if the event has none."""
     entrypoint = body.get("entrypoint")
     if not entrypoint:
         return {}
@@ -217,7 +217,7 @@ def _overrides(body: Mapping[str, Any], definition: Mapping[str, Any]) -> dict[s
 
 
 def _words(entrypoint: Any) -> list[str]:
-    """A command as ECS takes it: a list of words, or one text that is taken apart as a shell would."""
+    """A command as a list of words. A string is split as a shell would split it."""
     try:
         words = shlex.split(entrypoint) if isinstance(entrypoint, str) else entrypoint
     except ValueError as error:
@@ -228,9 +228,10 @@ def _words(entrypoint: Any) -> list[str]:
 
 
 def _wait(call: Invocation, cluster: str, arn: str) -> dict[str, Any]:
-    """The task once it has stopped. Raises ManagerError where the function's own time ends before.
+    """Wait until a task has stopped, and return it.
 
-    The task runs, whatever ECS answers: a look that fails is no end of it, and is repeated.
+    Raises ManagerError if ECS does not know the task, or if the function is about to time out. A failed request is
+    repeated, because it says nothing about the task.
     """
     unknown, answer = 0, dict[str, Any]()
     while True:
@@ -301,7 +302,7 @@ def _plain(value: Any) -> Any:
 
 
 def _services(call: Invocation, cluster: str, names: list[str]) -> list[dict[str, Any]]:
-    """Active services by their names, in that order and each once. Raises ManagerError if one is missing."""
+    """Active services by name or ARN, in that order and each once. Raises ManagerError if one is missing."""
     found: dict[str, dict[str, Any]] = {}
     # DescribeServices takes ten names at a time.
     for start in range(0, len(names), 10):

@@ -1,4 +1,4 @@
-"""What the manager reports as a failure, as a title and a message."""
+"""The manager's failures. A reply has their title and message."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ THROTTLED = {
     "ThrottledException",
     "TooManyRequestsException",
 }
-# The title where something may have begun and nobody has seen it.
+# The title if something may have started, but AWS has not confirmed it.
 OUTCOME_UNKNOWN = "OutcomeUnknown"
 
 
 class ManagerError(Exception):
-    """Something expected went wrong. Goes into the reply; holds nothing secret."""
+    """An expected failure. Title and message go into the reply, so they must hold no secrets."""
 
     def __init__(self, title: str, message: str) -> None:
         super().__init__(message)
@@ -41,10 +41,10 @@ def passes(error: ClientError) -> bool:
 
 @contextmanager
 def begins(what: str) -> Iterator[None]:
-    """Have AWS begin something. what: the beginning of a sentence, such as "a task of app".
+    """Wrap a request that starts something. what: subject of a sentence, such as "a task of app".
 
-    Raises ManagerError OUTCOME_UNKNOWN where AWS failed or its answer was lost or is not one. What AWS refuses, and
-    what never reached it, is raised as it is.
+    Raises ManagerError OUTCOME_UNKNOWN if AWS failed (5xx), or its response was lost or is malformed. The error of a
+    request that AWS refused, or that did not reach it, is raised unchanged.
     """
     try:
         yield

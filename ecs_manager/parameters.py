@@ -18,10 +18,10 @@ Patiently = Callable[[Callable[[], Any]], Any]
 def secrets(
     ssm: Any, expressions: Sequence[str], patiently: Patiently = lambda request: request()
 ) -> list[dict[str, str]]:
-    """The secrets that expressions stand for: every parameter whose whole name matches one and that is tagged.
+    """The secrets that expressions select: every parameter whose whole name matches one and that has the tag.
 
     Returns `{"name": <the tag's value>, "valueFrom": <the parameter's name>}`, sorted by name. Raises
-    ManagerError for an expression that is malformed or finds nothing, and for a name given twice.
+    ManagerError for an expression that is malformed or finds nothing, and for two parameters with one tag value.
     """
     patterns = [(_compiled(expression), _path(expression)) for expression in expressions]
     found: dict[str, str] = {}
@@ -44,7 +44,7 @@ def secrets(
 
 
 def _path(expression: str) -> str:
-    """The path that an expression begins with, such as /prod/mint-app: it never reaches further than that."""
+    """The path that an expression begins with, such as /prod/mint-app. Only parameters under it are looked at."""
     found = PATH.match(expression)
     if found is None:
         raise ManagerError(
@@ -70,7 +70,7 @@ def _names(ssm: Any, path: str, patiently: Patiently) -> list[str]:
 
 
 def _compiled(expression: str) -> re.Pattern[str]:
-    # One repetition is enough for a path; several can take longer than the function has.
+    # One repetition is enough for a path; the backtracking of several can outlast the function's time-out.
     if len(re.findall(r"[*+{]", expression)) > 1 or len(expression) > LONGEST:
         raise ManagerError(
             "BadExpression",
@@ -83,6 +83,6 @@ def _compiled(expression: str) -> re.Pattern[str]:
 
 
 def _variable(ssm: Any, name: str, patiently: Patiently) -> str:
-    """The environment variable that a parameter is meant for, empty if it is meant for none."""
+    """The environment variable in a parameter's tag, empty if it does not have the tag."""
     answer = patiently(lambda: ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=name))
     return next((str(tag["Value"]) for tag in answer["TagList"] if tag["Key"] == TAG), "")

@@ -9,8 +9,8 @@ from ecs_manager.errors import ManagerError
 
 # The exit code of a container that was asked to stop, and ECS's stopCode of a task that none but itself has ended.
 SIGTERM, ENDED_ITSELF = 143, "EssentialContainerExited"
-# What DescribeTaskDefinition returns and RegisterTaskDefinition does not take. Everything else is carried
-# over: a list of what to keep would lose each field that ECS adds.
+# What DescribeTaskDefinition returns and RegisterTaskDefinition does not accept. Everything else is carried
+# over: a list of fields to keep would lose those that ECS adds later.
 OUTPUT_ONLY = {
     "taskDefinitionArn",
     "revision",
@@ -25,7 +25,7 @@ OUTPUT_ONLY = {
 
 
 def registrable(definition: Mapping[str, Any], tags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """A described task definition as RegisterTaskDefinition takes it, its tags included."""
+    """A described task definition in the form that RegisterTaskDefinition accepts, with its tags."""
     fields = {key: deepcopy(value) for key, value in definition.items() if key not in OUTPUT_ONLY}
     # Tags that begin with aws: are AWS's own and cannot be set.
     own = [dict(tag) for tag in tags if not tag["key"].startswith("aws:")]
@@ -138,7 +138,7 @@ def _give(container: dict[str, Any], change: Change, secrets: Sequence[Mapping[s
     """Replace a container's secrets; those that no parameter can stand for are kept."""
     old, given = container.get("secrets", []), {secret["name"] for secret in secrets}
     kept = [s for s in old if not change.drop and s["name"] not in given and is_foreign(s["valueFrom"], change.own)]
-    # The same secrets in another order are no change.
+    # Another order of the same secrets is not a change.
     if _by_name([*secrets, *kept]) != _by_name(old):
         container["secrets"] = _by_name([*secrets, *kept])
 
