@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACCOUNT = "123456789012"
-# The keys that scripts/aws.py signs with; nothing checks them.
+# The keys that scripts/edges/aws.py signs with here; nothing checks them.
 KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 StartResponse = Callable[..., Any]
@@ -17,7 +17,7 @@ App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 
 class Clock:
-    """Real time, plus what somebody has moved it on. All states are computed from it; there is no thread."""
+    """Real time plus an offset. All states are computed from it at each request, without a thread."""
 
     def __init__(self) -> None:
         self._offset = 0.0
@@ -28,20 +28,19 @@ class Clock:
         return (time.time() if self._stopped_at is None else self._stopped_at) + self._offset
 
     def stop(self, *, stopped: bool = True) -> None:
-        """Let time stand still but for what `advance` moves it, or go on."""
+        """Stop the clock, so that only `advance` moves it. stopped=False: let it run again."""
         self._stopped_at = time.time() if stopped else None
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on."""
         self._offset += seconds
 
 
 @dataclass
 class Cloud:
-    """One embedded AWS. containers: whether ECS runs real ones, with the Docker engine of this machine.
+    """One embedded AWS. containers: whether ECS runs real containers, with this machine's Docker engine.
 
-    token: what a request to a control path has to show. written: whether a request may have changed something since
-    it was seeded.
+    requests: the record of control.py. failures: its rules. findings: scan results by repository and tag. ready: it is
+    seeded. written: a request may have changed something since. token: required by the control paths.
     """
 
     port: int
@@ -57,7 +56,7 @@ class Cloud:
 
     @property
     def host(self) -> str:
-        """Host and port, as an image's URI begins with."""
+        """Host and port, which its images' URIs begin with."""
         return f"127.0.0.1:{self.port}"
 
     @property
@@ -66,7 +65,7 @@ class Cloud:
         return f"http://{self.host}"
 
     def client(self, service: str, region: str) -> Any:
-        """A boto3 client of this cloud, to seed it with."""
+        """A boto3 client of this cloud."""
         return _client(service, region, self.url)
 
 
@@ -80,7 +79,7 @@ def _client(service: str, region: str, url: str) -> Any:
 
 
 def body_of(environ: dict[str, Any]) -> bytes:
-    """The request's body; it can be read again."""
+    """The request's body. It stays readable for those who handle the request next."""
     from io import BytesIO
 
     if "local_aws.body" not in environ:
@@ -96,7 +95,7 @@ def body_of(environ: dict[str, Any]) -> bytes:
 def answer(
     start: StartResponse, status: int, body: bytes = b"", content_type: str = "application/json", **headers: str
 ) -> list[bytes]:
-    """Send a whole answer. headers: with _ for -."""
+    """Send a whole response. headers: their names with _ instead of -."""
     from http import HTTPStatus
 
     given = {"Content-Type": content_type, "Content-Length": str(len(body))}

@@ -1,7 +1,7 @@
 """Real containers behind the embedded ECS, run by this machine's Docker engine in the host's network.
 
-Each deployment's own container listens on a free port, which it is told in PORT. Containers carry a label
-and are removed by their ids.
+Each deployment's own container gets a free port in the variable PORT. Containers have a label and are
+removed by their ids.
 """
 
 import json
@@ -81,7 +81,7 @@ class Engine:
             self._logged_in = True
 
     def ask(self, run: str, path: str) -> tuple[int, bytes]:
-        """Pass a request on to a deployment's container: status and body of its answer."""
+        """Send a GET to a deployment's container. Returns status and body of its response."""
         found = self._containers.get(run)
         if found is None or found.fault:
             return 503, json.dumps({"status": "no container"}).encode()
@@ -92,7 +92,7 @@ class Engine:
             return 502, json.dumps({"status": str(error)}).encode()
 
     def move(self, old: str, new: str) -> None:
-        """Give a deployment's container to the one that takes its place."""
+        """Hand a deployment's container over to the deployment that replaces it."""
         if old in self._containers:
             self._containers[new] = self._containers.pop(old)
 

@@ -1,11 +1,11 @@
-"""Records every request, breaks what it was told to break, and answers the control paths, which need a token (gate.py).
+"""Records every request, injects failures, and answers the control paths, which need a token (gate.py).
 
 GET  /_local/status                what runs here, and whether it is seeded
 GET  /_local/requests              every request that AWS saw, oldest first
 POST /_local/clock                 see `Move`
 POST /_local/failures              one rule, see `Failure`; an empty object removes all
 POST /_local/findings              see `Scan`
-POST /_local/reset                 seed it anew
+POST /_local/reset                 delete everything and seed it again
 """
 
 import json
@@ -26,7 +26,7 @@ from local_aws.cloud import App, Cloud, StartResponse, answer, body_of
 
 SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/aws4_request")
 READS = re.compile("BatchCheck|BatchGet|Describe|Get|GET|Head|HEAD|List")
-RULES = threading.Lock()
+RULES_LOCK = threading.Lock()
 S3_OPERATIONS = {
     "PUT": "PutObject",
     "GET": "GetObject",
@@ -50,9 +50,9 @@ class Move(Struct, forbid_unknown_fields=True):
 class Failure(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What /_local/failures takes: which requests fail, and how.
 
-    A rule has any of service, operation, method and path (a regular expression) to say which requests, skip for how
-    many of them pass first, times for how many fail. What happens to them: delay (seconds), drop (the connection), or
-    status with code and message or with the answer's body. after: they are done all the same.
+    Which requests: service, operation, method, path (a regular expression), each optional. How many: the first `skip`
+    pass, the next `times` (1 by default) fail. How: delay (seconds), drop (the connection), status with code and
+    message, or status with the response's body. after: the request is carried out before it fails.
     """
 
     service: Text | None = None
@@ -79,7 +79,7 @@ class Failure(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class Attribute(Struct, forbid_unknown_fields=True):
-    """What ECR says of a finding beside its name."""
+    """An attribute of a finding in ECR."""
 
     key: Text
     value: Text = ""
@@ -96,7 +96,7 @@ class Finding(Struct, forbid_unknown_fields=True):
 
 
 class Scan(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What /_local/findings takes: what ECR says of the scan of an image. until: Unix time at which it is complete."""
+    """What /_local/findings takes: the scan of an image. until: Unix time at which an IN_PROGRESS scan completes."""
 
     repository: Text
     tag: Text
@@ -157,7 +157,7 @@ def _s3_operation(entry: dict[str, Any]) -> str:
 
 
 def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App:
-    """Put the record and the control paths around an app. routes: what POST /_local/NAME does with its JSON."""
+    """Put the record, the failures and the control paths around an app. routes: what POST /_local/NAME calls."""
 
     def outermost(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         body_of(environ)
@@ -172,7 +172,7 @@ def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App
         rule = _failure(cloud, entry)
         if rule and rule.get("after"):
             body_of(environ)
-            # It is done, and nobody hears of it.
+            # The request is carried out, and its response dropped.
             b"".join(app(environ, lambda *_: None))
         broken = _break(environ, start, entry, rule)
         if broken is not None:
@@ -191,7 +191,6 @@ def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App
 def _control(
     environ: dict[str, Any], start: StartResponse, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]
 ) -> list[bytes]:
-    """Answer a control path."""
     name = environ["PATH_INFO"].removeprefix("/_local/")
     if environ["REQUEST_METHOD"] == "GET" and name == "requests":
         return answer(start, 200, json.dumps(cloud.requests).encode())
@@ -214,13 +213,13 @@ def _control(
 def _break(
     environ: dict[str, Any], start: StartResponse, entry: dict[str, Any], rule: dict[str, Any] | None
 ) -> list[bytes] | None:
-    """Do what a rule says to a request. None where it is to be answered after all."""
+    """Let a request fail as a rule says. Returns None if it is to be answered normally (no rule, or only a delay)."""
     if rule is None:
         return None
     time.sleep(rule.get("delay", 0))
     if rule.get("drop"):
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        raise ConnectionAbortedError("a failure that was asked for")
+        raise ConnectionAbortedError("an injected failure")
     if "status" in rule:
         entry["status"] = rule["status"]
         return _fail(start, entry, rule)
@@ -228,9 +227,9 @@ def _break(
 
 
 def _failure(cloud: Cloud, entry: dict[str, Any]) -> dict[str, Any] | None:
-    """The first rule that fits a request, counted down by `times`."""
-    # A lock of its own: ECS holds the cloud's while a container's image is pulled from here.
-    with RULES:
+    """The first rule that applies to a request, counted down by `skip` and `times`."""
+    # Not the cloud's lock: ECS holds that while the Docker engine pulls a container's image from here.
+    with RULES_LOCK:
         for rule in cloud.failures:
             fits = all(rule[key] == entry[key] for key in ("service", "operation", "method") if key in rule)
             if not fits or not re.search(rule.get("path", ""), entry["path"]):
@@ -244,10 +243,10 @@ def _failure(cloud: Cloud, entry: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _fail(start: StartResponse, entry: dict[str, Any], rule: dict[str, Any]) -> list[bytes]:
-    """The body that the rule gives, else an error in the protocol of the service."""
+    """Answer with the rule's body, else with an error in the protocol of the service."""
     if "body" in rule:
         return answer(start, rule["status"], rule["body"].encode(), rule.get("type", "text/html"))
-    code, message = rule.get("code", "InternalError"), rule.get("message", "a failure that was asked for")
+    code, message = rule.get("code", "InternalError"), rule.get("message", "an injected failure")
     if entry["service"] in ("s3", "cloudfront", "rds", "sts"):
         error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
         if entry["service"] != "s3":

@@ -305,7 +305,7 @@ class Service:
             return
         change = self.changes[-1]
         if change.status == "IN_PROGRESS":
-            # A service that wants no task has none that could fail.
+            # Without tasks nothing can fail.
             stop = fault(change.target) if self.desired else None
             if stop:
                 self._fail(change, stop, now)

@@ -273,7 +273,7 @@ class Ecs:
     # Time
 
     def tick(self) -> None:
-        """Bring every service to where it is now."""
+        """Bring all services and tasks to the state that they have at the current time."""
         now = self.cloud.clock.now()
         for service in self.services.values():
             service.roll(now, self._fault)
@@ -362,7 +362,7 @@ class Ecs:
         return {"task": self._shown_task(task)}
 
     def all_tasks(self, cluster: str) -> list[Task]:
-        """Those that were run once, and those of the services' deployments."""
+        """The tasks of RunTask and of the deployments."""
         found = [task for task in self.tasks.values() if task.cluster == cluster]
         for service in self.services.values():
             if service.cluster == cluster:

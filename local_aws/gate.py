@@ -1,8 +1,8 @@
-"""Who may ask the embedded AWS: programs of this machine, and no web page of another origin.
+"""Decides who may use the embedded AWS: programs on this machine, but no web page of another origin.
 
-A page that a browser shows can send requests to any port of this machine, and can make its own name mean 127.0.0.1.
-So the Host must name this machine, a request that a page of another origin caused is refused on every path, and no
-answer allows another origin to read it. The control paths also need a token that only a file of the checkout holds.
+A page in a browser can send requests to any port of this machine, and its own host name can resolve to 127.0.0.1 (DNS
+rebinding). So the Host must name this machine, a request that a page of another origin caused is refused on every path,
+and no response allows another origin to read it. The control paths also need a token from a file in the checkout.
 """
 
 import hmac
@@ -15,9 +15,9 @@ from local_aws.cloud import App, StartResponse, answer
 HOSTS = {"127.0.0.1", "localhost", "::1"}
 TOKEN = "HTTP_X_LOCAL_AWS_TOKEN"  # noqa: S105 - the name of a header
 CONTROL = "/_local/"
-# Needs no token: it says what this is and whether it is ready, which a program has to know first.
+# Needs no token: a program first has to know whether this is an embedded AWS, and whether it is ready.
 STATUS = "/_local/status"
-# In bytes. Layers of images are the largest that a deployment sends; control paths take a few lines.
+# The largest bodies, in bytes. A deployment's largest are the layers of images; those of control paths are a few lines.
 MOST = 64 << 20
 MOST_OF_A_LAYER = 2 << 30
 MOST_OF_CONTROL = 1 << 20
@@ -44,15 +44,15 @@ TOO_LARGE = "the body is too large"
 
 
 def fault(environ: dict[str, Any], token: str) -> str:
-    """Why a request is refused, or an empty text."""
+    """Why a request is refused, empty if it is not."""
     host = environ.get("HTTP_HOST", "")
     if _name(f"//{host}") not in HOSTS:
         return "the Host is not this machine"
     origin = environ.get("HTTP_ORIGIN")
     if origin is not None and origin != f"http://{host}":
-        return "a page of another origin may not ask"
+        return "requests from pages of another origin are refused"
     if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin"):
-        return "a page of another origin may not ask"
+        return "requests from pages of another origin are refused"
     path = environ.get("PATH_INFO", "")
     has_token = hmac.compare_digest(environ.get(TOKEN, "").encode(), token.encode())
     if path.startswith(CONTROL) and path != STATUS and not has_token:

@@ -1,4 +1,4 @@
-"""The application's healthcheck: answers with the version that the running tasks have."""
+"""The application's healthcheck: answers with the version of a running task's image."""
 
 import json
 import time

@@ -1,7 +1,7 @@
 """Assembles an image without a Docker engine and pushes it, for the embedded AWS.
 
-Understands what a Dockerfile of copied files needs, and refuses the rest: FROM scratch, ARG, ENV, COPY, USER,
-EXPOSE, ENTRYPOINT, CMD. The formats are those of https://github.com/opencontainers/image-spec.
+Supports FROM scratch, ARG, ENV, COPY, USER, EXPOSE, ENTRYPOINT and CMD, and refuses every other instruction. The
+formats are those of https://github.com/opencontainers/image-spec.
 """
 
 import base64
@@ -24,13 +24,13 @@ from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 LAYER = "application/vnd.docker.image.rootfs.diff.tar"
-# Seconds for one answer, and bytes of it that are read.
+# Seconds for one response, and bytes of it that are read.
 TIMEOUT, MOST = 30.0, 2000
 
 
 @dataclass
 class Assembly:
-    """What a Dockerfile says: the image's configuration, and its files by path, with the source of each."""
+    """What a Dockerfile says. settings: the image's configuration. files: path in the image -> source."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def layer(files: Mapping[str, Path]) -> bytes:
         folders = {str(parent) for name in files for parent in Path(name).parents} - {"."}
         for folder in sorted(folders):
             entry = tarfile.TarInfo(folder)
-            # Without this mode another user than root could not look inside.
+            # Without this mode only root could open the folder.
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(entry)
         for name, path in sorted(files.items()):
@@ -99,8 +99,8 @@ def sha256(body: bytes) -> str:
 def assemble_and_push(uri: str, file: Path, context: Path, arguments: Mapping[str, str], password: str) -> str:
     """Assemble the image of a Dockerfile, push it by the registry's protocol, and return its digest.
 
-    Raises Refused for a Dockerfile that needs an engine, DeployError where the registry says no, OutcomeUnknown where
-    it does not say whether it has taken the image.
+    Raises Refused for a Dockerfile that needs an engine, DeployError if the registry refuses, OutcomeUnknown if it is
+    not known whether the registry has the image.
     """
     assembly = read(file, context, arguments)
     tar = layer(assembly.files)
@@ -140,5 +140,5 @@ def _send(registry: str, method: str, path: str, body: bytes, kind: str, passwor
 
 
 def _failure(method: str, doubtful: bool) -> type[DeployError]:
-    """Without its manifest, which is PUT last, an image is not there; with it, the layers are there too."""
+    """Only the PUT of the manifest, the last request, makes the image exist, so only its outcome can be unknown."""
     return OutcomeUnknown if method == "PUT" and doubtful else DeployError

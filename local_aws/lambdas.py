@@ -1,4 +1,4 @@
-"""Lambda's Invoke API, answered by really running a handler in a warm process of its own."""
+"""Lambda's Invoke API. Each function really runs its handler, in a process of its own that stays warm."""
 
 import base64
 import json
@@ -24,9 +24,9 @@ FUNCTION_ARN = re.compile(r"arn:aws:lambda:[^:]+:\d+:function:(.+)")
 
 @dataclass
 class Function:
-    """A Lambda function. handler: "module:function". timeout: seconds. One event at a time.
+    """A Lambda function, which handles one event at a time. handler: "module:function". timeout: seconds.
 
-    stopped: it is not part of a cloud any more, and starts no process.
+    stopped: it was deleted, and starts no process any more.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Function:
         return self.worker
 
     def stop(self) -> subprocess.Popen[str] | None:
-        """Stop it, whatever it does; a call that comes late does not start another. Returns a process that was idle."""
+        """Delete the function: a later call starts no process. Returns its process if that is idle, else ends it."""
         self.stopped = True
         if self.lock.acquire(blocking=False):
             idle, self.worker = self.worker, None
@@ -103,7 +103,7 @@ def _end(worker: subprocess.Popen[str] | None) -> None:
 
 
 class Lambda:
-    """All functions of one cloud. idle: warm processes that its functions may take, by handler and region."""
+    """All functions of one cloud. idle: warm processes for them to use, by handler and region."""
 
     def __init__(self, cloud: Cloud, idle: Mapping[tuple[str, str], subprocess.Popen[str]]) -> None:
         self._cloud = cloud
@@ -111,7 +111,7 @@ class Lambda:
         self.functions: dict[str, Function] = {}
 
     def add(self, function: Function) -> None:
-        """Create a function; one of that name keeps its qualifiers and gets this handler's process."""
+        """Create a function, or replace the one of that name and keep its qualifiers."""
         known = self.functions.pop(function.name, None)
         if known:
             function.qualifiers |= known.qualifiers
@@ -120,7 +120,7 @@ class Lambda:
         self.functions[function.name] = function
 
     def retire(self) -> dict[tuple[str, str], subprocess.Popen[str]]:
-        """Stop all functions. Returns warm processes for those that come after them: a start takes half a second."""
+        """Stop all functions. Returns their idle processes for later ones, because a start takes half a second."""
         idle = dict(self._idle)
         for function in self.functions.values():
             worker = function.stop()

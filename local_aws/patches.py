@@ -1,4 +1,4 @@
-"""What moto gets wrong and a deployment would notice, put right in its classes."""
+"""Corrects moto's classes where they differ from AWS and a deployment would notice."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ INVALIDATION_SECONDS = 1.0
 
 
 def install(cloud: Cloud) -> None:
-    """Patch moto for this cloud, whose clock drives what takes time."""
+    """Patch moto for this cloud. What takes time in AWS takes it by the cloud's clock."""
     _modules()
     _invalidations(cloud)
     _snapshots(cloud)
@@ -18,7 +18,7 @@ def install(cloud: Cloud) -> None:
 
 
 def _modules() -> None:
-    """moto looks through its own folder at every request: a third of its time."""
+    """moto searches its own folder at every request, which takes a third of its time."""
     import moto.backends
 
     found = frozenset(moto.backends.list_of_moto_modules())
@@ -26,7 +26,10 @@ def _modules() -> None:
 
 
 def _invalidations(cloud: Cloud) -> None:
-    """CloudFront says InProgress, then Completed: moto's COMPLETED makes AWS's own waiter run for ten minutes."""
+    """CloudFront says InProgress, then Completed; on moto's COMPLETED, boto3's waiter waits for ten minutes.
+
+    A repeated CallerReference gets the invalidation that it made first.
+    """
     from moto.cloudfront.models import CloudFrontBackend, Invalidation
 
     class Status:
@@ -52,7 +55,7 @@ def _invalidations(cloud: Cloud) -> None:
 
 
 def _snapshots(cloud: Cloud) -> None:
-    """RDS takes its time for a manual snapshot, and says how far it is."""
+    """A manual snapshot takes SNAPSHOT_SECONDS and shows its progress."""
     from moto.rds.models import DBSnapshot
 
     def age(snapshot: Any) -> float:
@@ -92,7 +95,7 @@ def _images() -> None:
 
 
 def _conditional_deletes() -> None:
-    """DeleteObjects leaves an object whose ETag is not the one that it is given: moto does not look."""
+    """DeleteObjects leaves an object whose ETag differs from the given one; moto ignores the ETag."""
     from moto.s3.models import S3Backend
 
     delete = S3Backend.delete_objects

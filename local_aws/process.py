@@ -1,6 +1,6 @@
 """Starts the embedded AWS in the background, says whether it runs, and stops it.
 
-One per port, which is asked what it is: only its log is kept in `.local/` while it runs, and its token.
+There is one per port, and the port itself is asked whether it runs. `.local/` has its log and its token meanwhile.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ ANSWER_TIMEOUT = 5.0
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
 INTERVAL = 0.05
-# Characters of a log that say why it did not start.
+# How many characters at the end of the log are shown if it does not start.
 TAIL = 2000
 
 
@@ -38,7 +38,7 @@ def port_of(url: str) -> int:
 
 
 def status(port: int) -> dict[str, Any] | None:
-    """What the embedded AWS says of itself, None if nothing listens. Raises Refused for somebody else."""
+    """The status of the embedded AWS on a port, None if nothing listens. Raises Refused if another program does."""
     try:
         answer = http.request("GET", f"http://127.0.0.1:{port}/_local/status", timeout=ANSWER_TIMEOUT)
         told = answer.record(dict[str, Any])
@@ -55,14 +55,14 @@ def status(port: int) -> dict[str, Any] | None:
 def ensure_running(url: str, *, containers: bool = False) -> bool:
     """Start the embedded AWS at a URL and wait until it is seeded. Returns whether it had to be started.
 
-    Raises Refused where something else has the port or `.local/` cannot be written, DeployError with the log's end if
-    it does not start, OutcomeUnknown if that takes too long.
+    Raises Refused if another program has the port or `.local/` cannot be written, DeployError with the end of the log
+    if it does not start, OutcomeUnknown if that takes too long.
     """
     port = port_of(url)
-    # Mostly it runs: then nothing is written, and the checkout may be read-only.
+    # Usually it runs already. Then nothing is written, because the checkout may be read-only.
     if _is_ready(port):
         return False
-    with _only_one():
+    with _locked():
         alive = None
         if status(port) is None:
             console.say(f"starting the embedded AWS on port {port}")
@@ -76,7 +76,7 @@ def ensure_running(url: str, *, containers: bool = False) -> bool:
 
 
 def _is_ready(port: int) -> bool:
-    """Whether it runs and is seeded. While it begins or ends, its port may be open and nobody answers there."""
+    """Whether it runs and is seeded. While it starts or stops, its port may be open without an answer: not ready."""
     with suppress(Refused):
         told = status(port)
         return told is not None and bool(told.get("ready"))
@@ -91,10 +91,10 @@ def _is_free(port: int) -> bool | None:
 
 
 def _start(port: int, containers: bool) -> int:
-    """Start it in a process that is nobody's child. Returns a pipe whose other end closes when it ends."""
+    """Start it in the background. Returns the reading end of a pipe that is closed when it ends."""
     arguments = [sys.executable, "-m", "local_aws", f"--port={port}", "--background"]
-    # Nobody's own keys or regions reach it, and no proxy, because it asks itself alone; the settings that it is seeded
-    # from do.
+    # Not the person's AWS_ variables, and no proxy, because it only sends requests to itself. The others stay, because
+    # the settings that it is seeded from may use them.
     kept = {name: value for name, value in os.environ.items() if not re.match(r"AWS_|.*_proxy$", name, re.I)}
     own = {"PYTHONPATH": str(ROOT), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
     alive, held = os.pipe()
@@ -120,7 +120,7 @@ def _start(port: int, containers: bool) -> int:
 
 
 def _wait_until_ready(port: int, alive: int | None) -> None:
-    """Wait until it answers that it is seeded. alive: the pipe of one that was started here."""
+    """Wait until it is seeded. alive: the pipe from _start, None if somebody else has started it."""
 
     def look() -> tuple[str, bool | None]:
         if _is_ready(port):
@@ -141,9 +141,9 @@ def _wait_until_ready(port: int, alive: int | None) -> None:
 def stop(port: int) -> bool:
     """Stop the embedded AWS on a port, whoever has started it. Returns whether one ran.
 
-    Raises Refused where something else has the port.
+    Raises Refused if another program has the port, or if it runs inside another program.
     """
-    with _only_one():
+    with _locked():
         told = status(port)
         if told is not None:
             _end(port, told.get("pid"))
@@ -159,13 +159,13 @@ def _end(port: int, pid: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, TimedOut):
             os.kill(pid, number)
-            # Its port is free a moment after its name is gone.
+            # The port is freed a moment after /proc shows the process as ended.
             wait(lambda: ("", None if _runs(pid) else _is_free(port)), seconds=STOP_TIMEOUT, every=INTERVAL)
             return
 
 
 def _runs(pid: int) -> bool:
-    """Whether an id is that of an embedded AWS: what answers on a port may say anything."""
+    """Whether a process is an embedded AWS. The pid is not trusted: any program may have answered on the port."""
     # Others mean a group of processes, or all of them.
     if not 1 < pid < 1 << 31:
         return False
@@ -176,7 +176,7 @@ def _runs(pid: int) -> bool:
 
 
 def _takes_signals(pid: int) -> bool:
-    """Whether there is a process, where there is no /proc to look into."""
+    """Whether a process exists that can be signalled, for a system without /proc."""
     try:
         os.kill(pid, 0)
     except OSError:
@@ -194,8 +194,8 @@ def _log(port: int) -> Path:
 
 
 @contextmanager
-def _only_one() -> Iterator[None]:
-    """Two commands that begin together start one embedded AWS between them. The folder itself is locked."""
+def _locked() -> Iterator[None]:
+    """Lock `.local/` itself, so that two commands that begin at the same time start one embedded AWS."""
     try:
         FOLDER.mkdir(exist_ok=True)
         folder = os.open(FOLDER, os.O_RDONLY)
@@ -210,6 +210,6 @@ def _only_one() -> Iterator[None]:
 
 def _not_writable(error: OSError) -> Refused:
     return Refused(
-        f"{FOLDER} cannot be written ({error.strerror}): the embedded AWS keeps its log there. Start it by hand, with"
-        " `python -m local_aws`, or give --env."
+        f"{FOLDER} cannot be written ({error.strerror}): the embedded AWS keeps its log and its token there. Make it"
+        " writable, or give --env."
     )

@@ -1,7 +1,7 @@
 """A Docker registry (/v2/) whose images are ECR's, and the parts of ECR that moto gets wrong.
 
-The protocol is https://distribution.github.io/distribution/spec/api/, as far as docker uses it. Logging in
-takes ECR's token. Nothing here ever names a real registry.
+The protocol is https://distribution.github.io/distribution/spec/api/, as far as docker uses it. The login is
+ECR's authorization token. No response names a real registry.
 """
 
 import base64
@@ -20,7 +20,7 @@ TOKEN = base64.b64encode(f"AWS:{PASSWORD}".encode()).decode()
 UPLOAD = re.compile(r"/v2/(?P<name>.+)/blobs/uploads/(?P<upload>[0-9a-f-]*)")
 BLOB = re.compile(r"/v2/(?P<name>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})")
 MANIFEST = re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)")
-HOURS = 12 * 3600
+TOKEN_SECONDS = 12 * 3600
 OCTETS = "application/octet-stream"
 
 
@@ -46,7 +46,7 @@ class Registry:
         self._uploads: dict[str, bytearray] = {}
 
     def wrap(self, app: App) -> App:
-        """Answer /v2/ and put ECR right; pass everything else on."""
+        """Answer /v2/ and what moto gets wrong of ECR, and pass everything else on."""
 
         def registry(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
             if environ["PATH_INFO"].startswith("/v2"):
@@ -151,7 +151,7 @@ class Registry:
         name = environ["HTTP_X_AMZ_TARGET"].rpartition(".")[2]
         given = json.loads(body_of(environ) or b"{}")
         if name == "GetAuthorizationToken":
-            until = self._cloud.clock.now() + HOURS
+            until = self._cloud.clock.now() + TOKEN_SECONDS
             data = {"authorizationToken": TOKEN, "expiresAt": until, "proxyEndpoint": self._cloud.url}
             return _json(start, {"authorizationData": [data]})
         if name == "DescribeImageScanFindings":
@@ -159,7 +159,7 @@ class Registry:
         return self._renamed(app, environ, start)
 
     def _scan(self, start: StartResponse, given: dict[str, Any]) -> list[bytes]:
-        """Findings that were set through /_local/findings, in pages; none where nothing was set."""
+        """The findings that were set through /_local/findings, in pages; a complete scan without any by default."""
         repository, image = given["repositoryName"], given["imageId"]
         backend = self._repository(repository) if repository in self.repositories() else None
         images = backend.repositories[repository].images if backend else []
@@ -191,13 +191,12 @@ class Registry:
         return _json(start, reply)
 
     def repositories(self) -> set[str]:
-        """The names of all repositories."""
         from moto.ecr.models import ecr_backends
 
         return {name for backend in ecr_backends[ACCOUNT].values() for name in backend.repositories}
 
     def _renamed(self, app: App, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
-        """moto's answer, with the real registries that it names replaced by this one."""
+        """moto's response, with this registry in place of the real ones that it names."""
         sent: list[Any] = []
         body = b"".join(app(environ, lambda status, headers, *_: sent.extend((status, headers))))
         real = re.compile(rb"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com")

@@ -1,4 +1,4 @@
-"""S3 refuses an upload whose checksum is wrong, which moto does not."""
+"""Refuses uploads whose checksum is wrong, as S3 does and moto does not."""
 
 import base64
 import hashlib
@@ -36,7 +36,7 @@ def wrap(app: App) -> App:
 
 
 def wrong(environ: dict[str, Any], body: bytes) -> str:
-    """The code of S3's error for a body that does not fit its headers, or an empty text."""
+    """The code of S3's error for a body that does not match its headers, empty if it does."""
     if "aws-chunked" in environ.get("HTTP_CONTENT_ENCODING", ""):
         return ""
     signed = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")

@@ -1,4 +1,4 @@
-"""The Lambda that counts an image's findings, as the application's infrastructure has one.
+"""Stands in for the infrastructure's Lambda that counts an image's findings.
 
 Takes `{"repository", "imageTag"}`, answers `{"totalFindings": n}`.
 """

@@ -112,7 +112,7 @@ def _services(cloud: Cloud, ecs: Ecs, env: Environment) -> None:
 
 
 def _definition(cloud: Cloud, env: Environment, service: str, image: str) -> dict[str, Any]:
-    """A task definition with everything that a careless deployment would lose."""
+    """A task definition with all kinds of fields, which a careless deployment would lose."""
     options = {
         "awslogs-group": f"/ecs/{env.cluster}",
         "awslogs-region": env.region,

@@ -33,7 +33,7 @@ class Server:
         from werkzeug.serving import make_server
 
         class Handler(MotoRequestHandler):  # type: ignore[misc]
-            # Keeps connections; every request's body is read whole before it is answered.
+            # Keep-alive. It works because every request's body is read whole before it is answered.
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
@@ -93,7 +93,7 @@ class Server:
         self.cloud.ready = True
 
     def reset(self) -> None:
-        """Forget everything and seed anew. The clock goes on."""
+        """Delete everything and seed it again. The clock goes on."""
         from moto.core.base_backend import BackendDict
         from moto.core.model_instances import reset_model_data
 
@@ -115,7 +115,7 @@ class Server:
             log.clear()
 
     def stop(self) -> None:
-        """Stop serving, and end every process that was started."""
+        """Stop serving, and end all processes and containers that were started."""
         if self._thread:
             self._http.shutdown()
             self._thread.join()

@@ -13,14 +13,14 @@ from typing import Any
 
 
 class Context:
-    """What Lambda gives a handler beside the event."""
+    """The context that Lambda passes to a handler with the event. timeout: seconds."""
 
     def __init__(self, request_id: str, timeout: float) -> None:
         self.aws_request_id = request_id
         self._deadline = time.monotonic() + timeout
 
     def get_remaining_time_in_millis(self) -> int:
-        """Until Lambda stops the function."""
+        """The time until Lambda stops the function."""
         return max(0, int((self._deadline - time.monotonic()) * 1000))
 
 
