@@ -1,4 +1,4 @@
-# What people type. Everything installs itself into .venv first.
+# The commands that people type. Each creates .venv first if it needs it.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 ENV ?= local
@@ -29,13 +29,13 @@ test: lint ## Lint, types, unit and end-to-end tests
 mutants: setup ## Change the code in small ways and show the changes that no test notices; WHERE: files or folders
 	$(BIN)/python -m tests.mutants $(WHERE)
 
-soak: setup ## Kill two hundred releases, each at a random instant
+soak: setup ## Kill 200 releases, each at a random instant
 	KILLS=100 $(BIN)/pytest tests/release/test_soak.py
 
-faults: setup ## Let every request of every command fail in every way, and write docs/faults.md
+faults: setup ## Make every request of every command fail in every way, and write docs/faults.md
 	$(BIN)/python -m tests.faults.write docs/faults.md
 
-docs: setup ## Write docs/tasks/ from the tasks' own help
+docs: setup ## Write docs/tasks/ and docs/settings.md from the tasks and the settings
 	$(BIN)/python docs/generate.py
 
 bench-startup: setup ## Measure how long the command line takes to start
@@ -52,7 +52,7 @@ bench-deploy: setup .local/peers/ready ## Measure a whole deployment beside the 
 	.local/peers/bin/pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/requirements.txt
 	@touch $@
 
-lock: ## Make the requirements*.txt anew from their .in files
+lock: ## Write the requirements*.txt again from their .in files
 	$(PYTHON) -m venv .local/lock
 	.local/lock/bin/pip install --quiet uv
 	for name in requirements requirements-dev benchmarks/requirements; do .local/lock/bin/uv pip compile --quiet --universal \

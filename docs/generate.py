@@ -19,14 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def invoke(*words: str) -> str:
-    """What Invoke prints."""
+    """Run invoke in this process. Returns what it prints."""
     with redirect_stdout(io.StringIO()) as printed:
         program.run(["invoke", f"--search-root={ROOT}", *words], exit=False)
     return printed.getvalue()
 
 
 def names(collection: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every task's name and first line, those of namespaces last."""
+    """Every task's name and the first line of its help; those of namespaces last."""
     for task in collection["tasks"]:
         yield prefix + task["name"], task["help"]
     for sub in collection["collections"]:
@@ -44,21 +44,21 @@ def page(name: str) -> str:
 
 SETTINGS = """# Settings
 
-A flag comes first, then the environment variable, then `environments.toml` (`ENVIRONMENTS_FILE` names another file).
-A variable `NAME` is looked for as `NAME_<ENVIRONMENT>` first. In an embedded environment, `AWS_ACCOUNT_ID` and
-`AWS_REGION` do not count: they are the real AWS's.
+A flag takes precedence over the environment variable, and that over `environments.toml` (`ENVIRONMENTS_FILE` names
+another file). `NAME_<ENVIRONMENT>`, such as `NAME_PROD`, takes precedence over the variable `NAME`. An embedded
+environment ignores `AWS_ACCOUNT_ID` and `AWS_REGION`, because they are meant for the real AWS.
 
-`[application]` is about all environments. Every other setting stands in `[defaults]` or, where an environment differs,
-in `[environments.NAME]`. Its text may hold `${…}`: a name in lower case is another setting of the same environment
-(`${site}`, `${frontend.bucket}`), one in upper case is an environment variable, and `${name}` the environment's name.
+`[application]` is for all environments. Every other setting is in `[defaults]`, or in `[environments.NAME]` if that
+environment differs. A text may contain `${…}`: a name in lower case is another setting of the same environment
+(`${site}`, `${frontend.bucket}`), one in upper case is an environment variable, `${name}` is the environment's name.
 
-`invoke settings --env=prod` shows what holds in prod and where each value came from.
+`invoke settings --env=prod` shows each value in prod, and where it comes from.
 """
 HEAD = "| setting | meaning | default | variable |\n|---|---|---|---|\n"
 
 
 def default_of(field: Any, path: str) -> str:
-    """What holds where a file does not say."""
+    """The cell of a setting's default."""
     from scripts.frame import settings
 
     if field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT:
@@ -68,7 +68,7 @@ def default_of(field: Any, path: str) -> str:
 
 
 def tables(kind: Any, name: str) -> Iterator[str]:
-    """The page's part for a table of the settings and for the tables in it."""
+    """The sections of the page for a table of settings and for the tables in it."""
     from scripts.frame import settings
 
     inner = []
@@ -89,7 +89,7 @@ def tables(kind: Any, name: str) -> Iterator[str]:
 
 
 def settings_page() -> str:
-    """Every setting with its meaning, from the records that the settings are read into."""
+    """The page of all settings with their meanings, from the records that the settings are read into."""
     sys.path.insert(0, str(ROOT))
     from scripts.frame import settings
 
@@ -97,7 +97,7 @@ def settings_page() -> str:
 
 
 def main(folder: Path) -> None:
-    """Write all pages and their index, and remove what no task has."""
+    """Write all pages and the tasks' index, and remove the pages of tasks that no longer exist."""
     pages_of_tasks = folder / "tasks"
     pages_of_tasks.mkdir(parents=True, exist_ok=True)
     tasks = list(names(json.loads(invoke("--list", "--list-format=json"))))
@@ -113,6 +113,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    # No page depends on the terminal.
+    # The width of the help must not depend on the terminal.
     os.environ["COLUMNS"] = "100"
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs")
