@@ -5,10 +5,14 @@ import io
 import json
 import logging
 import os
+import signal
 import stat
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +24,10 @@ from invoke import Context
 from scripts.edges.git import run as git
 from scripts.frame.errors import DeployError
 from scripts.frame.files import temporary_folder
-from tests.conftest import ROOT, EmbeddedCloud, Invoke
+from tests.conftest import ROOT, CommandLine, EmbeddedCloud, Invoke
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
 from tests.test_cli import ACCOUNT, OK
-from tests.test_odd_text import TASKS
+from tests.test_odd_text import TASKS, acts
 
 # Signs of base64 and others that a URL encodes: each form of a word is another text.
 WORDS = {
@@ -286,6 +290,85 @@ def test_the_registrys_token_is_read_by_this_user_alone_and_gone_afterwards(cana
     assert done.returncode == 0, done.stderr
     assert (canary.folder / "modes").read_text() == "700\n"
     assert list((canary.folder / "tmp").iterdir()) == []
+
+
+def test_a_command_that_is_stopped_shows_no_secret_and_leaves_none(
+    canary: Canary, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a push by docker, of a call of the Lambda, and of a message to Slack."""
+    docker = canary.folder / "bin" / "docker"
+    hang = f'if [ "$2" = push ]; then touch {canary.folder}/busy; sleep 30; fi; exit 0'
+    docker.write_text(docker.read_text().replace("exit 0", hang))
+    answer, hangs = canary.answer, [WORDS["SLACK"], "/functions/"]
+
+    def answer_late(method: str, path: str) -> Reply:
+        if any(word in path for word in hangs):
+            (canary.folder / "busy").touch()
+            return Reply(b"", delay=1, drop=True)
+        return answer(method, path)
+
+    canary.aws.answer = answer_late
+    commands = {
+        ("build-image", "--env=dev", "--tag=x", f"--file={canary.folder}/Dockerfile", f"--context={canary.folder}"): 3,
+        ("deploy-service", "--env=dev", "--no-image"): 3,
+        ("announce-failure", "--env=dev"): 3,
+    }
+    for words, code in commands.items():
+        running = command_line.start(["-d", *words], ROOT, dict(os.environ))
+        with ThreadPoolExecutor(2) as pool:
+            streams = [pool.submit(stream.read) for stream in (running.stdout, running.stderr)]
+            wait_for(canary.folder / "busy")
+            os.kill(running.pid, signal.SIGTERM)
+            ended = running.wait()
+            said = "".join(stream.result() for stream in streams)
+        running.close()
+        (canary.folder / "busy").unlink()
+
+        assert (ended, "stopped by SIGTERM" in said) == (code, True), said
+        assert leaks(said + canary.left()) == []
+        assert list((canary.folder / "tmp").iterdir()) == []
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a file is there."""
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+BUG = """
+import os, sys, threading
+sys.path.insert(0, {root!r})
+import scripts.settings, tasks
+
+def settings(run):
+    def fail():
+        raise ValueError("\\n::error::" + " ".join(os.environ[name] for name in {names!r}))
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    fail()
+
+scripts.settings.settings = settings
+namespace = tasks.namespace
+"""
+
+
+def test_the_traceback_of_a_bug_shows_no_secret(canary: Canary, tmp_path: Path) -> None:
+    """It is shown, with what acts and what is secret in its message made harmless, and that of a thread too."""
+    names = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GITHUB_TOKEN", "SLACK_WEBHOOK_URL"]
+    (tmp_path / "bug.py").write_text(BUG.format(root=str(ROOT), names=names))
+    words = ["-m", "invoke", "-c", "bug", f"--search-root={tmp_path}", "settings", "--env=dev"]
+    env = {**os.environ, "GITHUB_ACTIONS": "true"}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback (most recent call last):") == 2
+    assert done.stderr.count("ValueError: ") == 2
+    assert "in fail" in done.stderr
+    assert leaks(done.stderr + done.stdout) == []
+    assert acts(done.stderr) == []
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

@@ -20,7 +20,7 @@ from invoke.exceptions import ParseError
 from invoke.parser import Parser
 from invoke.tasks import Task, task
 
-from scripts.frame import stop
+from scripts.frame import console, stop
 from scripts.frame.errors import Refused
 
 if TYPE_CHECKING:
@@ -194,3 +194,4 @@ def _open_streams() -> None:
 if _running_program():
     _open_streams()
     stop.listen()
+    console.hook_tracebacks()
