@@ -112,6 +112,27 @@ def test_a_version_stays_in_its_row(invoke: Invoke, tmp_path: Path) -> None:
     assert len(row.split("  ")[1]) <= 60
 
 
+def test_the_environment_that_was_asked_for_has_to_answer(invoke: Invoke, tmp_path: Path) -> None:
+    """It is shown, and then the command fails; of several, one that is down is a row like the others."""
+    file = settings(tmp_path, {})
+    asked = invoke("status", "--env=impl", "--json", ENVIRONMENTS_FILE=file)
+    planned = invoke("status", "--env=impl", "--dry-run", ENVIRONMENTS_FILE=file)
+    all_of_them = invoke("status", ENVIRONMENTS_FILE=file)
+
+    assert (asked.returncode, planned.returncode, all_of_them.returncode) == (1, 0, 0)
+    document = json.loads(asked.stdout)
+    assert document["error"] == "impl does not answer: Connection refused."
+    assert document["steps"][0]["result"]["rows"][0]["why"] == "does not answer: Connection refused"
+
+
+@pytest.mark.parametrize("version", ["HEAD", "main", "main~1", ":/Change", "@{-1}", "--all"])
+def test_a_name_that_git_knows_is_no_version(version: str, commits: list[str], tmp_path: Path) -> None:
+    """An environment that answers with it runs no commit of this repository."""
+    shown = status.row(status.Answering("dev", version, ""), tmp_path / "app", None, 0)
+
+    assert (shown.version, shown.subject) == (version, "not a commit of this repository")
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (200_000, "2 d")]
 )
