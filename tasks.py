@@ -17,12 +17,11 @@ QUALIFIER = "Version or alias of the Lambda. Default: from the settings, or $LAT
 TAG = "Tag of the image. Default: $GITHUB_SHA, else the checked-out commit."
 DIGEST = "Digest of the image, sha256:…, instead of its tag."
 BUCKET = "Bucket of the releases. Default: $STATIC_S3_BUCKET_<ENV>, $STATIC_S3_BUCKET, or the settings."
-FORCE_LOCK = "Take over the lease of another release. Only if you know that it is dead."
 WAIT = "Wait until CloudFront has completed the invalidation."
 PORT = "Port on 127.0.0.1. Default: from the settings. Set AWS_ENDPOINT_URL so that other commands use it."
 
 
-@command(lambda: scripts.deploy.deploy)
+@command(lambda: scripts.deploy.deploy, locks=True)
 def deploy(
     tag: Text = flag("Version to deploy: the tag of the images. Default: $GITHUB_SHA, else the checked-out commit."),
     digest: Text = flag("Digest of the service's image, sha256:…; the healthcheck still waits for the version."),
@@ -44,7 +43,7 @@ def build_image(
     """Build the image of a version and push it to ECR, unless ECR already has it."""
 
 
-@command(lambda: scripts.deploy_service.deploy_service)
+@command(lambda: scripts.deploy_service.deploy_service, locks=True)
 def deploy_service(
     service: Text = flag("ECS service. Default: the application's, from the settings."),
     image: Text = flag("Repository of the image in the environment's registry. Default: the service's own."),
@@ -69,7 +68,7 @@ def healthcheck(
     """Wait until the environment's healthcheck returns the version and its rollout in ECS is complete."""
 
 
-@command(lambda: scripts.run_task.run_task)
+@command(lambda: scripts.run_task.run_task, locks=True)
 def run_task(
     service: Text = flag("ECS service whose task to run. Default: the one that migrates the database."),
     function_name: Text = flag(FUNCTION),
@@ -78,7 +77,7 @@ def run_task(
     """Run a service's task once and wait until it stops; a failure shows its exit code and reason."""
 
 
-@command(lambda: scripts.migrate_database.migrate_database)
+@command(lambda: scripts.migrate_database.migrate_database, locks=True)
 def migrate_database(
     tag: Text = flag("Tag of the migrations' image. Default: $GITHUB_SHA, else the checked-out commit."),
     digest: Text = flag(DIGEST),
@@ -102,24 +101,22 @@ def build_frontend() -> None:
     """Build the frontend with the environment's variables, to be released later."""
 
 
-@command(lambda: scripts.release_static.release_static)
+@command(lambda: scripts.release_static.release_static, locks=True)
 def release_static(
     build_dir: Text = flag("Folder to release. Default: from the settings."),
     no_build: bool = switch("Release the folder as it is, without a build."),
     bucket: Text = flag(BUCKET.replace("Bucket of the releases", "Bucket to release to")),
-    force_lock: bool = switch(FORCE_LOCK),
     wait: bool = switch(WAIT),
 ) -> None:
     """Build the frontend and release it to S3. The site stays complete at every moment."""
 
 
-@command(lambda: scripts.release_static.release_storybook)
+@command(lambda: scripts.release_static.release_storybook, locks=True)
 def release_storybook(
     build_dir: Text = flag("Folder to release. Default: from the settings."),
     bucket: Text = flag(
         "Bucket to release to. Default: $STORYBOOK_S3_BUCKET_<ENV>, $STORYBOOK_S3_BUCKET, or the settings."
     ),
-    force_lock: bool = switch(FORCE_LOCK),
 ) -> None:
     """Release a built storybook to its bucket in S3."""
 
@@ -146,11 +143,10 @@ def release_verify(
     """Compare the objects in the bucket, and with --url the files that are served, with the live release."""
 
 
-@command(lambda: scripts.releases.rollback, name="release.rollback")
+@command(lambda: scripts.releases.rollback, name="release.rollback", locks=True)
 def release_rollback(
     bucket: Text = flag(BUCKET),
-    to: Text = flag("Release to go back to. Default: the one before the live one."),
-    force_lock: bool = switch(FORCE_LOCK),
+    to: Text = flag("Release to go back to. Default: the newest earlier one that was not rolled back from."),
     wait: bool = switch(WAIT),
 ) -> None:
     """Go back to an earlier release of the frontend, without a build."""

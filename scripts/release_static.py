@@ -1,6 +1,5 @@
 """Builds the frontend with the environment's variables and releases it to S3. The S3 half is scripts/release/."""
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,10 +8,10 @@ from pathlib import Path
 
 from scripts.edges import aws, shell
 from scripts.edges.s3 import Bucket, open_bucket
-from scripts.frame import console, text, version
+from scripts.frame import console, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
-from scripts.frame.run import Run
+from scripts.frame.run import Run, actor
 from scripts.frame.settings import ROOT, BucketName, Environment
 from scripts.frame.threads import workers
 from scripts.release import cdn, lease, manifest, plan, publish, references, site
@@ -70,7 +69,6 @@ def release_static(
     build_dir: str | None = None,
     no_build: bool = False,
     bucket: str | None = None,
-    force_lock: bool = False,
     wait: bool = False,
 ) -> Released | None:
     """Build the frontend and release it."""
@@ -78,16 +76,14 @@ def release_static(
     name, path = bucket_name(frontend.bucket, bucket), folder(frontend.folder, build_dir)
     if not no_build:
         build_into(run, path)
-    return _release(run, name, path, force_lock, wait)
+    return _release(run, name, path, wait)
 
 
-def release_storybook(
-    run: Run, *, build_dir: str | None = None, bucket: str | None = None, force_lock: bool = False
-) -> Released | None:
+def release_storybook(run: Run, *, build_dir: str | None = None, bucket: str | None = None) -> Released | None:
     """Release a storybook."""
     storybook = run.environment.storybook
     name, path = bucket_name(storybook.bucket, bucket), folder(storybook.folder, build_dir)
-    return _release(run, name, path, force_lock)
+    return _release(run, name, path)
 
 
 def build_frontend(run: Run) -> FrontendBuilt | None:
@@ -102,15 +98,16 @@ def build_into(run: Run, path: Path) -> FrontendBuilt | None:
     return run.act(decided, build, "build the frontend", changes=False)
 
 
-def _release(run: Run, bucket: str, path: Path, force_lock: bool, wait: bool = False) -> Released | None:
+def _release(run: Run, bucket: str, path: Path, wait: bool = False) -> Released | None:
     env = run.environment
-    observed = run.read(f"the bucket {bucket}", lambda: observe(env, bucket, path))
-    if observed is None:
-        observed = run.read("the build", lambda: observe_folder(bucket, path))
-    if observed is None:
-        return None
-    act = partial(release, env, observed, force_lock=force_lock, wait=wait)
-    return run.act(decide(env, observed), act, "release")
+    with lease.awaited(run, bucket):
+        observed = run.read(f"the bucket {bucket}", lambda: observe(env, bucket, path))
+        if observed is None:
+            observed = run.read("the build", lambda: observe_folder(bucket, path))
+        if observed is None:
+            return None
+        act = partial(release, env, observed, force_lock=run.force_lock, wait=wait)
+        return run.act(decide(env, observed), act, "release")
 
 
 def plan_build(environment: Environment, path: Path) -> FrontendBuild:
@@ -172,7 +169,7 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
     """
     if environment.dry_run and not aws.has_credentials(environment):
         raise Refused("there are no AWS credentials here")
-    bucket = open_bucket(environment, name)
+    bucket = lease.bucket(name) or open_bucket(environment, name)
     with workers(2) as pool:
         looking = pool.submit(bucket.list)
         reading = pool.submit(manifest.read, bucket)
@@ -191,7 +188,12 @@ def observe_folder(name: str, path: Path) -> Observed:
 
 
 def decide(
-    environment: Environment, observed: Observed, *, now: float | None = None, of_version: str = ""
+    environment: Environment,
+    observed: Observed,
+    *,
+    now: float | None = None,
+    of_version: str = "",
+    rolled_back_from: str = "",
 ) -> ReleasePlan:
     """The plan of a release. Raises Refused if the release is not allowed (see plan.plan).
 
@@ -205,7 +207,7 @@ def decide(
         running = "unknown"
     # Milliseconds keep the ids of two quick releases of one version apart.
     stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(at))}.{int(now * 1000) % 1000:03d}Z"
-    release = Release(f"{stamp}-{version.short(running)}", running, at, *actor())
+    release = Release(f"{stamp}-{version.short(running)}", running, at, *actor(), rolled_back_from)
     decided = plan.plan(
         observed.site,
         observed.state,
@@ -219,14 +221,6 @@ def decide(
         distribution=environment.frontend.distribution,
     )
     return replace(decided, requests=decided.requests + observed.copies)
-
-
-def actor() -> tuple[str, str]:
-    """Who releases, and the URL of the workflow's run, empty on a laptop."""
-    who = os.environ.get("GITHUB_ACTOR") or os.environ.get("USER") or os.environ.get("LOGNAME") or "somebody"
-    repository, run = os.environ.get("GITHUB_REPOSITORY"), os.environ.get("GITHUB_RUN_ID")
-    url = console.github(f"{repository}/actions/runs/{run}") if repository and run else ""
-    return text.one_line(who), text.one_line(url)
 
 
 def release(

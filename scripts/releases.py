@@ -77,22 +77,21 @@ def verify(run: Run, *, bucket: str | None = None, url: str | None = None) -> Ve
     return run.look(f"the releases of {name}", look_at)
 
 
-def rollback(
-    run: Run, *, bucket: str | None = None, to: str | None = None, force_lock: bool = False, wait: bool = False
-) -> Released | None:
-    """Release an earlier release again, by default the one before the live one."""
+def rollback(run: Run, *, bucket: str | None = None, to: str | None = None, wait: bool = False) -> Released | None:
+    """Release an earlier release again, by default the newest one before the live one that was not rolled back from."""
     env, name = run.environment, bucket_name(run.environment.frontend.bucket, bucket)
-    with temporary_folder("rollback-") as folder:
+    with lease.awaited(run, name), temporary_folder("rollback-") as folder:
         found = run.read(f"the bucket {name}", lambda: restored(env, name, to, folder))
         if found is None:
             return None
-        act = partial(release, env, found.observed, force_lock=force_lock, wait=wait)
-        return run.act(decide(env, found.observed, of_version=found.version), act, "rollback")
+        decided = decide(env, found.observed, of_version=found.version, rolled_back_from=found.rolled_back_from)
+        act = partial(release, env, found.observed, force_lock=run.force_lock, wait=wait)
+        return run.act(decided, act, "rollback")
 
 
 def look(environment: Environment, name: str) -> tuple[Bucket, State]:
-    """Read a bucket. Warns if another release to it is running. Raises DeployError if it cannot be read."""
-    bucket = open_bucket(environment, name)
+    """Read a bucket. Warns if another run holds its lease. Raises DeployError if it cannot be read."""
+    bucket = lease.bucket(name) or open_bucket(environment, name)
     stored = manifest.read(bucket)
     listing = bucket.list()
     if not stored.unread:
@@ -102,16 +101,21 @@ def look(environment: Environment, name: str) -> tuple[Bucket, State]:
 
 @dataclass(frozen=True)
 class Restored:
-    """An earlier release, ready to be released again. version: of the application."""
+    """An earlier release, ready to be released again. version: of the application.
+
+    rolled_back_from: the id of the live release, which it replaces.
+    """
 
     observed: Observed
     version: str
+    rolled_back_from: str
 
 
 def restored(environment: Environment, name: str, to: str | None, folder: Path) -> Restored:
-    """Restore an earlier release in a folder. to: its id, by default the one before the live one. Raises Refused."""
+    """Restore an earlier release in a folder. to: its id, None for the default. Raises Refused."""
     bucket, state = look(environment, name)
     headers = partial(content.headers, cache_control=environment.frontend.cache_control)
     earlier, site = history.restored(bucket, state, to, folder, headers)
     copies = sum(bool(file.path) for file in site.files.values())
-    return Restored(Observed(site, state, name, bucket, copies), earlier.version)
+    live = next(iter(history.known(state, name).releases)).id
+    return Restored(Observed(site, state, name, bucket, copies), earlier.version, live)

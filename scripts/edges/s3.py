@@ -134,12 +134,13 @@ class Bucket:
 
     # Requests
 
-    def list(self) -> dict[str, Remote]:
-        """Every object by its key. One request per 1,000."""
+    def list(self, prefix: str = "") -> dict[str, Remote]:
+        """Every object whose key begins with a prefix, by its key, in the order of keys. One request per 1,000."""
         found: dict[str, Remote] = {}
         token = ""
         for _ in range(PAGES):
-            query = {"list-type": "2", "encoding-type": "url", **({"continuation-token": token} if token else {})}
+            query = {"list-type": "2", "encoding-type": "url"}
+            query |= {name: value for name, value in (("prefix", prefix), ("continuation-token", token)) if value}
             root = self._xml(self._send("GET", "", query=query, doing="listing"), "listing", "ListBucketResult")
             found |= (self._listed(item) for item in root.iter("Contents"))
             if root.findtext("IsTruncated") == "false":

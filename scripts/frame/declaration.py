@@ -60,6 +60,11 @@ COMMON = {
     "yes": switch("Do not ask for a confirmation, which prod otherwise needs."),
     "json": switch("Print one JSON document on stdout: the plan, and the result of a run."),
 }
+# Of the commands that hold the environment's lock. They are kept in the run, where the lock reads them.
+LOCK = {
+    "force_lock": switch("Take over the environment's lock. Only if you know that its holder is dead."),
+    "lock_wait": flag("Seconds to wait while somebody else holds the environment's lock. Default: 0."),
+}
 
 
 def command(
@@ -69,10 +74,13 @@ def command(
     changes: bool = True,
     application: bool = False,
     embedded: bool = True,
+    locks: bool = False,
+    asks: bool = False,
     env: str | None = None,
 ) -> Callable[[Callable[P, None]], Command]:
     """Declare a command. work: imports and returns the function that does the work. name: if it is not the declared
-    function's own. changes, application, embedded: see `running`. env: the environment if --env is not given.
+    function's own. changes, application, embedded, asks: see `running`. locks: whether it has the flags of the lock.
+    env: the environment if --env is not given.
     """
 
     def declare(declared: Callable[P, None]) -> Command:
@@ -92,12 +100,14 @@ def command(
                 changes=changes,
                 application=application,
                 embedded=embedded,
+                asks=asks,
+                **{key: given[key] for key in LOCK if locks},
             ) as run:
                 # mypy has compared the two signatures where the command is declared.
                 do: Any = work()
                 do(run, **flags)
 
-        flags = {"env": COMMON["env"], **own, **COMMON}
+        flags = {"env": COMMON["env"], **own, **(LOCK if locks else {}), **COMMON}
         keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [inspect.Parameter(key, keyword, default=value.default) for key, value in flags.items()]
         body.__signature__ = inspect.Signature([inspect.Parameter("invoke_context", keyword), *parameters])  # type: ignore[attr-defined]

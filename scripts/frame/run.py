@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scripts.frame import console, settings, stop, text
+from scripts.frame import console, settings, stop, text, waiting
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Plan, Report, aligned
 from scripts.frame.settings import Environment
@@ -41,8 +41,9 @@ class Step:
 class Run:
     """One run of a command. steps: what it did so far. progress: which steps are done, for the message after a stop.
 
-    changes: whether it changes anything in the environment, so that prod asks first. destination: where its requests to
-    AWS go; None for a command that sends none.
+    changes: whether it changes anything in the environment, so that prod asks first. yes: --yes was given.
+    destination: where its requests to AWS go; None for a command that sends none. force_lock, lock_wait: how it takes
+    the environment's lock; seconds to wait for it.
     """
 
     name: str
@@ -51,9 +52,15 @@ class Run:
     json: bool = False
     changes: bool = True
     destination: "Destination | None" = None
+    yes: bool = False
+    force_lock: bool = False
+    lock_wait: float = 0.0
 
     def __post_init__(self) -> None:
         self.steps: list[Step] = []
+        # What the receipt says beside the steps, such as the version; and whether lock and receipt are taken care of.
+        self.facts: dict[str, str] = {}
+        self.locked = self.recorded = False
         self.unread: list[str] = []
         self.last_line = ""
         self.progress = ""
@@ -130,6 +137,11 @@ class Run:
                 raise error.with_message(message) from error
         self.progress = ""
 
+    def confirm(self) -> None:
+        """Have a person confirm the environment, if its settings say so. Raises Refused."""
+        if self.environment.confirm and not self.dry_run:
+            _confirm(self, self.yes)
+
     def report(self, error: DeployError | None) -> None:
         """Report how the command ended: on stderr, as an annotation, in the step's summary and as JSON."""
         # Serializing a large plan takes time: only if somebody reads it.
@@ -194,24 +206,31 @@ def running(
     changes: bool = True,
     application: bool = False,
     embedded: bool = True,
+    asks: bool = False,
+    force_lock: bool = False,
+    lock_wait: str | None = None,
 ) -> Iterator[Run]:
     """Run a command: choose and check its environment, ask for a confirmation if needed, and report how it ended.
 
-    changes: whether it changes anything, so that prod asks first. application: the command is about the application;
-    without --env any environment's settings will do. embedded: whether it sends requests to AWS: an embedded AWS is
-    started if the environment has one, and a destination that differs from the settings is a warning.
+    changes: whether it changes anything, so that prod asks first. asks: the command itself calls `Run.confirm`, once it
+    has shown what it is about to do. application: the command is about the application; without --env any
+    environment's settings will do. embedded: whether it sends requests to AWS: an embedded AWS is started if the
+    environment has one, and a destination that differs from the settings is a warning. force_lock, lock_wait: the
+    flags of that name.
     """
     run: Run | None = None
     try:
         try:
             stop.begin()
             run = _prepared(name, env, dry_run, json, changes, application)
+            run.yes, run.force_lock = yes, force_lock
+            run.lock_wait = 0.0 if lock_wait in (None, "0") else waiting.seconds(lock_wait, 60.0, "--lock-wait")
             environment = run.environment
             if embedded:
                 _say_where(run)
             if not dry_run:
-                if changes and environment.confirm:
-                    _confirm(run, yes)
+                if changes and not asks:
+                    run.confirm()
                 if embedded and environment.endpoint_url:
                     _start_embedded_aws(environment.endpoint_url)
             yield run
@@ -322,6 +341,14 @@ def _elsewhere(run: Run) -> Sequence[str]:
     for sentence in run.destination.elsewhere[len(known) :]:
         console.warn(sentence)
     return run.destination.elsewhere
+
+
+def actor() -> tuple[str, str]:
+    """Who runs this, and the URL of the workflow's run, empty on a laptop."""
+    who = os.environ.get("GITHUB_ACTOR") or os.environ.get("USER") or os.environ.get("LOGNAME") or "somebody"
+    repository, run = os.environ.get("GITHUB_REPOSITORY"), os.environ.get("GITHUB_RUN_ID")
+    url = console.github(f"{repository}/actions/runs/{run}") if repository and run else ""
+    return text.one_line(who), text.one_line(url)
 
 
 def plain(value: Any) -> Any:

@@ -70,6 +70,24 @@ def before_live(current: Manifest, bucket: str) -> Release:
     return find(current, list(current.releases)[1].id, bucket)
 
 
+def to_go_back_to(current: Manifest, bucket: str) -> Release:
+    """The newest release before the live one that was not rolled back from. Raises Refused if there is none.
+
+    One with the live one's very files would change nothing.
+    """
+    live = next(iter(current.releases))
+    left = {release.rolled_back_from for release in current.releases}
+    for release, files in list(current.releases.items())[1:]:
+        same = {k: e.sha256 for k, e in files.items()} == {k: e.sha256 for k, e in current.files.items()}
+        if release.id not in left and not same:
+            return find(current, release.id, bucket)
+    ids = ", ".join(release.id for release in current.releases)
+    raise Refused(
+        f"{bucket} keeps no release before {live.id} that was not rolled back from. It keeps {ids}:"
+        " choose one with --to."
+    )
+
+
 def compare(state: State, bucket: str, old: str | None, new: str | None) -> Difference:
     """What changed between two releases, by default between the last two. Raises Refused if one is not kept."""
     current = known(state, bucket)
@@ -95,14 +113,14 @@ def _stored(entry: Entry) -> tuple[str, dict[str, str]]:
 def restored(
     bucket: Bucket, state: State, wanted: str | None, folder: Path, headers: Callable[[str], Mapping[str, str]]
 ) -> tuple[Release, Site]:
-    """A release, by default the one before the live one, and its site.
+    """A release, by default the one of `to_go_back_to`, and its site.
 
     Files that are no longer in the bucket as they were are restored from their copies into the folder; the others stay
     where they are. headers: returns the headers for a key. Raises Refused if the release is not kept, or if one of its
     files is missing or damaged.
     """
     current = known(state, bucket.name)
-    to = before_live(current, bucket.name) if wanted is None else find(current, wanted, bucket.name)
+    to = to_go_back_to(current, bucket.name) if wanted is None else find(current, wanted, bucket.name)
     there = current.known()
     files: dict[str, File] = {}
     missing = []

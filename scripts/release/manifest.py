@@ -51,7 +51,7 @@ class Release:
     """One release. at: Unix time. run: the URL of the workflow's run, empty on a laptop.
 
     at is 0 for what the bucket held before our first release: the files that it did not replace, whose content is not
-    known.
+    known. rolled_back_from: of a rollback, the id of the release that was live before it.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=2000)]
@@ -59,6 +59,7 @@ class Release:
     at: Moment
     actor: Text
     run: Text
+    rolled_back_from: Text = ""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ def dump(manifest: Manifest) -> bytes:
     for release, files in manifest.releases.items():
         own = {key: row(entry) for key, entry in files.items() if newer.get(key) != entry}
         without = [key for key in newer if key not in files]
-        releases.append({"release": asdict(release), "files": own, "without": without})
+        # Only a rollback has the last field: what else is written stays as it was in the first version.
+        told = {name: value for name, value in asdict(release).items() if value or name != "rolled_back_from"}
+        releases.append({"release": told, "files": own, "without": without})
         newer = files
     document = {
         "format": FORMAT,

@@ -190,16 +190,22 @@ def check_deletes(deletes: Iterable[Delete], state: State, percent: int, bucket:
 def releases_after(site: Site, state: State, keep_releases: int, is_new: bool) -> dict[Release, Mapping[str, Entry]]:
     """The older releases that are kept beside this one, newest first, with their files.
 
-    What a bucket holds before our first release counts as one, so that its open tabs keep working.
+    What a bucket holds before our first release counts as one, so that its open tabs keep working. One with the very
+    same files takes no place, so that a rollback does not push out the releases before it.
     """
     if state.manifest and state.manifest.releases:
         older = list(state.manifest.releases.items())[0 if is_new else 1 :]
-        return dict(older[:keep_releases])
+        return dict([one for one in older if not _is_same(site, one[1])][:keep_releases])
     others = {key: remote for key, remote in (state.listing or {}).items() if not key.startswith(PREFIX)}
     if not others or not keep_releases:
         return {}
     files = {key: Entry("", found.size, found.etag, {}) for key, found in others.items() if key not in site.files}
     return {Release("before", "", 0, "", ""): files}
+
+
+def _is_same(site: Site, files: Mapping[str, Entry]) -> bool:
+    """Whether a release has exactly the files of a site."""
+    return files.keys() == site.files.keys() and all(files[key].sha256 == site.files[key].sha256 for key in files)
 
 
 def _deletes(site: Site, state: State, kept: Mapping[Release, Mapping[str, Entry]], keep_releases: int) -> list[Delete]:

@@ -67,12 +67,15 @@ def publish(
     etags: dict[str, str] = {}
     invalidation = ""
     if decided.is_needed:
-        with lease.held(bucket, actor, run, force=force_lock) as mine:
+        with lease.held(bucket, lease.here(actor, run, version=decided.release.version), force=force_lock) as mine:
             if not (state.unread or bucket.is_still(manifest.KEY, state.etag, manifest.MOST)):
                 raise Refused(f"{MEANWHILE.format(bucket.name)} Nothing was changed: run it again.")
             _put_stages(bucket, site, decided, etags, mine)
             with _committed(bucket.name):
                 invalidation = _finish(bucket, site, state, decided, environment, etags, mine)
+            if not mine.shared:
+                # Waiting for the CDN needs it no more.
+                mine.give_back()
     return Released(
         environment=environment.name,
         bucket=decided.bucket,
@@ -223,9 +226,11 @@ def write(bucket: Bucket, new: Manifest, etag: str) -> str:
 
 
 def _prune(bucket: Bucket, decided: ReleasePlan, mine: Lease) -> None:
-    """Delete what the plan says, and the lease last."""
-    failed = bucket.delete([*(delete.key for delete in decided.deletes), manifest.LEASE], mine.condition)
-    if manifest.LEASE not in failed:
+    """Delete what has no place any more. The lease goes with it, in the same request, if nothing else needs it."""
+    condition = {} if mine.shared else mine.condition
+    keys = [*(delete.key for delete in decided.deletes), *condition]
+    failed = bucket.delete(keys, condition)
+    if condition and manifest.LEASE not in failed:
         mine.etag = ""
     failed.pop(manifest.LEASE, None)
     if failed:

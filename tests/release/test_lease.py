@@ -19,11 +19,16 @@ from scripts.release.lease import Holder
 from tests.conftest import ROOT
 from tests.release import browser, sites
 from tests.release.test_publish import BUCKET, Release, Site, release, site
+from tests.stand_in import Reply, stand_in
 
 __all__ = ["release", "site"]
 
 LEASE = "_release/lease.json"
-OWN = Holder(id="mine", host="here", pid=os.getpid(), run="https://github.com/o/r/actions/runs/1", expires=0)
+RUN = "https://github.com/o/r/actions/runs/1"
+OWN = Holder(id="mine", host="here", pid=os.getpid(), run=RUN, expires=0)
+# As a process of today describes itself; OWN is as those of earlier versions did.
+PLACE = {"host": "here", "machine": "m1", "boot": "b1", "space": "pid:[1]"}
+MINE = Holder(**PLACE, id="mine", pid=os.getpid(), run=RUN, attempt=2, expires=0)
 
 
 # Stands for the pid of a process that has ended. It is only found in the test: pids are used again.
@@ -68,6 +73,81 @@ def test_whether_a_holder_is_dead(holder: Holder, over: bool) -> None:
         holder = replace(holder, pid=gone())
 
     assert lease.is_over(holder, OWN, 100.0) is over
+
+
+def theirs(**changes: object) -> Holder:
+    """A process of this machine that is alive and holds a lease, but for some changes."""
+    alive = Holder(**PLACE, id="theirs", pid=os.getpid(), began=lease._began(os.getpid()), expires=101.0)
+    return replace(alive, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "over"),
+    [
+        ({}, False),
+        ({"pid": GONE}, True),
+        ({"began": 1}, True),
+        ({"pid": GONE, "host": "elsewhere"}, False),
+        ({"pid": GONE, "space": "pid:[2]"}, False),
+        ({"boot": "b0"}, True),
+        ({"boot": "b0", "machine": "m2"}, False),
+        ({"boot": "b0", "run": "https://github.com/o/r/actions/runs/2"}, False),
+        ({"run": RUN, "attempt": 1}, True),
+        ({"run": RUN, "attempt": 2}, False),
+        ({"run": RUN, "attempt": 2, "pid": GONE}, True),
+        ({"expires": 99.0}, True),
+    ],
+    ids=[
+        "alive",
+        "its process is gone",
+        "another process has its pid",
+        "on another host",
+        "in another container of this host",
+        "this machine was started anew",
+        "another machine of this name",
+        "another runner of this name",
+        "an earlier attempt",
+        "another job of this attempt",
+        "another job of this attempt, gone",
+        "it has expired",
+    ],
+)
+def test_whether_the_holder_of_a_lock_is_gone(changes: dict[str, object], over: bool) -> None:
+    """Only what is known counts: another machine's processes are not."""
+    if changes.get("pid") == GONE:
+        changes = changes | {"pid": gone()}
+
+    assert lease.is_over(theirs(**changes), MINE, 100.0) is over
+
+
+@pytest.mark.parametrize(
+    ("url", "reply", "completed"),
+    [
+        ("/o/r/actions/runs/7", Reply(b'{"status": "completed"}'), True),
+        ("/o/r/actions/runs/7", Reply(b'{"status": "in_progress"}'), False),
+        ("/o/r/actions/runs/7", Reply(b'{"status": "completed"}', 404), False),
+        ("/o/r/actions/runs/7", Reply(b"[]"), False),
+        ("/o/r/actions/runs/7", Reply(b"", drop=True), False),
+        ("/o/r/actions/runs/7/../8", Reply(b'{"status": "completed"}'), False),
+        ("/o/../actions/runs/7", Reply(b'{"status": "completed"}'), False),
+        ("", Reply(b'{"status": "completed"}'), False),
+    ],
+    ids=["completed", "in progress", "not found", "no document", "no answer", "no run", "no repository", "no path"],
+)
+def test_github_says_whether_a_run_is_over(
+    url: str, reply: Reply, completed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does not say, is not known. The URL stands in the bucket: only GitHub itself is asked."""
+    with stand_in(lambda method, path: reply) as github:
+        monkeypatch.setenv("GITHUB_API_URL", f"{github.url}/api")
+        monkeypatch.setenv("GITHUB_TOKEN", "a-token-of-the-job")
+
+        assert lease.is_completed(f"https://github.com{url}") is completed
+        assert not lease.is_completed(f"https://elsewhere.example{url}")
+
+    asked = {request["path"] for request in github.requests}
+    assert asked <= {"/api/repos/o/r/actions/runs/7"}
+    assert {request["headers"]["Authorization"] for request in github.requests} <= {"Bearer a-token-of-the-job"}
 
 
 def test_two_holders_without_a_workflow_run_are_different() -> None:

@@ -242,4 +242,5 @@ def test_a_stored_copy_with_another_hash_is_not_restored(
 
 
 def test_release_records_appear_in_json_with_their_fields() -> None:
-    assert vars(Release("r", "v", 1, "a", "")) == {"id": "r", "version": "v", "at": 1, "actor": "a", "run": ""}
+    released = {"id": "r", "version": "v", "at": 1, "actor": "a", "run": "", "rolled_back_from": ""}
+    assert vars(Release("r", "v", 1, "a", "")) == released
