@@ -1,9 +1,14 @@
 """References to images: parsing, formatting, and lookup in the environment's registry."""
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from scripts.edges import aws
+from msgspec import structs
+
+from scripts.edges import aws, http
 from scripts.frame import version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.settings import Environment
@@ -17,6 +22,19 @@ REFERENCE = re.compile(
 )
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 LONGEST = 512
+# The host of an ECR registry: https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-requests.html
+ECR = re.compile(
+    r"(?P<account>[0-9]{12})\.dkr[.-]ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.(amazonaws\.com(\.cn)?|on\.aws|on\.amazonwebservices\.com\.cn)"
+)
+# Of one image, and of an index of several platforms.
+MANIFESTS = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+# The most that is read of an image's configuration, in bytes.
+CONFIGURATION = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -69,27 +87,96 @@ def named(environment: Environment, repository: str, tag: str | None, digest: st
 
 
 def find(environment: Environment, repository: str, tag: str) -> str:
-    """The digest of an image in ECR, empty if no image has the tag.
+    """The digest of an image in the environment's registry, empty if no image has the tag.
 
     Raises DeployError if the repository does not exist or ECR cannot be asked.
     """
-    client = aws.client("ecr", environment)
-    with aws.errors(f"looking for {repository}:{tag}", environment):
+    stored = look_up(environment, Image(environment.registry.known(), repository, tag))
+    return stored.digest if stored else ""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image in ECR. media_type: of its manifest, empty if ECR does not say."""
+
+    digest: str
+    media_type: str
+
+
+def is_in_ecr(environment: Environment, image: Image) -> bool:
+    """Whether an image's registry is ECR: that of the environment, or that of any account."""
+    return image.registry == environment.registry.known() or bool(ECR.fullmatch(image.registry))
+
+
+def _registry(environment: Environment, image: Image) -> tuple[Any, dict[str, str]]:
+    """A client for the region of an image's registry, and the account to ask: it may be another than the caller's."""
+    found = ECR.fullmatch(image.registry)
+    if found is None:
+        return aws.client("ecr", environment), {}
+    there = structs.replace(environment, region=found["region"])
+    return aws.client("ecr", there), {"registryId": found["account"]}
+
+
+def look_up(environment: Environment, image: Image) -> Stored | None:
+    """An image in ECR, by its digest, else by its tag; None if there is none.
+
+    Raises DeployError if the repository does not exist or ECR cannot be asked.
+    """
+    client, account = _registry(environment, image)
+    which = {"imageDigest": image.digest} if image.digest else {"imageTag": image.tag}
+    with aws.errors(f"looking for {image}", environment):
         try:
-            found = client.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
-            return str(found["imageDetails"][0]["imageDigest"])
+            answer = client.describe_images(repositoryName=image.repository, imageIds=[which], **account)
         except client.exceptions.ImageNotFoundException:
-            return ""
+            return None
         except client.exceptions.RepositoryNotFoundException as error:
-            raise DeployError(f"There is no repository {repository} in the registry of {environment.name}.") from error
+            own = image.registry == environment.registry.known()
+            where = f"of {environment.name}" if own else image.registry
+            raise DeployError(f"There is no repository {image.repository} in the registry {where}.") from error
+        found = answer["imageDetails"][0]
+        return Stored(str(found["imageDigest"]), str(found.get("imageManifestMediaType", "")))
+
+
+def platforms(environment: Environment, image: Image) -> tuple[str, ...]:
+    """The platforms that an image in ECR is for, such as linux/amd64. Raises DeployError if they cannot be read."""
+    client, account = _registry(environment, image)
+    which = {"imageDigest": image.digest} if image.digest else {"imageTag": image.tag}
+    with aws.errors(f"reading the manifest of {image}", environment):
+        answer = client.batch_get_image(
+            repositoryName=image.repository, imageIds=[which], acceptedMediaTypes=MANIFESTS, **account
+        )
+        if not answer.get("images"):
+            raise DeployError(f"ECR does not return the manifest of {image}.")
+        manifest = json.loads(answer["images"][0]["imageManifest"])
+    if "manifests" in manifest:
+        return _of_index(manifest)
+    with aws.errors(f"reading the configuration of {image}", environment):
+        layer = client.get_download_url_for_layer(
+            repositoryName=image.repository, layerDigest=manifest["config"]["digest"], **account
+        )
+        answered = http.request("GET", layer["downloadUrl"], timeout=10, most=CONFIGURATION)
+        if not answered.ok:
+            raise DeployError(f"The configuration of {image} cannot be read: HTTP status {answered.status}.")
+        return (_platform(json.loads(answered.body)),)
+
+
+def _of_index(index: Mapping[str, Any]) -> tuple[str, ...]:
+    """The platforms of an index. Attestations are listed as unknown/unknown."""
+    found = [_platform(entry.get("platform", {})) for entry in index["manifests"]]
+    return tuple(dict.fromkeys(name for name in found if "unknown" not in name))
+
+
+def _platform(of: Mapping[str, Any]) -> str:
+    return f"{of.get('os', 'unknown')}/{of.get('architecture', 'unknown')}"
 
 
 def digest_of(environment: Environment, uri: str) -> str:
     """The digest of an image: its own, else ECR's for its tag; empty if it is not known."""
     image = parse(uri)
-    if image is None or image.digest or image.registry != environment.registry.require():
+    if image is None or image.digest or not is_in_ecr(environment, image):
         return image.digest if image else ""
     try:
-        return find(environment, image.repository, image.tag) if image.tag else ""
+        found = look_up(environment, image) if image.tag else None
     except DeployError:
         return ""
+    return found.digest if found else ""

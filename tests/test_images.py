@@ -1,0 +1,133 @@
+"""Images in ECR: in whose registry they are looked up, and for which platform they are."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from scripts.ecs import images
+from scripts.ecs.images import Image, Stored
+from scripts.frame import settings
+from scripts.frame.errors import DeployError
+from scripts.frame.settings import Environment
+from tests.stand_in import Reply, StandIn, stand_in
+
+DIGEST = "sha256:" + "a" * 64
+OWN = "123456789012.dkr.ecr.us-west-2.amazonaws.com"
+OTHER = "222222222222.dkr.ecr.us-east-1.amazonaws.com"
+INDEX = {
+    "manifests": [
+        {"platform": {"os": "linux", "architecture": "amd64"}},
+        {"platform": {"os": "linux", "architecture": "arm64"}},
+        {"platform": {"os": "unknown", "architecture": "unknown"}},
+    ]
+}
+SINGLE = {"config": {"digest": DIGEST}}
+
+
+@pytest.fixture
+def dev(monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """An environment of the real AWS, with credentials."""
+    for name, value in {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ACCOUNT_ID": OWN[:12]}.items():
+        monkeypatch.setenv(name, value)
+    return settings.environment("dev")
+
+
+def ecr(*replies: dict[str, Any]) -> Callable[[str, str], Reply]:
+    """Answer ECR's requests with these in turn, and a download with a configuration."""
+    left = list(replies)
+    configuration = json.dumps({"os": "linux", "architecture": "arm64"}).encode()
+    return lambda method, path: Reply(configuration if method == "GET" else json.dumps(left.pop(0)).encode())
+
+
+def asked(server: StandIn) -> list[tuple[str, dict[str, Any], str]]:
+    """Operation, parameters and region of each request to ECR."""
+    return [
+        (
+            request["headers"]["X-Amz-Target"].rpartition(".")[2],
+            json.loads(request["body"]),
+            request["headers"]["Authorization"].split("/")[2],
+        )
+        for request in server.requests
+        if request["method"] == "POST"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "where", "which"),
+    [
+        (Image(OWN, "mint-backend", "v1"), (OWN[:12], "us-west-2"), {"imageTag": "v1"}),
+        (Image(OTHER, "mint-backend", "v1"), (OTHER[:12], "us-east-1"), {"imageTag": "v1"}),
+        (Image(OTHER, "mint-backend", "v1", DIGEST), (OTHER[:12], "us-east-1"), {"imageDigest": DIGEST}),
+    ],
+    ids=["the environment's registry", "another account's", "by its digest"],
+)
+def test_an_image_is_looked_up_in_the_account_and_region_of_its_registry(
+    image: Image, where: tuple[str, str], which: dict[str, str], dev: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the caller's."""
+    with stand_in(ecr({"imageDetails": [{"imageDigest": DIGEST, "imageManifestMediaType": "m"}]})) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        assert images.look_up(dev, image) == Stored(DIGEST, "m")
+
+    parameters = {"registryId": where[0], "repositoryName": "mint-backend", "imageIds": [which]}
+    assert asked(server) == [("DescribeImages", parameters, where[1])]
+
+
+@pytest.mark.parametrize(
+    ("registry", "expected"),
+    [
+        (OWN, True),
+        (OTHER, True),
+        ("222222222222.dkr.ecr-fips.us-gov-west-1.amazonaws.com", True),
+        ("222222222222.dkr-ecr.us-east-1.on.aws", True),
+        ("public.ecr.aws", False),
+        ("ghcr.io", False),
+        ("222222222222.dkr.ecr.us-east-1.amazonaws.com.example.org", False),
+        ("", False),
+    ],
+)
+def test_which_registries_are_ecr(registry: str, expected: bool, dev: Environment) -> None:
+    """Those of other registries cannot be looked up."""
+    assert images.is_in_ecr(dev, Image(registry, "app", "v1")) is expected
+
+
+@pytest.mark.parametrize(
+    ("manifest", "expected", "operations"),
+    [
+        (INDEX, ("linux/amd64", "linux/arm64"), ["BatchGetImage"]),
+        (SINGLE, ("linux/arm64",), ["BatchGetImage", "GetDownloadUrlForLayer"]),
+    ],
+    ids=["an index", "one image"],
+)
+def test_the_platforms_of_an_image(
+    manifest: dict[str, Any],
+    expected: tuple[str, ...],
+    operations: list[str],
+    dev: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From its index, else from its configuration. Attestations are for no platform."""
+    with stand_in(lambda *_: Reply(b"")) as server:
+        server.answer = ecr(
+            {"images": [{"imageManifest": json.dumps(manifest)}]}, {"downloadUrl": f"{server.url}/layer?signed=1"}
+        )
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        assert images.platforms(dev, Image(OTHER, "app", "v1")) == expected
+
+    assert [operation for operation, _, _ in asked(server)] == operations
+    assert all(parameters["registryId"] == OTHER[:12] for _, parameters, _ in asked(server))
+
+
+@pytest.mark.parametrize(
+    "reply", [{}, {"images": []}, {"images": [{"imageManifest": "{"}]}, {"images": [{"imageManifest": "{}"}]}]
+)
+def test_a_manifest_that_cannot_be_read_is_an_error(
+    reply: dict[str, Any], dev: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a platform."""
+    with stand_in(ecr(reply)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        with pytest.raises(DeployError, match="mint-backend:v1"):
+            images.platforms(dev, Image(OWN, "mint-backend", "v1"))
