@@ -14,6 +14,7 @@ sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
 FUNCTION = "Name of the ecs-manager Lambda. Default: from the settings."
 QUALIFIER = "Version or alias of the Lambda. Default: from the settings, or $LATEST with --function-name."
+VIA = "lambda: call the ecs-manager Lambda; ecs: call ECS directly. Default: from the settings."
 TAG = "Tag of the image. Default: $GITHUB_SHA, else the checked-out commit."
 DIGEST = "Digest of the image, sha256:…, instead of its tag."
 BUCKET = "Bucket of the releases. Default: $STATIC_S3_BUCKET_<ENV>, $STATIC_S3_BUCKET, or the settings."
@@ -51,10 +52,17 @@ def deploy_service(
     digest: Text = flag(DIGEST),
     image_uri: Text = flag("Full URI of the image, instead of --image and --tag."),
     no_image: bool = switch("Restart the service with the image that it has."),
+    no_wait: bool = switch("Start the rollout, but do not watch it."),
+    wait_until: Text = flag("Watch until ECS calls the rollout complete (default), or until its traffic has shifted."),
+    timeout: Text = flag("Seconds to watch, besides the time that the service's strategy bakes. Default: 900."),
+    keep_waiting: bool = switch("Go on watching although its tasks die for the same reason."),
+    abort_on_failure: bool = switch("If its tasks die for the same reason, have ECS stop the rollout and roll back."),
+    resume: bool = switch("Start nothing: find the rollout of the image in ECS, and go on watching it."),
+    via: Text = flag(VIA),
     function_name: Text = flag(FUNCTION),
     qualifier: Text = flag(QUALIFIER),
 ) -> None:
-    """Deploy a service: the ECS manager registers a task definition with the image and starts the rollout."""
+    """Deploy a service: register a task definition with the image, start the rollout and watch it to its end."""
 
 
 @command(lambda: scripts.healthcheck.healthcheck, changes=False)
@@ -70,7 +78,8 @@ def healthcheck(
 
 @command(lambda: scripts.run_task.run_task, locks=True)
 def run_task(
-    service: Text = flag("ECS service whose task to run. Default: the one that migrates the database."),
+    service: Text = flag("Service, or task of the settings, to run. Default: the one that migrates the database."),
+    via: Text = flag(VIA),
     function_name: Text = flag(FUNCTION),
     qualifier: Text = flag(QUALIFIER),
 ) -> None:
@@ -203,7 +212,10 @@ def package_ecs_manager(output: Text = flag("The zip to write. Default: ecs_mana
 
 
 @command(lambda: scripts.local.up, name="local.up", changes=False, embedded=False, env="local")
-def local_up(port: Text = flag(PORT)) -> None:
+def local_up(
+    port: Text = flag(PORT),
+    scenario: Text = flag("What is to go wrong in it: a name in docs/runbook.md, or healthy to end that."),
+) -> None:
     """Start the embedded AWS in the background, unless it is already running."""
 
 

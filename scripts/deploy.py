@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from scripts import clean_database, healthcheck, release_static
+from scripts import clean_database, release_static
 from scripts.backup_database import backup_database
 from scripts.build_image import build_image
-from scripts.deploy_service import Deployed, deploy_service
+from scripts.deploy_service import Deployed, Wish, carry_out, deploy_service, still
 from scripts.ecs import images, manager
-from scripts.ecs.rollout import Target
 from scripts.edges import http
 from scripts.frame import version
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
-from scripts.healthcheck import Healthy
 from scripts.migrate_database import migrate
 
 
@@ -23,8 +21,8 @@ from scripts.migrate_database import migrate
 class Deployment:
     """What is deployed, and the results of the steps so far.
 
-    digest, migration_digest: of the images, None if they are found by tag. deployed: result of deploying the service.
-    healthy: result of the healthcheck. Both None before their step and in a dry run.
+    digest, migration_digest: of the images, None if they are found by tag. deployed: result of deploying the service,
+    None before that step and in a dry run.
     """
 
     environment: Environment
@@ -34,21 +32,11 @@ class Deployment:
     no_build: bool
     build_dir: str | None
     deployed: Deployed | None = None
-    healthy: Healthy | None = None
 
     @property
     def builds_images(self) -> bool:
         """Whether to build images: in an embedded environment no workflow has built them."""
         return bool(self.environment.endpoint_url) and not self.no_build
-
-    @property
-    def target(self) -> Target:
-        """The deployment of the service, to follow in ECS."""
-        repository = self.environment.service.image
-        if self.deployed is None:
-            return Target(self.version, repository, digest=self.digest or "")
-        done = self.deployed
-        return Target(self.version, repository, done.deployment_id, done.digest, done.since)
 
 
 Do = Callable[[Run, Deployment], object]
@@ -108,11 +96,8 @@ def _deploy_migrations(run: Run, now: Deployment) -> None:
 
 
 def _deploy_service(run: Run, now: Deployment) -> None:
-    now.deployed = deploy_service(run, tag=None if now.digest else now.version, digest=now.digest)
-
-
-def _wait(run: Run, now: Deployment) -> None:
-    now.healthy = healthcheck.follow(run, now.target)
+    tag = None if now.digest else now.version
+    now.deployed = carry_out(run, Wish(tag=tag, digest=now.digest, version=now.version))
 
 
 def _release_frontend(run: Run, now: Deployment) -> None:
@@ -121,9 +106,9 @@ def _release_frontend(run: Run, now: Deployment) -> None:
 
 def _look_again(run: Run, now: Deployment) -> None:
     """Somebody else may have deployed while the frontend was released."""
-    healthy = now.healthy
-    if healthy:
-        run.look("the service", lambda: healthcheck.still(now.environment, now.target, healthy))
+    deployed = now.deployed
+    if deployed:
+        run.look("the service", lambda: still(now.environment, deployed))
 
 
 def _check_service(now: Deployment) -> None:
@@ -132,6 +117,7 @@ def _check_service(now: Deployment) -> None:
     env.account.require()
     env.registry.require()
     env.service.secrets.require()
+    http.checked(env.healthcheck, "the URL of a healthcheck")
 
 
 PIPELINE = (
@@ -162,11 +148,6 @@ PIPELINE = (
     ),
     Step("migrate the database", lambda run, _: migrate(run), lambda now: bool(now.environment.migrations.service)),
     Step("deploy the service", _deploy_service, check=_check_service),
-    Step(
-        "wait for the version",
-        _wait,
-        check=lambda now: http.checked(now.environment.healthcheck, "the URL of a healthcheck"),
-    ),
     Step(
         "release the frontend",
         _release_frontend,

@@ -1,20 +1,57 @@
-"""Deploys a service: the ECS manager registers its task definition with the new image and starts the rollout.
+"""Deploys a service: the ECS manager registers its task definition with the new image and starts the rollout, which is
+then watched to its end.
 
 The payload is byte for byte that of the old script of this name.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from scripts.ecs import images, manager, rollout
+from scripts.ecs import images, manager, reasons, rollout, watch
 from scripts.ecs.images import Image
 from scripts.ecs.manager import Invocation
-from scripts.frame import console
+from scripts.ecs.reader import Reader, is_denied, steadily
+from scripts.ecs.rollout import Before, Service, Verdict
+from scripts.ecs.watch import Ended
+from scripts.edges import http
+from scripts.frame import console, waiting
+from scripts.frame import version as versions
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
+from scripts.frame.waiting import CLOCK, Clock, TimedOut
+
+# Seconds to watch a rollout, and to look for one whose start was lost.
+TIMEOUT, ADOPT = 900.0, 30.0
+UNTIL = ("complete", "traffic")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to deploy and how to watch it: the flags of the command.
+
+    version: that the endpoint is to answer with; None if it is the image's tag.
+    """
+
+    service: str | None = None
+    image: str | None = None
+    tag: str | None = None
+    digest: str | None = None
+    image_uri: str | None = None
+    no_image: bool = False
+    via: str | None = None
+    function_name: str | None = None
+    qualifier: str | None = None
+    no_wait: bool = False
+    wait_until: str | None = None
+    keep_waiting: bool = False
+    abort_on_failure: bool = False
+    resume: bool = False
+    timeout: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,12 +70,40 @@ class ServiceDeployment:
 
 
 @dataclass(frozen=True)
+class Watching:
+    """How a deployment is to be watched. image: its URI, empty for a restart. timeout: seconds.
+
+    version: that is to answer, empty if not known. url: of the healthcheck, empty for no endpoint. again: the command
+    that goes on watching. until: complete, or traffic if it is enough that the traffic has shifted.
+    """
+
+    environment: str
+    service: str
+    image: str
+    repository: str
+    version: str
+    url: str
+    timeout: float
+    until: str
+    again: str
+    keep_waiting: bool = False
+    abort_on_failure: bool = False
+
+    def describe(self) -> list[str]:
+        end = "ECS has completed its rollout" if self.until == "complete" else "its traffic has shifted"
+        answers = f" and {self.url} answers with {self.version}" if self.url else ""
+        return [f"watch {self.service} up to {self.timeout:g} s until {end}{answers}"]
+
+
+@dataclass(frozen=True)
 class Deployed(Report):
-    """What the ECS manager did.
+    """A deployment of a service: what was started and, once it was watched, how it ended.
 
     image: its URI, empty for a restart. digest: of that image, empty if not known. task_definition, before: ARNs of the
     new and the previous revision. deployment_id: of the rollout in ECS, empty if not known. since: when the rollout
-    started, Unix time by ECS's clock, or 0.
+    started, Unix time by ECS's clock, or 0. where: what runs it, for a sentence. version: that was deployed, or empty.
+    verdict: one of `rollout.Verdict`, empty if ECS could not be read. proof: what a success rests on. note: a
+    restriction of it. reasons: why it did not succeed. changed_from: the last other version that answered.
     """
 
     service: str
@@ -49,10 +114,27 @@ class Deployed(Report):
     before: str
     deployment_id: str
     since: float
+    where: str = ""
+    version: str = ""
+    verdict: str = Verdict.NOT_STARTED.value
+    proof: tuple[str, ...] = ()
+    note: str = ""
+    reasons: tuple[str, ...] = ()
+    changed_from: str = ""
 
     def line(self) -> str:
         before = f" (was {self.before.rpartition('/')[2]})" if self.before else ""
-        return f"{self.cluster}: {self.service} rolls out {self.task_definition.rpartition('/')[2]}{before}"
+        revision = f"{self.task_definition.rpartition('/')[2]}{before}"
+        if self.verdict == Verdict.NOTHING.value:
+            return f"{self.cluster}: {self.service} has {revision} deployed; no task is desired, nothing verified"
+        if not (self.proof or self.reasons):
+            return f"{self.cluster}: {self.service} rolls out {revision}"
+        if self.reasons:
+            return f"{self.where}: {self.service} {self.verdict or 'not proven'}"
+        change = f" (was {versions.short(self.changed_from)})" if self.changed_from else ""
+        what = versions.short(self.version) if self.version else revision
+        note = f", {self.note}" if self.note else ""
+        return f"{self.where} runs {what}{change}{note}"
 
     def outputs(self) -> dict[str, str]:
         return {"task-definition": self.task_definition, "deployment-id": self.deployment_id, "digest": self.digest}
@@ -67,30 +149,75 @@ def deploy_service(
     digest: str | None = None,
     image_uri: str | None = None,
     no_image: bool = False,
+    no_wait: bool = False,
+    wait_until: str | None = None,
+    timeout: str | None = None,
+    keep_waiting: bool = False,
+    abort_on_failure: bool = False,
+    resume: bool = False,
+    via: str | None = None,
     function_name: str | None = None,
     qualifier: str | None = None,
 ) -> Deployed | None:
-    """Call the ECS manager once to deploy the service."""
+    """Deploy the service and watch it to its end."""
+    return carry_out(
+        run,
+        Wish(
+            service=service,
+            image=image,
+            tag=tag,
+            digest=digest,
+            image_uri=image_uri,
+            no_image=no_image,
+            via=via,
+            function_name=function_name,
+            qualifier=qualifier,
+            no_wait=no_wait,
+            wait_until=wait_until,
+            keep_waiting=keep_waiting,
+            abort_on_failure=abort_on_failure,
+            resume=resume,
+            timeout=timeout,
+        ),
+    )
+
+
+def carry_out(run: Run, wish: Wish) -> Deployed | None:
+    """Call the ECS manager once to deploy the service, and watch the rollout. With `resume`, watch only."""
     env = run.environment
-    name = manager.checked_service(env.service.name if service is None else service)
-    parts = {"--image": image, "--tag": tag, "--digest": digest}
-    given = [flag for flag, value in parts.items() if value is not None]
-    if no_image and (given or image_uri is not None):
-        raise Refused("--no-image keeps the current image: leave out --image, --tag, --digest and --image-uri.")
-    if no_image:
-        chosen = None
-    elif image_uri is not None:
-        chosen = images.checked(image_uri)
-        # The repository may be given too, as for the old script, if it is the same.
-        extra = [flag for flag in given if (flag, parts[flag]) != ("--image", chosen.repository)]
-        if extra:
-            raise Refused(f"--image-uri is the full name of the image: leave out {' and '.join(extra)}.")
-    else:
-        chosen = images.named(env, _repository(env, name) if image is None else image, tag, digest)
+    name = manager.checked_service(env.service.name if wish.service is None else wish.service)
+    chosen = _image(env, wish, name)
     env.account.require()
-    call = manager.planned(env, function_name, qualifier, {"command": "deploy", "body": _body(env, name, chosen)})
-    decided = ServiceDeployment(name, env.cluster, str(chosen or ""), call)
-    return run.act(decided, partial(deploy, env), f"deploy {name}")
+    watching = _watching(env, wish, name, chosen)
+    deployment = _Deployment(env, name, watching)
+    if not wish.resume:
+        body = _body(env, name, chosen)
+        payload = {"command": "deploy", "body": body}
+        call = manager.planned(env, wish.function_name, wish.qualifier, payload, wish.via)
+        plan = ServiceDeployment(name, env.cluster, str(chosen or ""), call)
+        started = run.act(plan, deployment.start, f"deploy {name}")
+        if wish.no_wait or (started is None and not run.dry_run):
+            return started
+    return run.act(watching, partial(deployment.follow, run), f"watch {name}", changes=False)
+
+
+def _image(environment: Environment, wish: Wish, service: str) -> Image | None:
+    """The image to deploy, None for a restart. Raises Refused for flags that contradict each other."""
+    parts = {"--image": wish.image, "--tag": wish.tag, "--digest": wish.digest}
+    given = [flag for flag, value in parts.items() if value is not None]
+    if wish.no_image and (given or wish.image_uri is not None):
+        raise Refused("--no-image keeps the current image: leave out --image, --tag, --digest and --image-uri.")
+    if wish.no_image:
+        return None
+    if wish.image_uri is None:
+        repository = _repository(environment, service) if wish.image is None else wish.image
+        return images.named(environment, repository, wish.tag, wish.digest)
+    chosen = images.checked(wish.image_uri)
+    # The repository may be given too, as for the old script, if it is the same.
+    extra = [flag for flag in given if (flag, parts[flag]) != ("--image", chosen.repository)]
+    if extra:
+        raise Refused(f"--image-uri is the full name of the image: leave out {' and '.join(extra)}.")
+    return chosen
 
 
 def _repository(environment: Environment, service: str) -> str:
@@ -114,65 +241,219 @@ def _body(environment: Environment, service: str, image: Image | None) -> dict[s
     return body
 
 
-def deploy(environment: Environment, plan: ServiceDeployment) -> Deployed:
-    """Call the ECS manager once, and read from ECS what it started.
-
-    Raises OutcomeUnknown, with what ECS shows, when the response is lost; DeployError when the manager failed.
-    """
-    before = _look(environment, plan.service)
-    call = plan.invocation
-    console.say(f"invoking {call.function} at {call.qualifier}: {plan.describe()[0]}")
-    try:
-        response = manager.manager_response(manager.invoke(environment, call), call.function)
-    except OutcomeUnknown as error:
-        raise OutcomeUnknown(f"{error} {_what_ecs_shows(environment, plan, before)}") from error
-    registered = str(response.get("NewTaskdefArn", ""))
-    started = _started(environment, plan.service, before, registered)
-    return Deployed(
-        service=plan.service,
-        cluster=plan.cluster,
-        image=plan.image,
-        digest=images.digest_of(environment, plan.image),
-        task_definition=registered,
-        before=before.primary.task_definition if before and before.primary else "",
-        deployment_id=manager.deployment_id(response, plan.service) or (started.id if started else ""),
-        since=started.created if started else 0.0,
+def _watching(environment: Environment, wish: Wish, service: str, image: Image | None) -> Watching:
+    """How the deployment is watched. Raises Refused for flags that cannot be."""
+    until = "complete" if wish.wait_until is None else wish.wait_until
+    if until not in UNTIL:
+        raise Refused(f"--wait-until must be {' or '.join(UNTIL)}, not {until[:50]!r}.")
+    if wish.no_wait and (wish.resume or wish.wait_until or wish.keep_waiting or wish.abort_on_failure):
+        raise Refused("--no-wait watches nothing: leave out --resume, --wait-until and what says how to watch.")
+    version = wish.version or (image.tag if image else "")
+    own = service == environment.service.name and bool(version)
+    return Watching(
+        environment=environment.name,
+        service=service,
+        image=str(image or ""),
+        repository=image.repository if image else "",
+        version=version,
+        url=http.checked(environment.healthcheck, "the URL of a healthcheck") if own else "",
+        timeout=waiting.seconds(wish.timeout, TIMEOUT),
+        until=until,
+        again=_again(environment, wish, service, image),
+        keep_waiting=wish.keep_waiting,
+        abort_on_failure=wish.abort_on_failure,
     )
 
 
-def _look(environment: Environment, service: str) -> rollout.Service | None:
-    """The service in ECS, or None if it cannot be read: the deployment goes on without it."""
-    try:
-        return rollout.observe(environment, service)
-    except DeployError as error:
-        console.say(f"the rollout in ECS is not watched: {error}")
-        return None
+def _again(environment: Environment, wish: Wish, service: str, image: Image | None) -> str:
+    """The command that goes on watching."""
+    which = [] if wish.service is None else [f"--service={service}"]
+    if image is None:
+        what = ["--no-image"]
+    elif wish.image_uri is not None:
+        what = [f"--image-uri={wish.image_uri}"]
+    else:
+        repository = [] if wish.image is None else [f"--image={wish.image}"]
+        what = [*repository, f"--digest={image.digest}" if image.digest else f"--tag={image.tag}"]
+    return " ".join(["invoke deploy-service --resume", f"--env={environment.name}", *which, *what])
 
 
-def _started(
-    environment: Environment, service: str, before: rollout.Service | None, task_definition: str = ""
-) -> rollout.Deployment | None:
-    """The newest deployment that did not exist before; None if ECS cannot be read or shows no new one.
+class _Deployment:
+    """One deployment from its start to its end, with what is known of it in between."""
 
-    task_definition: the ARN that it must have, because somebody else may deploy too; empty if not known.
-    """
-    now = _look(environment, service) if before else None
-    if before is None or now is None:
-        return None
-    known = {d.id for d in before.deployments}
-    new = [d for d in now.deployments if d.id not in known and task_definition in ("", d.task_definition)]
-    return max(new, key=lambda d: d.created, default=None)
+    def __init__(self, environment: Environment, service: str, watching: Watching, clock: Clock = CLOCK) -> None:
+        self._environment, self._service, self._watching, self._clock = environment, service, watching, clock
+        self._reader: Reader | None = None
+        self._deployed: Deployed | None = None
+        self._before = Before(watching.version, watching.repository, patient=watching.keep_waiting)
 
+    def start(self, plan: ServiceDeployment) -> Deployed:
+        """Call the ECS manager once, and read from ECS what it started.
 
-def _what_ecs_shows(environment: Environment, plan: ServiceDeployment, before: rollout.Service | None) -> str:
-    """A sentence that says whether the call whose response was lost has started a deployment."""
-    again = "Do not run this again before that is clear."
-    started = _started(environment, plan.service, before)
-    if started:
-        return (
-            f"ECS shows that a new deployment of {plan.service} has started ({started.task_definition}):"
-            f" follow it with `invoke healthcheck --deployment-id={started.id}`."
+        Raises OutcomeUnknown if the response is lost and ECS shows no deployment; DeployError when the manager failed.
+        """
+        env, call = self._environment, plan.invocation
+        then = self._look_first()
+        self._before = replace(self._before, service=then, digest=images.digest_of(env, plan.image))
+        console.say(f"{call.doing}: {plan.describe()[0]}")
+        try:
+            response = manager.manager_response(manager.invoke(env, call), call.who)
+        except OutcomeUnknown as error:
+            response = self._adopted(error)
+        self._learn(response)
+        self._deployed = self._report(plan)
+        console.say(self._deployed.line())
+        return self._deployed
+
+    def _look_first(self) -> Service | None:
+        """The service before the deployment. None if there is no right to read it; a read that fails is a refusal."""
+        self._reader = Reader(self._environment, self._service)
+        try:
+            found = steadily(self._reader.look, clock=self._clock)
+        except Refused:
+            raise
+        except DeployError as error:
+            if not is_denied(error):
+                raise Refused(f"Nothing was started: {error}") from error
+            console.say(f"the rollout in ECS is not watched: {error}")
+            self._reader = None
+            return None
+        if found.controller != "ECS":
+            raise Refused(
+                f"{found.name} is deployed by {found.controller}, not by ECS itself: nothing was registered. Deploy it"
+                " there."
+            )
+        return found
+
+    def _learn(self, response: Mapping[str, Any]) -> None:
+        """Take over what the manager reports, and what ECS shows of it."""
+        definition, known = str(response.get("NewTaskdefArn", "")), manager.deployment_id(response, self._service)
+        self._before = replace(self._before, id=known, task_definition=definition)
+        if self._reader and self._before.service:
+            try:
+                seen = rollout.find(self._before, self._reader.look())
+            except DeployError:
+                # It is looked for again while it is watched.
+                return
+            self._before = replace(self._before, id=known or (seen.id if seen else ""), seen=seen)
+
+    def _report(self, plan: ServiceDeployment) -> Deployed:
+        before = self._before
+        return Deployed(
+            service=plan.service,
+            cluster=plan.cluster,
+            image=plan.image,
+            digest=before.digest,
+            task_definition=before.task_definition,
+            before=before.previous,
+            deployment_id=before.id,
+            since=before.seen.created if before.seen else 0.0,
+            where=self._environment.name if self._watching.url else f"{plan.cluster}: {plan.service}",
+            version=before.version,
+            verdict=Verdict.IN_PROGRESS.value if before.seen else Verdict.NOT_STARTED.value,
         )
-    if before:
-        return f"ECS shows no new deployment of {plan.service} yet. {again}"
-    return f"Check in ECS whether {plan.service} is rolling out in {plan.cluster}. {again}"
+
+    def _adopted(self, error: OutcomeUnknown) -> dict[str, Any]:
+        """What the manager would have reported of the deployment that it started, from ECS. The call is not repeated.
+
+        Raises OutcomeUnknown if ECS shows none, or more than one that may be it.
+        """
+        goes_on = (
+            f"Do not run this again before that is clear: `{self._watching.again}` looks for it and goes on watching."
+        )
+        reader, before = self._reader, self._before
+        if reader is None or before.service is None:
+            raise OutcomeUnknown(f"{error} Whether {self._service} is rolling out is not known. {goes_on}") from error
+        console.say(f"{error} Looking in ECS for what was started.")
+
+        def look() -> tuple[str, list[rollout.Deployment] | None]:
+            try:
+                return "", _candidates(before, reader.look()) or None
+            except DeployError:
+                return "", None
+
+        try:
+            found = waiting.wait(look, seconds=ADOPT, every=1.0, clock=self._clock)
+        except TimedOut:
+            found = []
+        if len(found) != 1:
+            shows = "more than one new deployment" if found else "no new deployment"
+            raise OutcomeUnknown(f"{error} ECS shows {shows} of {self._service}. {goes_on}") from error
+        console.say(f"ECS shows that it was started: {found[0].id}, {found[0].task_definition.rpartition('/')[2]}")
+        return {"NewTaskdefArn": found[0].task_definition, "DeploymentIds": {self._service: found[0].id}}
+
+    def follow(self, run: Run, plan: Watching) -> Deployed:
+        """Watch the deployment to its end. Raises DeployError, RolledBack or OutcomeUnknown if it is no success."""
+        deployed = self._deployed or self._resume()
+        ended = watch.watch(self._plan(), self._reader, clock=self._clock)
+        result = self._ended(deployed, ended)
+        if ended.failure:
+            reasons.show(ended.reasons)
+            run.steps[-1].result = result
+            raise ended.failure
+        if ended.note:
+            console.warn(f"{self._service}: {ended.note}")
+        return result
+
+    def _plan(self) -> watch.Plan:
+        plan = self._watching
+        return watch.Plan(
+            where=self._environment.name,
+            service=self._service,
+            before=self._before,
+            url=plan.url,
+            timeout=plan.timeout,
+            again=plan.again,
+            until_traffic=plan.until == "traffic",
+            abort=plan.abort_on_failure,
+        )
+
+    def _resume(self) -> Deployed:
+        """Find the deployment to go on watching: the one of the image, or the newest for a restart."""
+        self._look_first()
+        env, plan = self._environment, self._watching
+        if plan.image:
+            self._before = replace(self._before, digest=images.digest_of(env, plan.image))
+        elif self._reader:
+            primary = self._reader.look().primary
+            self._before = replace(self._before, id=primary.id if primary else "", seen=primary)
+        return self._report(ServiceDeployment(self._service, env.cluster, plan.image, Invocation("", "", {})))
+
+    def _ended(self, deployed: Deployed, ended: Ended) -> Deployed:
+        return replace(
+            deployed,
+            verdict=ended.verdict.value if ended.verdict else "",
+            proof=ended.proof,
+            note=ended.note,
+            reasons=(*ended.reasons.lines, *ended.reasons.log) or ((str(ended.failure),) if ended.failure else ()),
+            changed_from=ended.changed_from,
+        )
+
+
+def still(environment: Environment, deployed: Deployed) -> Deployed:
+    """Check in ECS that a deployment that was complete is still the current one.
+
+    If ECS cannot be read, it counts as current. Raises RolledBack or DeployError if it is not.
+    """
+    repository = environment.service.image
+    before = Before(deployed.version, repository, deployed.deployment_id, deployed.digest, deployed.since)
+    try:
+        reader = Reader(environment, deployed.service)
+        now = steadily(lambda: reader.look(before))
+    except DeployError as error:
+        console.say(f"ECS can no longer be read: {error}")
+        return deployed
+    verdict = rollout.verdict(before, now)
+    if verdict.lost and deployed.deployment_id:
+        what = f"{environment.name}: {versions.short(deployed.version)} of {now.name}"
+        why = " · ".join(reasons.explain(before, now)) or "ECS gives no reason"
+        raise watch.error_of(verdict)(f"{what} {verdict.says}: {why}.")
+    return deployed
+
+
+def _candidates(before: Before, now: Service) -> list[rollout.Deployment]:
+    """The new deployments that a call whose response was lost may have started: of its image, or a restart."""
+    new = [d for d in now.deployments if d.id not in before.known and not d.is_rollback]
+    if not before.repository:
+        return [d for d in new if d.task_definition == before.previous]
+    return [d for d in new if before.is_run_by(d.images)]

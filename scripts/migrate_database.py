@@ -4,16 +4,13 @@ The logs come from CloudWatch, whether or not the migration succeeded.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
-
-from msgspec import structs
 
 from scripts.deploy_service import deploy_service
-from scripts.ecs import rollout
-from scripts.edges import aws
+from scripts.ecs import logs
+from scripts.ecs.logs import Source
+from scripts.ecs.reader import Reader
 from scripts.frame import console, waiting
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run
@@ -26,15 +23,6 @@ TIMEOUT, INTERVAL = 5.0, 1.5
 # Maximum difference between this machine's clock and AWS's, in seconds.
 SKEW = 5.0
 LINES = 200
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a container logs to. prefix: of the names of its log streams."""
-
-    group: str
-    region: str
-    prefix: str
 
 
 def migrate_database(
@@ -84,10 +72,10 @@ def showing_logs(environment: Environment, *, clock: Clock = CLOCK) -> Iterator[
 def _show(environment: Environment, since: float, clock: Clock) -> None:
     lines: list[str] = []
     try:
-        found = sources(environment)
+        found = _sources(environment)
 
         def look() -> tuple[str, list[str] | None]:
-            return "", [line for source in found for line in read(environment, source, since)] or None
+            return "", [line for source in found for line in logs.since(environment, source, since)] or None
 
         with suppress(TimedOut):
             lines = waiting.wait(look, seconds=TIMEOUT, every=INTERVAL, clock=clock) if found else []
@@ -102,35 +90,8 @@ def _show(environment: Environment, since: float, clock: Clock) -> None:
             console.say(f"  | {line}")
 
 
-def sources(environment: Environment) -> list[Source]:
+def _sources(environment: Environment) -> list[Source]:
     """The log sources of the containers in the task definition of the service that migrates."""
-    primary = rollout.observe(environment, service(environment)).primary
-    if primary is None:
-        return []
-    with aws.errors(f"reading {primary.task_definition}", environment):
-        found = aws.client("ecs", environment).describe_task_definition(taskDefinition=primary.task_definition)
-    return [source for c in found["taskDefinition"]["containerDefinitions"] if (source := _source(environment, c))]
-
-
-def _source(environment: Environment, container: Mapping[str, Any]) -> Source | None:
-    configuration = container.get("logConfiguration", {})
-    options = configuration.get("options", {})
-    if configuration.get("logDriver") != "awslogs" or not options.get("awslogs-stream-prefix"):
-        return None
-    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html: prefix/container/task
-    prefix = f"{options['awslogs-stream-prefix']}/{container['name']}/"
-    return Source(options.get("awslogs-group", ""), options.get("awslogs-region", environment.region), prefix)
-
-
-def read(environment: Environment, source: Source, since: float) -> list[str]:
-    """The lines of the newest task that logged there. since: Unix time in seconds."""
-    client = aws.client("logs", structs.replace(environment, region=source.region))
-    with aws.errors(f"reading the log group {source.group}", environment):
-        pages = client.get_paginator("filter_log_events").paginate(
-            logGroupName=source.group, logStreamNamePrefix=source.prefix, startTime=int(since * 1000)
-        )
-        events = [event for page in pages for event in page["events"]]
-    if not events:
-        return []
-    newest = max(events, key=lambda event: event["timestamp"])["logStreamName"]
-    return [str(event["message"]).rstrip() for event in events if event["logStreamName"] == newest]
+    found = Reader(environment, service(environment))
+    primary = found.look().primary
+    return logs.sources(environment, found.definition(primary.task_definition)) if primary else []

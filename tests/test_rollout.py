@@ -1,19 +1,24 @@
-"""The verdict on a rollout, as a table of states that ECS may show."""
+"""What ECS and the endpoint show of a deployment, in sequence: what the tool says of it, and its exit code."""
 
-import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
-from scripts.ecs.rollout import Deployment, Event, Service, Target, Verdict, explain, find, observe, start, verdict
-from scripts.frame import settings
+from scripts.ecs import reasons, watch
+from scripts.ecs.reasons import Reasons
+from scripts.ecs.rollout import Before, Container, Deployment, Event, Record, Service, Task, Verdict
+from scripts.edges import http
 from scripts.frame.errors import DeployError
-from tests.stand_in import Reply, stand_in
+from scripts.frame.waiting import Clock
 
-# Times in seconds: the day before, the old deployment, ours, and after ours.
+# When things happened, in seconds: the day before, the old deployment, ours, and what came after it.
 YESTERDAY, OLD_AT, NEW_AT, LATER = 100.0, 1000.0, 2000.0, 2100.0
 BACK = "ECS deployment circuit breaker: rolling back to deploymentId ecs-svc/1."
 DIGEST, OTHER_DIGEST = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 PINNED_SIDECAR = f"public.ecr.aws/sidecar@{DIGEST}"
+URL = "https://dev.example.org/health"
 
 
 def deployment(
@@ -35,371 +40,696 @@ def deployment(
     return Deployment(**{**values, **more})  # type: ignore[arg-type]
 
 
-def service(*deployments: Deployment, events: tuple[tuple[float, str], ...] = (), breaker: bool = True) -> Service:
+def service(
+    *deployments: Deployment, events: Sequence[tuple[float, str]] = (), breaker: bool = True, **more: Any
+) -> Service:
     """A service with these deployments. events: time and message, newest first."""
-    return Service("app", deployments, tuple(Event(f"(service app) {text}", at) for at, text in events), breaker)
+    told = tuple(Event(f"(service app) {text}", at, f"{at} {text}") for at, text in events)
+    return Service("app", deployments, told, breaker, **{"takes_back": breaker, **more})
+
+
+def rolls(status: str = "IN_PROGRESS", **more: Any) -> Record:
+    """ECS's record of our deployment."""
+    return Record("arn:service-deployment/1", status, "arn:task-definition/app:v2", created=NEW_AT, **more)
+
+
+def dead(number: int = 0, **more: Any) -> Task:
+    """A task of ours that died."""
+    values: dict[str, Any] = {
+        "stop_code": "EssentialContainerExited",
+        "reason": "Essential container in task exited",
+        "containers": (Container("app", exit_code=137, reason="OutOfMemoryError: Container killed"),),
+    }
+    task = {"id": f"t{number}", "task_definition": "arn:task-definition/app:v2", "deployment": "ecs-svc/new"}
+    return Task(status="STOPPED", stopped=LATER + number, **{**task, **values, **more})
 
 
 OLD = deployment("v1", id="ecs-svc/old")
 DRAINING = deployment("v1", id="ecs-svc/old", status="ACTIVE")
-NEW = deployment("v2", state="IN_PROGRESS")
-FAILED = deployment("v2", status="ACTIVE", state="FAILED")
+DONE = deployment("v2")
+NEW = deployment("v2", state="IN_PROGRESS", running=0)
+FAILED = deployment("v2", status="ACTIVE", state="FAILED", running=0)
 THEIRS = deployment("v3", id="ecs-svc/theirs", state="IN_PROGRESS")
 GOES_BACK = deployment("v1", id="ecs-svc/back", state="IN_PROGRESS", reason=BACK)
+WENT_BACK = replace(GOES_BACK, state="COMPLETED")
+AGAIN = deployment("v2", id="ecs-svc/old")
 BACK_EVENT = "rolling back to deployment ecs-svc/old."
 FAILED_EVENT = "(deployment ecs-svc/new) deployment failed: tasks failed to start."
+CANNOT_PULL = "CannotPullContainerError: registry:5000/app:v2: not found"
 
-UNKNOWN = Target("v2", "app")
-OURS = Target("v2", "app", id="ecs-svc/new")
-KNOWN = Target("v2", "app", id="ecs-svc/new", since=NEW_AT)
-
-
-@pytest.mark.parametrize("target", [UNKNOWN, OURS, KNOWN], ids=["by its version", "by its id", "by its id and time"])
-@pytest.mark.parametrize(
-    ("now", "seen", "expected"),
-    [
-        pytest.param(service(OLD), None, Verdict.ABSENT, id="only the old deployment"),
-        pytest.param(service(), None, Verdict.ABSENT, id="ECS lists no deployment"),
-        pytest.param(service(NEW, DRAINING), None, Verdict.RUNNING, id="in progress"),
-        pytest.param(
-            service(deployment("v2"), DRAINING), NEW, Verdict.SUCCEEDED, id="complete while the old one drains"
-        ),
-        pytest.param(service(deployment("v2", desired=4)), NEW, Verdict.SUCCEEDED, id="complete, then scaled out"),
-        pytest.param(service(deployment("v2", desired=1)), NEW, Verdict.SUCCEEDED, id="complete, and scaling in"),
-        pytest.param(service(deployment("v2", desired=0, running=0)), NEW, Verdict.SUCCEEDED, id="no task is desired"),
-        pytest.param(service(deployment("v2", state="")), NEW, Verdict.SUCCEEDED, id="no state, alone and all running"),
-        pytest.param(service(deployment("v2", state="", running=1)), NEW, Verdict.RUNNING, id="no state, one missing"),
-        pytest.param(service(deployment("v2", state=""), DRAINING), NEW, Verdict.RUNNING, id="no state, one drains"),
-        pytest.param(service(deployment("v2", state="FAILED")), NEW, Verdict.FAILED, id="failed without a rollback"),
-        pytest.param(
-            service(deployment("v2", state="IN_PROGRESS", failed=40), DRAINING, breaker=False),
-            NEW,
-            Verdict.FAILED,
-            id="40 failed tasks and no breaker",
-        ),
-        pytest.param(
-            service(deployment("v2", state="IN_PROGRESS", failed=40), DRAINING),
-            NEW,
-            Verdict.RUNNING,
-            id="40 failed tasks, but a breaker decides",
-        ),
-        *(
-            pytest.param(
-                service(deployment("v2", state="IN_PROGRESS", failed=failed, desired=desired), breaker=False),
-                NEW,
-                expected,
-                id=f"{failed} failed tasks of {desired} and no breaker",
-            )
-            for failed, desired, expected in (
-                (9, 2, Verdict.RUNNING),
-                (10, 2, Verdict.FAILED),
-                (19, 10, Verdict.RUNNING),
-                (20, 10, Verdict.FAILED),
-            )
-        ),
-        pytest.param(service(GOES_BACK, FAILED), NEW, Verdict.ROLLED_BACK, id="the rollback is in progress"),
-        pytest.param(
-            service(OLD, deployment("v2", status="ACTIVE", state="IN_PROGRESS")),
-            NEW,
-            Verdict.ROLLED_BACK,
-            id="the old deployment is PRIMARY again, without a reason",
-        ),
-        pytest.param(service(OLD), NEW, Verdict.ROLLED_BACK, id="the same, and ours is no longer listed"),
-        pytest.param(
-            service(deployment("v1", id="ecs-svc/back"), events=((LATER, BACK_EVENT),)),
-            NEW,
-            Verdict.ROLLED_BACK,
-            id="the rollback is complete, and only an event shows it",
-        ),
-        pytest.param(
-            service(
-                deployment("v1", id="ecs-svc/back"),
-                events=(*((LATER + n, f"registered 1 targets in {n}") for n in range(9, 0, -1)), (LATER, BACK_EVENT)),
-            ),
-            NEW,
-            Verdict.ROLLED_BACK,
-            id="the same, after nine newer events",
-        ),
-        *(
-            pytest.param(
-                service(deployment("v1", id="ecs-svc/back", reason=words)), NEW, Verdict.ROLLED_BACK, id=f"'{words}'"
-            )
-            for words in ("Rolling back.", "ROLLBACK to ecs-svc/old", "was rolled back", "roll-back")
-        ),
-        pytest.param(service(THEIRS), NEW, Verdict.SUPERSEDED, id="somebody else deployed meanwhile"),
-        pytest.param(
-            service(deployment("v3", id="ecs-svc/theirs", created=NEW_AT)),
-            NEW,
-            Verdict.SUPERSEDED,
-            id="somebody else deployed in the same moment",
-        ),
-        pytest.param(service(), NEW, Verdict.SUPERSEDED, id="ECS no longer lists a deployment"),
-        pytest.param(service(THEIRS, FAILED), NEW, Verdict.ROLLED_BACK, id="ours failed, then somebody else deployed"),
-        pytest.param(
-            service(THEIRS, events=((LATER, "has started 2 tasks"), (LATER, "steady state"), (YESTERDAY, BACK_EVENT))),
-            NEW,
-            Verdict.SUPERSEDED,
-            id="somebody else deployed, and yesterday there was a rollback",
-        ),
-    ],
-)
-def test_verdict(target: Target, now: Service, seen: Deployment | None, expected: Verdict) -> None:
-    """It is the same whether ours is known by version, by id, or by id and time."""
-    assert verdict(target, now, seen) is expected
+# How the deployment to judge is known: by its image alone, its id, its id and time, and as deploy-service knows it.
+UNKNOWN = Before("v2", "app")
+OURS = Before("v2", "app", id="ecs-svc/new")
+KNOWN = replace(OURS, since=NEW_AT)
+AFTER = Before("v2", "app", service=service(OLD, events=[(OLD_AT, "has reached a steady state.")]))
+STARTED = replace(AFTER, id="ecs-svc/new", task_definition="arn:task-definition/app:v2")
+PUBLIC = replace(AFTER, task_definition="arn:task-definition/app:v2")
+DENIED = DeployError("AccessDenied")
+DENIED.__cause__ = type("E", (Exception,), {"response": {"Error": {"Code": "AccessDeniedException"}}})()
+THROTTLED = DeployError("ThrottlingException")
+UNREACHED = http.Unreachable("Connection refused")
 
 
-AGAIN = deployment("v2", id="ecs-svc/old")
-FAILED_AGAIN = deployment("v2", status="ACTIVE", state="FAILED")
+class Time:
+    """A clock that moves only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.clock = Clock(now=lambda: self.time, sleep=self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
 
 
-@pytest.mark.parametrize(
-    ("target", "now", "expected"),
-    [
-        pytest.param(OURS, service(AGAIN), Verdict.ABSENT, id="the same version again, ours is not listed yet"),
-        pytest.param(KNOWN, service(AGAIN), Verdict.ABSENT, id="the same with its start time"),
-        pytest.param(UNKNOWN, service(AGAIN), Verdict.SUCCEEDED, id="the same without an id"),
-        pytest.param(OURS, service(AGAIN, FAILED_AGAIN), Verdict.ROLLED_BACK, id="the same version, rolled back"),
-        pytest.param(
-            UNKNOWN,
-            service(AGAIN, FAILED_AGAIN),
-            Verdict.ROLLED_BACK,
-            id="the same version, rolled back, without an id",
-        ),
-        pytest.param(
-            UNKNOWN,
-            service(deployment("v2", id="ecs-svc/back", reason=BACK), FAILED_AGAIN),
-            Verdict.ROLLED_BACK,
-            id="rolled back to the same version by a new deployment",
-        ),
-        pytest.param(
-            UNKNOWN,
-            service(
-                deployment("v2", id="ecs-svc/back", state="IN_PROGRESS", reason=BACK),
-                deployment("v3", id="ecs-svc/theirs", status="ACTIVE", state="FAILED"),
-                deployment("v2", id="ecs-svc/old", status="ACTIVE"),
-            ),
-            Verdict.RUNNING,
-            id="a rollback from another version to ours is in progress",
-        ),
-        pytest.param(
-            UNKNOWN,
-            service(deployment("v2", id="ecs-svc/back"), events=((LATER, BACK_EVENT),)),
-            Verdict.SUCCEEDED,
-            id="another version was rolled back to ours",
-        ),
-        pytest.param(
-            OURS,
-            service(OLD, events=((LATER, FAILED_EVENT),)),
-            Verdict.ROLLED_BACK,
-            id="ours is not listed, an event has its id, and the old one is PRIMARY",
-        ),
-        pytest.param(
-            OURS,
-            service(OLD, events=((LATER, FAILED_EVENT.replace("new)", "news)")),)),
-            Verdict.ABSENT,
-            id="an event with a longer id that starts with ours",
-        ),
-        pytest.param(
-            OURS,
-            service(THEIRS, events=((NEW_AT, FAILED_EVENT),)),
-            Verdict.FAILED,
-            id="ours failed without a rollback, then somebody else deployed",
-        ),
-        pytest.param(
-            OURS,
-            service(THEIRS, events=((NEW_AT, "(deployment ecs-svc/new) deployment completed."),)),
-            Verdict.SUPERSEDED,
-            id="ours completed, then somebody else deployed",
-        ),
-        pytest.param(OURS, service(THEIRS), Verdict.SUPERSEDED, id="ours is not listed and another one is in progress"),
-        pytest.param(UNKNOWN, service(THEIRS), Verdict.ABSENT, id="the same without an id: it may be older"),
-        pytest.param(OURS, service(GOES_BACK), Verdict.ABSENT, id="ours is not listed and another one is rolled back"),
-        pytest.param(
-            KNOWN,
-            service(deployment("v3", id="ecs-svc/theirs", created=NEW_AT)),
-            Verdict.ABSENT,
-            id="ours is not listed, and the PRIMARY one is not newer",
-        ),
-        pytest.param(
-            KNOWN,
-            service(deployment("v1", id="ecs-svc/old", created=NEW_AT), events=((NEW_AT, FAILED_EVENT),)),
-            Verdict.ROLLED_BACK,
-            id="the same, and an event has our id",
-        ),
-        pytest.param(
-            KNOWN,
-            service(deployment("v2", id="ecs-svc/theirs")),
-            Verdict.SUPERSEDED,
-            id="our version, but by a newer deployment",
-        ),
-        pytest.param(
-            KNOWN,
-            service(OLD, events=((LATER, BACK_EVENT),)),
-            Verdict.ROLLED_BACK,
-            id="never seen, and a rollback since",
-        ),
-        pytest.param(
-            KNOWN, service(OLD, events=((YESTERDAY, BACK_EVENT),)), Verdict.ABSENT, id="never seen, and an old rollback"
-        ),
-        pytest.param(
-            Target("v2", "app", since=NEW_AT),
-            service(OLD, events=((LATER, BACK_EVENT),)),
-            Verdict.ROLLED_BACK,
-            id="no id, never seen, and a rollback to the PRIMARY one",
-        ),
-        pytest.param(
-            Target("v2", "app", since=NEW_AT),
-            service(deployment("v3", id="ecs-svc/theirs", created=LATER + 60), events=((LATER, BACK_EVENT),)),
-            Verdict.ABSENT,
-            id="the same, but the PRIMARY one is newer than the rollback",
-        ),
-        *(
-            pytest.param(
-                Target("v2", "app", since=NEW_AT),
-                service(deployment("v1", id="ecs-svc/back", created=LATER + later), events=((LATER, BACK_EVENT),)),
-                expected,
-                id=f"the PRIMARY one is {later} s newer than the rollback",
-            )
-            for later, expected in ((5, Verdict.ROLLED_BACK), (5.5, Verdict.ABSENT))
-        ),
-        pytest.param(
-            Target("v2", "app", since=NEW_AT),
-            service(OLD, events=((NEW_AT, BACK_EVENT),)),
-            Verdict.ROLLED_BACK,
-            id="a rollback at the start time",
-        ),
-        pytest.param(
-            Target("v2", "app", since=NEW_AT),
-            service(OLD, events=((YESTERDAY, BACK_EVENT),)),
-            Verdict.ABSENT,
-            id="no id, never seen, and an old rollback",
-        ),
-    ],
-)
-def test_verdict_at_the_first_look(target: Target, now: Service, expected: Verdict) -> None:
-    """Nothing has been seen before, so id, time or state decide."""
-    assert verdict(target, now) is expected
+class Sight:
+    """What ECS shows at one look after the other, the last one from then on. Its running tasks are those it counts."""
+
+    def __init__(
+        self, looks: Sequence[Service | DeployError], running: Sequence[Task] | DeployError | None = ()
+    ) -> None:
+        self._left, self._running, self.now, self.stops = list(looks), running, Service("app", (), (), False), 0
+
+    def look(self, before: Before) -> Service:
+        found = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        if isinstance(found, DeployError):
+            raise found
+        self.now = found
+        return found
+
+    def running(self) -> tuple[Task, ...] | None:
+        if isinstance(self._running, DeployError):
+            raise self._running
+        if self._running is None or self._running:
+            return None if self._running is None else tuple(self._running)
+        return tuple(
+            Task(f"{d.id}/{n}", d.task_definition, d.id, "RUNNING")
+            for d in self.now.deployments
+            for n in range(d.running)
+        )
+
+    def stopped(self) -> tuple[Task, ...]:
+        return self.now.stopped
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def variants(self, repository: str, digest: str) -> frozenset[str]:
+        return frozenset({OTHER_DIGEST})
+
+    def explain(self, before: Before, now: Service) -> Reasons:
+        return Reasons(reasons.explain(before, now))
 
 
-@pytest.mark.parametrize(
-    ("images", "digest", "ours"),
-    [
-        ((f"registry:5000/app@{DIGEST}",), DIGEST, True),
-        ((f"registry:5000/app@{DIGEST}",), "", False),
-        ((f"registry:5000/app@{OTHER_DIGEST}",), DIGEST, False),
-        ((f"registry:5000/app:v2@{DIGEST}",), "", True),
-        ((f"registry:5000/app:v1@{DIGEST}",), DIGEST, True),
-        ((f"registry:5000/app@{OTHER_DIGEST}", PINNED_SIDECAR), DIGEST, False),
-        (("registry:5000/app:v1", "registry/sidecar:v2"), "", False),
-        (("registry:5000/v2", "registry:5000/app:xv2", "<not an image>"), "", False),
-        (("registry:5000/app", "registry:5000/team/app:v2"), "", False),
-    ],
-)
-def test_ours_is_found_only_by_tag_or_digest_of_the_services_own_image(
-    images: tuple[str, ...], digest: str, ours: bool
-) -> None:
-    """Not by a sidecar's image, and not by a digest that was not given."""
-    now = service(deployment("", images=images))
+def answering(answers: Sequence[str | DeployError]) -> Any:
+    """The endpoint, which gives these answers one after the other, and the last one from then on."""
+    left = list(answers)
 
-    found = verdict(Target("v2", "app", digest=digest), now)
+    def ask(url: str, timeout: float) -> str:
+        found = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(found, DeployError):
+            raise found
+        return found
 
-    assert found is (Verdict.SUCCEEDED if ours else Verdict.ABSENT)
+    return ask
 
 
-def test_a_rollback_to_the_same_version_is_not_taken_for_ours() -> None:
-    """Without an id, a newer deployment of the version is followed, but not one that ECS rolled back to."""
-    back = service(deployment("v2", id="ecs-svc/back"), events=((LATER, BACK_EVENT),))
-    again = service(deployment("v2", id="ecs-svc/again"))
+@dataclass(frozen=True)
+class Case:
+    """A sequence. code: the exit code. says: part of what the tool says at the end. answers: of the endpoint."""
 
-    assert verdict(UNKNOWN, back, seen=NEW) is Verdict.ROLLED_BACK
-    assert find(UNKNOWN, again, seen=NEW) == again.primary
-    older = deployment("v2", id="ecs-svc/old", status="ACTIVE", state="FAILED")
-    twice = service(deployment("v2", id="ecs-svc/back", reason=BACK), older, FAILED_AGAIN)
-    assert find(UNKNOWN, twice) == FAILED_AGAIN
+    name: str
+    looks: Sequence[Service | DeployError]
+    code: int
+    says: str
+    verdict: Verdict | None
+    answers: Sequence[str | DeployError] = ("v2",)
+    before: Before = STARTED
+    plan: Any = None
+    running: Sequence[Task] | DeployError | None = ()
 
 
-def test_the_explanation_has_only_reasons_and_events_since_the_start() -> None:
-    """Failures come before other events, and each text only once."""
-    now = service(
-        deployment("v2", reason="no capacity", failed=3),
-        deployment("v1", id="ecs-svc/old", reason="completed long ago"),
-        events=(
-            (LATER, "has started 2 tasks"),
-            (LATER, "was unable to place a task"),
-            (LATER, "was unable to place a task"),
-            (YESTERDAY, "deployment failed"),
-        ),
+def cases() -> Iterator[Case]:
+    """The public cases first, then one or more of each verdict."""
+    v = Verdict
+    yield Case(
+        "early success criteria: complete, while two old tasks still run",
+        [service(NEW, DRAINING), service(DONE, DRAINING)],
+        0,
+        "2 of 2 running tasks are on app:v2, 2 of older deployments still drain",
+        v.SUCCEEDED,
+    )
+    yield Case(
+        "complete, and scaled out a moment ago",
+        [service(deployment("v2", desired=4))],
+        0,
+        "2 of 2 running tasks are on app:v2",
+        v.SUCCEEDED,
+    )
+    bakes = service(deployment("v2", state="IN_PROGRESS"), DRAINING, strategy="BLUE_GREEN", bake=30.0)
+    yield Case(
+        "blue/green bakes for half an hour, then it is complete",
+        [bakes] * 1500 + [service(DONE, strategy="BLUE_GREEN")],
+        0,
+        "running tasks are on app:v2",
+        v.SUCCEEDED,
+    )
+    yield Case(
+        "blue/green, and the traffic is enough",
+        [bakes],
+        0,
+        "2 of older deployments still drain",
+        v.BAKING,
+        plan={"until_traffic": True},
+    )
+    pinned = replace(UNKNOWN, digest=DIGEST, since=NEW_AT)
+    old_and_back = service(OLD, events=[(LATER, BACK_EVENT)])
+    yield Case(
+        "a sidecar has the digest; ours is not listed; an event of a rollback",
+        [old_and_back],
+        4,
+        "the previous version runs",
+        v.ROLLED_BACK,
+        ["v1"],
+        pinned,
+    )
+    yield Case("the same without that event", [service(OLD)], 3, "has not started", v.NOT_STARTED, ["v1"], pinned)
+    theirs = service(THEIRS, events=[(LATER, "has started 2 tasks"), (LATER, "steady state"), (YESTERDAY, BACK_EVENT)])
+    yield Case(
+        "a colleague's rollout, and a rollback of yesterday",
+        [service(NEW, OLD), theirs],
+        1,
+        "was superseded by another deployment (app:v3)",
+        v.SUPERSEDED,
+        ["v1"],
+    )
+    registered = [(LATER + n, f"registered 1 targets in {n}") for n in range(9, 0, -1)]
+    yield Case(
+        "five newer events hide that of our rollback",
+        [service(NEW, OLD), service(OLD, events=[*registered, (LATER, BACK_EVENT)])],
+        4,
+        "rolled back",
+        v.ROLLED_BACK,
+        ["v1"],
+    )
+    yield Case(
+        "ours is not listed any more, its id is in an event",
+        [service(OLD, events=[(LATER, FAILED_EVENT)])],
+        4,
+        "deployment failed: tasks failed to start",
+        v.ROLLED_BACK,
+        ["v1"],
+        OURS,
+    )
+    for words in ("Rolling back.", "ROLLBACK to ecs-svc/old", "was rolled back", "roll-back"):
+        back = deployment("v1", id="ecs-svc/back", reason=words)
+        yield Case(f"ECS says {words!r}", [service(NEW, OLD), service(back)], 4, words, v.ROLLED_BACK, ["v1"], OURS)
+    same = replace(STARTED, service=service(AGAIN))
+    yield Case(
+        "the version ran before, and ours is not listed yet",
+        [service(AGAIN)],
+        3,
+        "has not started",
+        v.NOT_STARTED,
+        before=same,
+    )
+    yield Case(
+        "the same, then it is",
+        [service(AGAIN)] * 3 + [service(NEW, AGAIN), service(DONE)],
+        0,
+        "app:v2",
+        v.SUCCEEDED,
+        before=same,
+    )
+    yield Case(
+        "the same, and it was rolled back", [service(AGAIN, FAILED)], 4, "rolled back", v.ROLLED_BACK, before=same
+    )
+    unhealthy = [(LATER, "(task 1) failed container health checks.")]
+    hopeless = deployment("v2", state="IN_PROGRESS", running=0, failed=40)
+    yield Case(
+        "40 failed tasks and no breaker",
+        [service(hopeless, DRAINING, breaker=False, events=unhealthy)],
+        1,
+        "40 tasks failed\n  - (service app) (task 1) failed container health checks",
+        v.FAILED,
+        ["v1"],
+    )
+    yield Case(
+        "no task is desired",
+        [service(deployment("v2", desired=0, running=0))],
+        0,
+        "",
+        v.NOTHING,
+        [DeployError("HTTP status 503")],
+    )
+    yield Case(
+        "no task is desired, and the rollout is under way",
+        [service(deployment("v2", state="IN_PROGRESS", desired=0, running=0))],
+        0,
+        "",
+        v.NOTHING,
+        [UNREACHED],
+    )
+    yield Case(
+        "the service is being deleted",
+        [service(NEW, OLD), service(NEW, status="DRAINING")],
+        0,
+        "",
+        v.NOTHING,
+        [UNREACHED],
+    )
+    by_digest = Before("v2", "app", digest=DIGEST)
+    pulled = replace(FAILED, images=(f"registry:5000/app@{DIGEST}",))
+    no_image = dead(
+        stop_code="TaskFailedToStart", reason=CANNOT_PULL, containers=(Container("app", reason=CANNOT_PULL),)
+    )
+    yield Case(
+        "by digest, cannot be pulled, rolled back, in a step of its own",
+        [service(WENT_BACK, pulled, stopped=(no_image,))],
+        4,
+        "CannotPullContainerError",
+        v.ROLLED_BACK,
+        ["v1"],
+        by_digest,
+    )
+    yield Case(
+        "four looks are throttled in the middle of it",
+        [service(NEW, OLD), *[THROTTLED] * 4, service(GOES_BACK, FAILED), service(WENT_BACK, FAILED)],
+        4,
+        "rolled back",
+        v.ROLLED_BACK,
+    )
+    yield Case(
+        "the endpoint is not reached, and ECS is complete on the digest",
+        [service(DONE)],
+        0,
+        "was not reached from here",
+        v.SUCCEEDED,
+        [UNREACHED],
+    )
+    yield Case(
+        "rolled back yesterday, today ours, then a colleague's",
+        [service(NEW, OLD), service(deployment("v3", id="ecs-svc/theirs"), events=[(YESTERDAY, BACK_EVENT)])],
+        1,
+        "superseded",
+        v.SUPERSEDED,
+        ["v3"],
     )
 
-    assert explain(now, NEW_AT) == "no capacity · 3 tasks failed · (service app) was unable to place a task"
-    assert explain(service(OLD, events=((LATER, "steady"), (YESTERDAY, "old"))), 0) == "(service app) steady"
-    assert explain(service(deployment("v1", id="ecs-svc/old", reason=BACK)), NEW_AT) == BACK
-    assert explain(service(OLD, events=((NEW_AT, "in that moment"),)), NEW_AT) == "(service app) in that moment"
-    failures = tuple((LATER, f"failed {number}") for number in range(9))
-    assert explain(service(events=failures), 0).count(" · ") == 4
+    # ECS's own records decide where they can be read.
+    yield Case(
+        "recorded: in progress, then successful",
+        [service(NEW, DRAINING, record=rolls()), service(DONE, record=rolls("SUCCESSFUL"))],
+        0,
+        "app:v2",
+        v.SUCCEEDED,
+    )
+    yield Case(
+        "recorded: rolls back, then it has",
+        [
+            service(NEW, record=rolls("ROLLBACK_IN_PROGRESS")),
+            service(OLD, record=rolls("ROLLBACK_SUCCESSFUL", rollback_reason="an alarm", alarms=("5xx",))),
+        ],
+        4,
+        "an alarm\n  - alarms: 5xx",
+        v.ROLLED_BACK,
+        ["v1"],
+    )
+    yield Case(
+        "recorded: the rollback failed",
+        [service(NEW, record=rolls("ROLLBACK_FAILED", reason="no capacity"))],
+        1,
+        "no capacity",
+        v.FAILED,
+        ["v1"],
+    )
+    yield Case(
+        "recorded: stopped by somebody",
+        [service(NEW, record=rolls("STOPPED", reason="Stopped by ann"))],
+        1,
+        "was stopped by somebody:\n  - Stopped by ann",
+        v.STOPPED,
+        ["v1"],
+    )
+    yield Case(
+        "recorded: stopped, because a colleague's came",
+        [service(THEIRS, DRAINING, record=rolls("STOPPED"))],
+        1,
+        "superseded",
+        v.SUPERSEDED,
+        ["v1"],
+    )
+    yield Case(
+        "recorded: successful, and then a colleague's came",
+        [service(THEIRS, DONE, record=rolls("SUCCESSFUL"))],
+        1,
+        "superseded by another deployment (app:v3)",
+        v.SUPERSEDED,
+    )
+    yield Case(
+        "recorded: rolled back, and then a colleague's came",
+        [service(THEIRS, record=rolls("ROLLBACK_SUCCESSFUL"))],
+        1,
+        "failed",
+        v.FAILED,
+        ["v1"],
+    )
+    yield Case(
+        "recorded: a stop is requested, then it is rolled back",
+        [
+            service(NEW, record=rolls("STOP_REQUESTED")),
+            service(NEW, record=rolls("ROLLBACK_REQUESTED")),
+            service(OLD, record=rolls("ROLLBACK_SUCCESSFUL")),
+        ],
+        4,
+        "rolled back",
+        v.ROLLED_BACK,
+        ["v1"],
+    )
+    paused = rolls(stage="POST_TEST_TRAFFIC_SHIFT", hook="arn:hook", traffic=0.0)
+    yield Case(
+        "recorded: pauses at a hook to the end",
+        [service(NEW, DRAINING, record=paused)],
+        3,
+        "is baking, waiting for the hook arn:hook: the traffic has not shifted",
+        v.BAKING,
+        ["v1"],
+    )
+    canary = rolls(stage="BAKE_TIME", traffic=10.0)
+    yield Case(
+        "recorded: a canary has a tenth of the traffic",
+        [service(NEW, record=replace(canary, stage="PRODUCTION_TRAFFIC_SHIFT"))],
+        3,
+        "10 % of the traffic",
+        v.IN_PROGRESS,
+        ["v1"],
+        plan={"until_traffic": True},
+    )
+    yield Case(
+        "recorded: it bakes with all the traffic, which is enough",
+        [service(deployment("v2", state="IN_PROGRESS"), DRAINING, record=rolls(stage="BAKE_TIME", traffic=100.0))],
+        0,
+        "app:v2",
+        v.BAKING,
+        plan={"until_traffic": True},
+    )
+    yield Case(
+        "recorded: no primary says anything else",
+        [service(OLD, record=rolls("SUCCESSFUL"))],
+        0,
+        "app:v2",
+        v.SUCCEEDED,
+        before=replace(OURS, since=NEW_AT),
+        running=[Task("1", "arn:task-definition/app:v2", "x", "RUNNING")],
+    )
+
+    # How tasks die.
+    twice = (dead(0), dead(1))
+    yield Case(
+        "two tasks died for the same reason, and nothing takes it back",
+        [service(NEW, DRAINING, breaker=False, stopped=twice)],
+        1,
+        "--keep-waiting waits longer:\n  - 2 tasks died: EssentialContainerExited: Essential container in task exited;"
+        " app exited with 137 (OutOfMemoryError: Container killed) – the container needs more memory",
+        v.FAILED,
+        ["v1"],
+    )
+    yield Case(
+        "the same, and the breaker is going to take it back",
+        [service(NEW, DRAINING, stopped=twice), service(WENT_BACK, FAILED, stopped=twice)],
+        4,
+        "2 tasks died",
+        v.ROLLED_BACK,
+        ["v1"],
+    )
+    yield Case(
+        "the same, and the breaker never does",
+        [service(NEW, DRAINING, stopped=tuple(dead(n) for n in range(10)))],
+        1,
+        "10 tasks died",
+        v.FAILED,
+        ["v1"],
+    )
+    yield Case(
+        "the same, and it is to be waited for",
+        [service(NEW, DRAINING, breaker=False, stopped=twice), service(DONE)],
+        0,
+        "app:v2",
+        v.SUCCEEDED,
+        ["v1", "v2"],
+        replace(STARTED, patient=True),
+    )
+    yield Case(
+        "two tasks died for different reasons",
+        [service(NEW, DRAINING, breaker=False, stopped=(dead(0), no_image)), service(DONE)],
+        0,
+        "app:v2",
+        v.SUCCEEDED,
+    )
+    yield Case(
+        "two tasks of another deployment died",
+        [
+            service(NEW, DRAINING, breaker=False, stopped=tuple(replace(t, deployment="ecs-svc/old") for t in twice)),
+            service(DONE),
+        ],
+        0,
+        "app:v2",
+        v.SUCCEEDED,
+    )
+    scaled = tuple(
+        replace(t, stop_code="ServiceSchedulerInitiated", reason="Scaling activity initiated by deployment")
+        for t in twice
+    )
+    yield Case(
+        "two tasks stopped for scaling",
+        [service(NEW, DRAINING, breaker=False, stopped=scaled), service(DONE)],
+        0,
+        "app:v2",
+        v.SUCCEEDED,
+    )
+    sick = tuple(
+        replace(
+            t,
+            stop_code="ServiceSchedulerInitiated",
+            reason=f"Task failed ELB health checks in (target-group arn:{n})",
+            containers=(),
+        )
+        for n, t in enumerate(twice)
+    )
+    yield Case(
+        "two tasks failed the load balancer's health check",
+        [service(NEW, DRAINING, breaker=False, stopped=sick)],
+        1,
+        "the load balancer's health check got no good answer in time",
+        v.FAILED,
+        ["v1"],
+    )
+    yield Case(
+        "they are stopped and rolled back",
+        [
+            service(NEW, OLD, breaker=False, stopped=twice),
+            service(NEW, record=rolls("ROLLBACK_IN_PROGRESS")),
+            service(OLD, record=rolls("ROLLBACK_SUCCESSFUL")),
+        ],
+        4,
+        "rolled back",
+        v.ROLLED_BACK,
+        ["v1"],
+        plan={"abort": True},
+    )
+
+    # What DescribeServices alone tells.
+    yield Case(
+        "failed, and ECS stays there",
+        [service(deployment("v2", state="FAILED", reason="no memory"), breaker=False)],
+        1,
+        "deploy the previous version:\n  - no memory",
+        v.FAILED,
+        ["v1"],
+    )
+    yield Case(
+        "failed, then a colleague's came", [service(NEW, OLD), service(THEIRS, FAILED)], 1, "failed", v.FAILED, ["v1"]
+    )
+    yield Case(
+        "the manager reports no id: found by its task definition",
+        [service(OLD), service(NEW, OLD), service(DONE)],
+        0,
+        "app:v2",
+        v.SUCCEEDED,
+        ["v1", "v2"],
+        PUBLIC,
+    )
+    yield Case(
+        "the same, and a colleague deploys that task definition again",
+        [service(NEW, OLD), service(replace(DONE, id="ecs-svc/again", created=LATER + 50))],
+        1,
+        "superseded",
+        v.SUPERSEDED,
+        before=PUBLIC,
+    )
+    yield Case("never listed, and another one is", [service(THEIRS)], 1, "superseded", v.SUPERSEDED, ["v1"], PUBLIC)
+    yield Case(
+        "another one is listed for a moment before ours",
+        [service(THEIRS), service(NEW, THEIRS), service(DONE)],
+        0,
+        "app:v2",
+        v.SUCCEEDED,
+    )
+    yield Case(
+        "the old one is PRIMARY again, no word of why",
+        [service(NEW, OLD), service(OLD, replace(NEW, status="ACTIVE"))],
+        4,
+        "rolled back",
+        v.ROLLED_BACK,
+        ["v1"],
+    )
+    yield Case(
+        "no state, and one task is missing to the end",
+        [service(deployment("v2", state="", running=1))],
+        3,
+        "1 of 2 tasks run",
+        v.IN_PROGRESS,
+        ["v1"],
+    )
+    yield Case(
+        "it rolls back to the end of the time",
+        [service(NEW, OLD), service(GOES_BACK, FAILED)],
+        3,
+        "is rolling back",
+        v.ROLLING_BACK,
+        ["v1"],
+    )
+    yield Case("ECS lists no deployment", [service()], 3, "has not started", v.NOT_STARTED, ["v1"])
+
+    # What the endpoint and the tasks prove.
+    yield Case(
+        "old and new answer in turn, then only new",
+        [service(DONE)],
+        0,
+        "3 answers with it in a row",
+        v.SUCCEEDED,
+        ["v1", "v2", "v1", "v2", "v2", "v1", "v2"],
+    )
+    yield Case(
+        "the endpoint answers with another version to the end",
+        [service(DONE)],
+        1,
+        "is complete in ECS, but https://dev.example.org/health answers with v1",
+        v.SUCCEEDED,
+        ["v1"],
+    )
+    yield Case(
+        "the endpoint is broken to the end",
+        [service(DONE)],
+        3,
+        "answers without a version: HTTP status 503",
+        v.SUCCEEDED,
+        [DeployError("HTTP status 503")],
+    )
+    yield Case(
+        "it answered before, and is not reached any more",
+        [service(NEW, OLD), *[service(DONE)]],
+        3,
+        "does not answer: Connection refused",
+        v.SUCCEEDED,
+        ["v1", UNREACHED],
+    )
+    yield Case(
+        "it answers, and the rollout never ends",
+        [service(deployment("v2", state="IN_PROGRESS"), DRAINING)],
+        3,
+        "answers with v2, but its rollout in ECS is not complete",
+        v.IN_PROGRESS,
+    )
+    yield Case(
+        "ECS cannot be read: the endpoint is the proof",
+        [DENIED],
+        0,
+        "according to its endpoint alone; ECS was not read",
+        None,
+    )
+    yield Case(
+        "ECS cannot be read, and the endpoint is not reached", [DENIED], 3, "ECS could not be read", None, [UNREACHED]
+    )
+    yield Case(
+        "ECS cannot be read, and there is no endpoint", [DENIED], 3, "ECS could not be read", None, plan={"url": ""}
+    )
+    yield Case("ECS is throttled to the end: what answers is no proof", [THROTTLED], 3, "ECS could not be read", None)
+    yield Case(
+        "ECS was read once: its last word counts no more",
+        [service(DONE), *[THROTTLED]],
+        3,
+        "when it was last read",
+        v.SUCCEEDED,
+        ["v1", "v1", "v2"],
+    )
+    yield Case(
+        "denied for a moment, after a look that succeeded",
+        [service(NEW, OLD), *[DENIED] * 5, service(WENT_BACK, FAILED)],
+        4,
+        "rolled back",
+        v.ROLLED_BACK,
+    )
+    yield Case("the tasks may not be read", [service(DONE)], 0, "its tasks were not read", v.SUCCEEDED, running=None)
+    foreign = [
+        Task(
+            "1",
+            "arn:task-definition/app:v2",
+            "ecs-svc/new",
+            "RUNNING",
+            containers=(Container("app", "r.io/app:v2", "sha256:c"),),
+        )
+    ]
+    yield Case(
+        "a task runs another digest than the version has",
+        [service(DONE)],
+        1,
+        "runs the digest sha256:c",
+        v.SUCCEEDED,
+        before=replace(STARTED, digest=DIGEST),
+        running=foreign,
+    )
+    of_index = [replace(foreign[0], containers=(Container("app", "r.io/app:v2", OTHER_DIGEST),))]
+    yield Case(
+        "a task runs an image of the version's index",
+        [service(DONE)],
+        0,
+        "the running task is on app:v2 and sha256:aaaa",
+        v.SUCCEEDED,
+        before=replace(STARTED, digest=DIGEST),
+        running=of_index,
+    )
+    stray = [Task("1", "arn:task-definition/app:v1", "elsewhere", "RUNNING")]
+    yield Case(
+        "a task is on another revision",
+        [service(DONE)],
+        1,
+        "0 of 1 running tasks are on app:v2",
+        v.SUCCEEDED,
+        running=stray,
+    )
+    yield Case(
+        "by its image, which ECS names differently",
+        [service(THEIRS)],
+        0,
+        "ECS shows no deployment with that image",
+        v.NOT_STARTED,
+        before=UNKNOWN,
+    )
 
 
-def test_where_the_start_time_is_taken_from() -> None:
-    """From ECS's deployment, else from the caller, else from the first event with its id."""
-    now = service(OLD, events=((LATER, FAILED_EVENT), (NEW_AT, FAILED_EVENT)))
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
+def test_a_sequence_ends_with_what_is_true(case: Case) -> None:
+    """The exit code, the verdict and the words are those of the last truth, whatever was seen before."""
+    plan = watch.Plan(
+        "dev", "app", case.before, **{"url": URL, "timeout": 300.0, "again": "again", **(case.plan or {})}
+    )
+    sight = Sight(case.looks, case.running)
 
-    assert start(OURS, now, NEW) == NEW_AT
-    assert start(Target("v2", "app", since=5.0), now) == 5.0
-    assert start(OURS, now) == NEW_AT
-    assert start(UNKNOWN, now) == 0.0
-    assert start(KNOWN, now, deployment("v2", created=0.0)) == NEW_AT
+    ended = watch.watch(plan, sight, ask=answering(case.answers), clock=Time().clock)
 
-
-DEFINITION = {"taskDefinitionArn": "arn:app:1", "containerDefinitions": [{"name": "app", "image": "r.io/app:v2"}]}
-BARE = {"id": "ecs-svc/new", "status": "PRIMARY", "taskDefinition": "arn:app:1"}
-WHOLE = BARE | {"rolloutState": "FAILED", "rolloutStateReason": "why", "createdAt": NEW_AT} | {
-    "desiredCount": 4,
-    "runningCount": 3,
-    "failedTasks": 2,
-}  # fmt: skip
-ONE = {"id": "ecs-svc/new", "status": "PRIMARY", "task_definition": "arn:app:1", "images": ("r.io/app:v2",)}
-NOTHING = {"state": "", "reason": "", "created": 0.0, "desired": 0, "running": 0, "failed": 0}
-ALL = {"state": "FAILED", "reason": "why", "created": NEW_AT, "desired": 4, "running": 3, "failed": 2}
-BREAKER = {"deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True}}}
-
-
-@pytest.mark.parametrize(
-    ("shown", "expected"),
-    [
-        ({}, Service("app", (), (), breaker=False)),
-        ({"deployments": [BARE]}, Service("app", (Deployment(**ONE, **NOTHING),), (), breaker=False)),  # type: ignore[arg-type]
-        (
-            {"deployments": [WHOLE], "deploymentConfiguration": {}},
-            Service("app", (Deployment(**ONE, **ALL),), (), breaker=False),  # type: ignore[arg-type]
-        ),
-        ({"deploymentConfiguration": {"deploymentCircuitBreaker": {}}}, Service("app", (), (), breaker=False)),
-        (
-            BREAKER | {"events": [{}, {"message": "a", "createdAt": OLD_AT}, {"message": "b", "createdAt": NEW_AT}]},
-            Service("app", (), (Event("b", NEW_AT), Event("a", OLD_AT), Event("", 0.0)), breaker=True),
-        ),
-    ],
-    ids=["nothing", "a deployment", "with all its fields", "no breaker", "unordered events, and a breaker"],
-)
-def test_a_service_is_parsed_from_what_ecs_returns(
-    shown: dict[str, object], expected: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fields that ECS leaves out are empty. A deleted service of the same name is ignored."""
-    gone = {"status": "INACTIVE", "deployments": [WHOLE, WHOLE]}
-    body = json.dumps({"services": [gone, shown], "taskDefinition": DEFINITION}).encode()
-    with stand_in(lambda *_: Reply(body, headers={"Content-Type": "application/x-amz-json-1.1"})) as aws:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "test")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
-        assert observe(settings.environment("dev"), "app") == expected
-    assert json.loads(aws.requests[0]["body"]) == {"cluster": "dev-mint-app", "services": ["app"]}
-    assert all(json.loads(r["body"]) == {"taskDefinition": "arn:app:1"} for r in aws.requests[1:])
-
-
-def test_a_deleted_service_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ECS still describes it for a while."""
-    with stand_in(lambda *_: Reply(b'{"services": [{"status": "INACTIVE"}]}')) as aws:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "test")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
-        with pytest.raises(DeployError, match="There is no service app in the cluster dev-mint-app"):
-            observe(settings.environment("dev"), "app")
+    said = str(ended.failure) if ended.failure else " ".join((*ended.proof, ended.note))
+    assert (ended.failure.code if ended.failure else 0, ended.verdict) == (case.code, case.verdict), said
+    assert case.says in said
+    if "v2" in case.answers and case.code:
+        assert "does not run" not in said
+    assert sight.stops == bool(plan.abort)

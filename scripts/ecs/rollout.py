@@ -1,43 +1,89 @@
-"""Reads a service in ECS, and judges how one of its deployments ended.
+"""Judges how one deployment of an ECS service went, from plain data: what was known before, and what ECS shows now.
 
-"The service is stable" is also true after a rollback. So one deployment is followed: by its id if that is known, else
-the first one that was seen to run the version. Ids, states and times count more than the text of messages; an event
-counts only if it is newer than the deployment.
+"The service is stable" is also true after a rollback. So one deployment is followed: by its id, else by its task
+definition, else by the image that it runs. ECS's own record of it (a service deployment) decides if it can be read;
+otherwise ids, states and times count more than the text of messages. An event counts only if it is newer than that.
 """
 
 import enum
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from scripts.ecs import images
-from scripts.edges import aws
-from scripts.frame.errors import DeployError
-from scripts.frame.settings import Environment
 
 # ECS's wording in reasons and in events: "rolling back to deployment …", "rolled back", "rollback".
 ROLLBACK = re.compile(r"\broll(ed|ing)?[ -]?back\b", re.IGNORECASE)
-TROUBLE = re.compile(r"\bfail|\bunable\b|\bunhealthy\b|\berror|roll(ed|ing)?[ -]?back", re.IGNORECASE)
+TROUBLE = re.compile(r"\bfail|\bunable\b|\bunhealthy\b|\berror|roll(ed|ing)?[ -]?back|\balarm", re.IGNORECASE)
 DEPLOYMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9/_-]{0,127}")
+# What differs between two deaths for the same reason: ids, addresses, times.
+VARIES = re.compile(r"\b[0-9a-f]{8,}\b|\b\d+(\.\d+)*\b|arn:\S+|\S+/\S+")
 
-# Without a circuit breaker ECS restarts failing tasks forever. ECS's own breaker gives up after 3 to 200 failures, at
-# half the desired count; this limit is twice the desired count, and at least 10, to be certain.
+# Tasks that died for the same reason, after which a rollout is given up.
+SAME_DEATHS = 2
+# ECS's circuit breaker gives up after 3 to 200 failures, at half the desired count: where it takes the deployment back
+# by itself, it gets twice as many. The same limit holds where only the number of failed tasks is known.
 FEWEST_FAILURES, FAILURES_PER_TASK = 10, 2
-EXPLANATIONS = 5
 # Seconds between the event of a rollback and the deployment that it starts, at most.
 TOGETHER = 5.0
+GRADUAL = {"BLUE_GREEN", "LINEAR", "CANARY"}
 
 
 class Verdict(enum.Enum):
-    """How a rollout ended, or that it has not."""
+    """How a deployment went, or that it has not ended."""
 
-    RUNNING = "is rolling out"
-    SUCCEEDED = "is complete"
+    NOT_STARTED = "has not started"
+    IN_PROGRESS = "in progress"
+    BAKING = "baking"
+    SUCCEEDED = "succeeded"
+    ROLLING_BACK = "rolling back"
+    ROLLED_BACK = "rolled back"
     FAILED = "failed"
-    ROLLED_BACK = "was rolled back"
-    SUPERSEDED = "was superseded by another deployment"
-    ABSENT = "has not started"
+    SUPERSEDED = "superseded"
+    STOPPED = "stopped by somebody"
+    NOTHING = "nothing to verify"
+
+    @property
+    def says(self) -> str:
+        """The verdict as the end of a sentence about a service."""
+        return SAYS.get(self, self.value)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no later look can change it."""
+        return self not in UNDER_WAY
+
+    @property
+    def lost(self) -> bool:
+        """Whether the deployment ended without success."""
+        return self in LOST
+
+
+SAYS = {
+    Verdict.IN_PROGRESS: "is rolling out",
+    Verdict.BAKING: "is baking",
+    Verdict.SUCCEEDED: "is complete",
+    Verdict.ROLLING_BACK: "is rolling back",
+    Verdict.ROLLED_BACK: "was rolled back",
+    Verdict.SUPERSEDED: "was superseded by another deployment",
+    Verdict.STOPPED: "was stopped by somebody",
+    Verdict.NOTHING: "is deployed; no task is desired, so there is nothing to verify",
+}
+UNDER_WAY = {Verdict.NOT_STARTED, Verdict.IN_PROGRESS, Verdict.BAKING, Verdict.ROLLING_BACK}
+LOST = {Verdict.ROLLED_BACK, Verdict.FAILED, Verdict.SUPERSEDED, Verdict.STOPPED}
+
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ServiceDeployment.html
+RECORDED = {
+    "SUCCESSFUL": Verdict.SUCCEEDED,
+    "ROLLBACK_REQUESTED": Verdict.ROLLING_BACK,
+    "ROLLBACK_IN_PROGRESS": Verdict.ROLLING_BACK,
+    "ROLLBACK_SUCCESSFUL": Verdict.ROLLED_BACK,
+    "ROLLBACK_FAILED": Verdict.FAILED,
+    "STOPPED": Verdict.STOPPED,
+}
+# Stages in which all production traffic goes to the new revision.
+SHIFTED = {"POST_PRODUCTION_TRAFFIC_SHIFT", "BAKE_TIME", "CLEAN_UP"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +103,7 @@ class Deployment:
     desired: int
     running: int
     failed: int
+    pending: int = 0
 
     @property
     def is_rollback(self) -> bool:
@@ -70,16 +117,93 @@ class Event:
 
     message: str
     created: float
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """ECS's record of the deployment that is followed: a service deployment.
+
+    status, stage: ECS's own words. traffic: percent of the production traffic on the new revision, None if ECS does not
+    say. hook: the lifecycle hook that it waits for, empty if none. failures, threshold: of the circuit breaker.
+    alarms: those that were triggered. created: Unix time, by ECS's clock.
+    """
+
+    arn: str
+    status: str
+    task_definition: str = ""
+    reason: str = ""
+    rollback_reason: str = ""
+    stage: str = ""
+    traffic: float | None = None
+    hook: str = ""
+    failures: int = 0
+    threshold: int = 0
+    alarms: tuple[str, ...] = ()
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of a task. exit_code: None if it has none: it runs, or never started."""
+
+    name: str
+    image: str = ""
+    digest: str = ""
+    exit_code: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of a service. deployment: the id of the deployment that started it. stopped: Unix time, 0 if it runs."""
+
+    id: str
+    task_definition: str
+    deployment: str
+    status: str
+    stop_code: str = ""
+    reason: str = ""
+    containers: tuple[Container, ...] = ()
+    stopped: float = 0.0
+
+    @property
+    def died(self) -> bool:
+        """Whether it stopped on its own or for its health, and not because of scaling or a deployment."""
+        return self.stop_code in ("TaskFailedToStart", "EssentialContainerExited") or bool(
+            self.stop_code == "ServiceSchedulerInitiated" and re.search(r"\bfail|unhealthy", self.reason, re.IGNORECASE)
+        )
+
+    @property
+    def death(self) -> tuple[object, ...]:
+        """Why it died, the same for all tasks that died for the same reason."""
+        ends = tuple(
+            (c.name, c.exit_code, VARIES.sub("…", c.reason)) for c in self.containers if c.exit_code or c.reason
+        )
+        return self.stop_code, VARIES.sub("…", self.reason), ends
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service as ECS describes it. events: newest first. breaker: whether the circuit breaker is enabled."""
+    """A service as ECS describes it. events: newest first.
+
+    breaker: whether the circuit breaker is enabled; takes_back: whether it also rolls back. controller: ECS,
+    CODE_DEPLOY or EXTERNAL. status: ACTIVE, or DRAINING while it is being deleted. bake: minutes that the strategy waits
+    with both revisions in place. record: ECS's record of the deployment that is followed, None if there is none or it
+    cannot be read. stopped: tasks that have stopped, as far as they were read.
+    """
 
     name: str
     deployments: tuple[Deployment, ...]
     events: tuple[Event, ...]
     breaker: bool
+    takes_back: bool = False
+    status: str = "ACTIVE"
+    controller: str = "ECS"
+    strategy: str = "ROLLING"
+    bake: float = 0.0
+    record: Record | None = None
+    stopped: tuple[Task, ...] = ()
 
     @property
     def primary(self) -> Deployment | None:
@@ -88,11 +212,13 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Target:
-    """The deployment to judge. id: empty if not known; then it is recognized by tag or digest of the service's image.
+class Before:
+    """What is known of the deployment to judge before ECS is looked at.
 
-    repository: of the service's image; containers with other images are sidecars and are ignored.
-    since: Unix time by ECS's clock; earlier events do not concern this deployment; 0 if not known.
+    repository: of the service's image; containers with other images are sidecars and are ignored. id,
+    task_definition: of the deployment, empty if not known; then it is recognized by the tag (version) or digest of its
+    image. since: Unix time by ECS's clock; earlier events do not concern it; 0 if not known. service: as it was before
+    the deployment was started. seen: the deployment as it was last seen. patient: tasks may die as often as they like.
     """
 
     version: str
@@ -100,10 +226,24 @@ class Target:
     id: str = ""
     digest: str = ""
     since: float = 0.0
+    task_definition: str = ""
+    service: Service | None = None
+    seen: Deployment | None = None
+    patient: bool = False
 
-    def is_run_by(self, deployment: Deployment) -> bool:
-        """Whether the service's container in a deployment has the tag, or exactly the digest."""
-        for reference in deployment.images:
+    @property
+    def known(self) -> frozenset[str]:
+        """The ids of the deployments that were there before."""
+        return frozenset(d.id for d in self.service.deployments) if self.service else frozenset()
+
+    @property
+    def previous(self) -> str:
+        """The task definition that ran before, empty if not known."""
+        return self.service.primary.task_definition if self.service and self.service.primary else ""
+
+    def is_run_by(self, references: Iterable[str]) -> bool:
+        """Whether one of a deployment's images is the service's own, with the tag, or exactly the digest."""
+        for reference in references:
             image = images.parse(reference)
             if image is None or image.repository != self.repository:
                 continue
@@ -112,71 +252,85 @@ class Target:
         return False
 
 
-def observe(environment: Environment, service: str) -> Service:
-    """Read a service from ECS. Raises DeployError if it does not exist."""
-    client = aws.client("ecs", environment)
-    doing = f"reading the service {service} in {environment.cluster}"
-    with aws.errors(doing, environment):
-        answer = client.describe_services(cluster=environment.cluster, services=[service])
-        found = next((s for s in answer.get("services", []) if s.get("status") != "INACTIVE"), None)
-        if found is None:
-            raise DeployError(f"There is no service {service} in the cluster {environment.cluster}.")
-        deployments = tuple(_deployment(client, item) for item in found.get("deployments", []))
-    events = [Event(str(event.get("message", "")), _time(event)) for event in found.get("events", [])]
-    breaker = found.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {}).get("enable", False)
-    newest_first = tuple(sorted(events, key=lambda event: event.created, reverse=True))
-    return Service(service, deployments, newest_first, bool(breaker))
-
-
-def _deployment(client: Any, item: Mapping[str, Any]) -> Deployment:
-    definition = client.describe_task_definition(taskDefinition=item["taskDefinition"])["taskDefinition"]
-    return Deployment(
-        id=item["id"],
-        status=item["status"],
-        task_definition=definition["taskDefinitionArn"],
-        images=tuple(container["image"] for container in definition["containerDefinitions"]),
-        state=item.get("rolloutState", ""),
-        reason=item.get("rolloutStateReason", ""),
-        created=_time(item),
-        desired=item.get("desiredCount", 0),
-        running=item.get("runningCount", 0),
-        failed=item.get("failedTasks", 0),
-    )
-
-
-def _time(item: Mapping[str, Any]) -> float:
-    created = item.get("createdAt")
-    return float(created.timestamp()) if created else 0.0
-
-
-def find(target: Target, now: Service, seen: Deployment | None = None) -> Deployment | None:
-    """The target among the deployments that ECS lists, else as it was last seen; None if it was never seen.
-
-    seen: the result of the previous call.
-    """
-    followed = target.id or (seen.id if seen and _rollback_event(now, seen.created) else "")
+def find(before: Before, now: Service) -> Deployment | None:
+    """The deployment among those that ECS lists, else as it was last seen; None if it was never seen."""
+    seen = before.seen
+    exact = bool(before.task_definition or before.service)
+    # After a rollback event, a newer deployment of the same version does not replace the one that was seen.
+    followed = before.id or (seen.id if seen and (exact or _rollback_event(before, now, seen.created)) else "")
     if followed:
-        # After a rollback event, a newer deployment of the same version does not replace the one that was seen.
         return next((d for d in now.deployments if d.id == followed), seen)
-    ours = [d for d in now.deployments if target.is_run_by(d)]
-    newest = max(ours, key=lambda d: d.created, default=None)
+    new = [d for d in now.deployments if d.id not in before.known]
+    if before.task_definition:
+        # A later one with the same task definition is somebody else's.
+        return min((d for d in new if d.task_definition == before.task_definition), key=_age, default=None)
+    ours = [d for d in new if before.is_run_by(d.images)]
+    newest = max(ours, key=_age, default=None)
     if newest and newest.is_rollback:
         # The deployment that it rolled back may have run the same version.
-        newest = max((d for d in ours if d.state == "FAILED"), key=lambda d: d.created, default=newest)
+        newest = max((d for d in ours if d.state == "FAILED"), key=_age, default=newest)
     return seen if seen and (newest is None or newest.created < seen.created) else newest
 
 
-def verdict(target: Target, now: Service, seen: Deployment | None = None) -> Verdict:
-    """How the target ended. seen: the result of the previous `find`, if any."""
-    ours, primary = find(target, now, seen), now.primary
+def _age(deployment: Deployment) -> float:
+    return deployment.created
+
+
+def verdict(before: Before, now: Service) -> Verdict:
+    """How the deployment went, as far as ECS shows it now."""
+    if now.status != "ACTIVE":
+        return Verdict.NOTHING
+    ours = find(before, now)
+    found = _of_record(before, ours, now.record, now) if now.record else _of_deployments(before, ours, now)
+    if found in (Verdict.IN_PROGRESS, Verdict.BAKING, Verdict.SUCCEEDED) and now.primary and not now.primary.desired:
+        return Verdict.NOTHING
+    if found in (Verdict.IN_PROGRESS, Verdict.BAKING) and not before.patient and is_hopeless(before, now):
+        return Verdict.FAILED
+    return found
+
+
+def _of_record(before: Before, ours: Deployment | None, record: Record, now: Service) -> Verdict:
+    """The verdict from ECS's own record of the deployment."""
+    found = RECORDED.get(record.status, Verdict.IN_PROGRESS)
+    if found in (Verdict.SUCCEEDED, Verdict.STOPPED, Verdict.ROLLED_BACK) and _is_replaced(before, ours, record, now):
+        return Verdict.FAILED if found is Verdict.ROLLED_BACK else Verdict.SUPERSEDED
+    waits = found is Verdict.IN_PROGRESS and (record.stage == "BAKE_TIME" or bool(record.hook))
+    return Verdict.BAKING if waits else found
+
+
+def _is_replaced(before: Before, ours: Deployment | None, record: Record, now: Service) -> bool:
+    """Whether somebody else's deployment is PRIMARY: newer than ours, of another task definition, and no rollback."""
+    primary = now.primary
+    if primary is None or primary.is_rollback or (ours is not None and primary.id == ours.id):
+        return False
+    if record.status == "ROLLBACK_SUCCESSFUL" and not before.previous:
+        return False
+    newer = primary.created > (ours.created if ours else record.created)
+    return newer and primary.task_definition not in (record.task_definition, before.previous)
+
+
+def _of_deployments(before: Before, ours: Deployment | None, now: Service) -> Verdict:
+    """The verdict from what DescribeServices shows alone."""
+    primary = now.primary
     if ours is None:
-        return _of_unseen(target, now)
+        return _of_unseen(before, now)
     if primary and primary.id == ours.id:
         return _of_primary(primary, now)
-    went_back = primary is not None and (primary.created < ours.created or primary.is_rollback)
-    if ours.state == "FAILED" or went_back or _rollback_event(now, ours.created):
-        return Verdict.ROLLED_BACK
-    return Verdict.SUPERSEDED
+    if primary and _takes_back(primary, ours, before, now):
+        return Verdict.ROLLING_BACK if primary.state == "IN_PROGRESS" else Verdict.ROLLED_BACK
+    return Verdict.FAILED if ours.state == "FAILED" else Verdict.SUPERSEDED
+
+
+def _takes_back(primary: Deployment, ours: Deployment, before: Before, now: Service) -> bool:
+    """Whether the PRIMARY deployment is the one before ours, or one that brings it back."""
+    back = before.previous if before.previous != ours.task_definition else ""
+    return (
+        primary.id in before.known
+        or primary.created < ours.created
+        or primary.is_rollback
+        or (primary.task_definition == back)
+        or _rollback_event(before, now, max(ours.created, primary.created - TOGETHER), primary.created + TOGETHER)
+    )
 
 
 def _of_primary(primary: Deployment, now: Service) -> Verdict:
@@ -185,56 +339,94 @@ def _of_primary(primary: Deployment, now: Service) -> Verdict:
         return Verdict.FAILED
     if primary.state == "COMPLETED":
         return Verdict.SUCCEEDED
-    if primary.state == "" and primary.running == primary.desired and len(now.deployments) == 1:
+    there = primary.running >= primary.desired and not primary.pending
+    if primary.state == "" and there and len(now.deployments) == 1:
         return Verdict.SUCCEEDED
-    hopeless = max(FEWEST_FAILURES, FAILURES_PER_TASK * primary.desired)
-    return Verdict.FAILED if not now.breaker and primary.failed >= hopeless else Verdict.RUNNING
+    return Verdict.BAKING if now.strategy in GRADUAL and now.bake and there else Verdict.IN_PROGRESS
 
 
-def _of_unseen(target: Target, now: Service) -> Verdict:
-    """The verdict on a target that ECS does not list and that was never seen, from ids and times."""
-    primary, since = now.primary, start(target, now)
+def _of_unseen(before: Before, now: Service) -> Verdict:
+    """The verdict on a deployment that ECS does not list and that was never seen, from ids and times."""
+    primary, since = now.primary, start(before, now)
     if primary is None:
-        return Verdict.ABSENT
+        return Verdict.NOT_STARTED
+    if before.service:
+        return _of_unseen_since(before, primary, now)
     if not since:
         # Whoever gave the id has seen that deployment in ECS: the one that rolls out now is newer.
-        later = bool(target.id) and primary.state == "IN_PROGRESS" and not primary.is_rollback
-        return Verdict.SUPERSEDED if later else Verdict.ABSENT
+        later = bool(before.id) and primary.state == "IN_PROGRESS" and not primary.is_rollback
+        return Verdict.SUPERSEDED if later else Verdict.NOT_STARTED
     # Without an id, a deployment that became PRIMARY after the rollback shows that the rollback is over.
-    if _rollback_event(now, since if target.id else max(since, primary.created - TOGETHER)):
+    if _rollback_event(before, now, since if before.id else max(since, primary.created - TOGETHER)):
         return Verdict.ROLLED_BACK
-    if any(TROUBLE.search(event.message) for event in _naming(now, target.id)):
+    if any(TROUBLE.search(event.message) for event in _naming(before, now)):
         return Verdict.ROLLED_BACK if primary.created <= since else Verdict.FAILED
-    return Verdict.SUPERSEDED if target.id and primary.created > since else Verdict.ABSENT
+    return Verdict.SUPERSEDED if before.id and primary.created > since else Verdict.NOT_STARTED
 
 
-def start(target: Target, now: Service, ours: Deployment | None = None) -> float:
-    """When the target started, as Unix time by ECS's clock; 0 if not known. Older events do not concern it."""
+def _of_unseen_since(before: Before, primary: Deployment, now: Service) -> Verdict:
+    """The same where the service was looked at before the deployment was started."""
+    new = primary.id not in before.known
+    back = primary.is_rollback or primary.task_definition == before.previous != before.task_definition
+    if new and back:
+        return Verdict.ROLLING_BACK if primary.state == "IN_PROGRESS" else Verdict.ROLLED_BACK
+    trouble = any(TROUBLE.search(event.message) for event in _naming(before, now))
+    if not new:
+        return Verdict.ROLLED_BACK if trouble or _rollback_event(before, now, 0.0) else Verdict.NOT_STARTED
+    began = bool(before.id or before.task_definition)
+    return Verdict.FAILED if trouble else Verdict.SUPERSEDED if began else Verdict.NOT_STARTED
+
+
+def start(before: Before, now: Service, ours: Deployment | None = None) -> float:
+    """When the deployment started, as Unix time by ECS's clock; 0 if not known. Older events do not concern it."""
     if ours and ours.created:
         return ours.created
-    return target.since or min((event.created for event in _naming(now, target.id)), default=0.0)
+    return before.since or min((event.created for event in _naming(before, now)), default=0.0)
 
 
-def _naming(now: Service, deployment_id: str) -> list[Event]:
-    """The events that mention a deployment; none for an empty id."""
-    whole = re.compile(rf"{re.escape(deployment_id)}(?![\w-])")
-    return [event for event in now.events if deployment_id and whole.search(event.message)]
+def _naming(before: Before, now: Service) -> list[Event]:
+    """The events that mention the deployment by its id; none if that is not known."""
+    whole = re.compile(rf"{re.escape(before.id)}(?![\w-])")
+    return [event for event in now.events if before.id and whole.search(event.message)]
 
 
-def _rollback_event(now: Service, since: float) -> bool:
-    """Whether there is a rollback event since a time."""
-    return any(ROLLBACK.search(event.message) for event in now.events if event.created >= since)
+def new_events(before: Before, now: Service, since: float, until: float = float("inf")) -> list[Event]:
+    """The events of a span of time, without those that were there before the start. since, until: by ECS's clock."""
+    old = before.service.events if before.service else ()
+    known, since = {event.id for event in old if event.id}, max([since, *(event.created for event in old)])
+    return [event for event in now.events if since <= event.created <= until and event.id not in known]
 
 
-def explain(now: Service, since: float) -> str:
-    """The reason in ECS's own words: reasons and events since a time, only those about failures if there are any.
+def _rollback_event(before: Before, now: Service, since: float, until: float = float("inf")) -> bool:
+    return any(ROLLBACK.search(event.message) for event in new_events(before, now, since, until))
 
-    since: Unix time by ECS's clock; 0 if not known: then since the PRIMARY deployment was created.
-    """
-    since = since or (now.primary.created if now.primary else 0.0)
-    recent = [d for d in now.deployments if d.created >= since]
-    reasons = [d.reason for d in now.deployments if d.reason and (d in recent or d.is_rollback)]
-    failed = [f"{d.failed} tasks failed" for d in recent if d.failed]
-    events = [event.message for event in now.events if event.created >= since]
-    telling = [message for message in events if TROUBLE.search(message)] or events
-    return " · ".join(dict.fromkeys([*reasons, *failed, *telling[:EXPLANATIONS]]))
+
+def deaths(before: Before, now: Service) -> list[Task]:
+    """The tasks of the deployment that died, newest first."""
+    ours = find(before, now)
+    mine = {before.id, ours.id if ours else ""} - {""}
+    died = [task for task in now.stopped if task.deployment in mine and task.died]
+    return sorted(died, key=lambda task: -task.stopped)
+
+
+def is_hopeless(before: Before, now: Service) -> bool:
+    """Whether enough tasks of the deployment died for the same reason, or died at all, to give it up."""
+    ours = find(before, now)
+    desired = ours.desired if ours else 0
+    most = max(FEWEST_FAILURES, FAILURES_PER_TASK * desired)
+    if now.record and now.record.threshold:
+        most = max(most, FAILURES_PER_TASK * now.record.threshold)
+    same = max(Counter(task.death for task in deaths(before, now)).values(), default=0)
+    if same >= (most if now.takes_back else SAME_DEATHS):
+        return True
+    return bool(ours and not now.breaker and ours.failed >= most)
+
+
+def has_shifted(before: Before, now: Service) -> bool:
+    """Whether all production traffic goes to the new revision, although the deployment may not be complete."""
+    found = verdict(before, now)
+    if found not in (Verdict.IN_PROGRESS, Verdict.BAKING):
+        return found is Verdict.SUCCEEDED
+    if now.record:
+        return now.record.traffic == 100 or now.record.stage in SHIFTED
+    return found is Verdict.BAKING

@@ -5,9 +5,6 @@ from typing import Any
 import pytest
 
 from local_aws.ecs import DRAIN, KEEP_FAILED, RETRY, START
-from scripts.ecs import rollout
-from scripts.ecs.rollout import Target, Verdict
-from scripts.frame import settings
 from tests.conftest import EmbeddedCloud
 
 
@@ -48,35 +45,21 @@ def described(cloud: EmbeddedCloud) -> dict[str, Any]:
     return found
 
 
-def verdict(cloud: EmbeddedCloud, deployment: str) -> Verdict:
-    """The verdict of our own code on a deployment, by its id."""
-    now = rollout.observe(settings.find("local"), SERVICE)
-    return rollout.verdict(Target("", "mint-backend", id=deployment), now)
-
-
-def mine(updated: dict[str, Any]) -> str:
-    """The id of the deployment that an update started."""
-    return str(updated["deployments"][0]["id"])
-
-
 def test_a_rollout_starts_drains_and_completes(cloud: EmbeddedCloud) -> None:
     """While the old tasks drain, old and new ones answer in turn."""
-    ours = mine(deploy(cloud, push(cloud, "v1")))
+    deploy(cloud, push(cloud, "v1"))
     begun = described(cloud)
     assert [(d["status"], d["rolloutState"], d["runningCount"]) for d in begun["deployments"]] == [
         ("PRIMARY", "IN_PROGRESS", 0),
         ("ACTIVE", "COMPLETED", 2),
     ]
     assert cloud.health()["version"] == "v0"
-    assert verdict(cloud, ours) is Verdict.RUNNING
 
     cloud.advance(START + 0.01)
     assert {cloud.health()["version"] for _ in range(4)} == {"v0", "v1"}
-    assert verdict(cloud, ours) is Verdict.RUNNING
 
     cloud.advance(DRAIN + 0.01)
     assert {cloud.health()["version"] for _ in range(4)} == {"v1"}
-    assert verdict(cloud, ours) is Verdict.SUCCEEDED
     assert described(cloud)["events"][0]["message"] == "(service mint-app) has reached a steady state."
     cloud.client("ecs").get_waiter("services_stable").wait(cluster=CLUSTER, services=[SERVICE])
 
@@ -89,37 +72,32 @@ def test_a_rollout_starts_drains_and_completes(cloud: EmbeddedCloud) -> None:
 def test_the_circuit_breaker_rolls_back(cloud: EmbeddedCloud, tag: str, change: dict[str, Any]) -> None:
     """After the third failed task. The old version keeps answering; the failed deployment stays listed for a while."""
     push(cloud, "v1")
-    ours = mine(deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:{tag}", **change))
+    deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:{tag}", **change)
     cloud.advance(RETRY + 0.01)
     assert described(cloud)["deployments"][0]["failedTasks"] == 1
-    assert verdict(cloud, ours) is Verdict.RUNNING
 
     cloud.advance(2 * RETRY + 0.01)
     back, failed = described(cloud)["deployments"]
     assert back["rolloutStateReason"].startswith("ECS deployment circuit breaker: rolling back to deploymentId ecs-svc")
     assert (failed["status"], failed["rolloutState"], failed["failedTasks"]) == ("ACTIVE", "FAILED", 3)
     assert cloud.health()["version"] == "v0"
-    assert verdict(cloud, ours) is Verdict.ROLLED_BACK
 
     cloud.advance(1)
     assert described(cloud)["deployments"][0]["rolloutState"] == "COMPLETED"
-    assert verdict(cloud, ours) is Verdict.ROLLED_BACK
     cloud.advance(KEEP_FAILED)
     assert len(described(cloud)["deployments"]) == 1
-    assert verdict(cloud, ours) is Verdict.ROLLED_BACK
 
 
 def test_without_a_breaker_a_bad_rollout_never_ends(cloud: EmbeddedCloud) -> None:
-    """The old version keeps answering; our code gives up after many failed tasks."""
+    """The old version keeps answering while tasks keep failing."""
     off = {"deploymentCircuitBreaker": {"enable": False, "rollback": False}}
     cloud.client("ecs").update_service(cluster=CLUSTER, service=SERVICE, deploymentConfiguration=off)
-    ours = mine(deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:absent"))
+    deploy(cloud, f"127.0.0.1:{cloud.server.cloud.port}/mint-backend:absent")
     cloud.advance(3 * RETRY + 0.01)
-    assert verdict(cloud, ours) is Verdict.RUNNING
     cloud.advance(3600)
 
-    assert described(cloud)["deployments"][0]["rolloutState"] == "IN_PROGRESS"
-    assert verdict(cloud, ours) is Verdict.FAILED
+    primary = described(cloud)["deployments"][0]
+    assert (primary["rolloutState"], primary["failedTasks"] > 1000) == ("IN_PROGRESS", True)
     assert cloud.health()["version"] == "v0"
 
 
