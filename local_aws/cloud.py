@@ -39,8 +39,9 @@ class Clock:
 class Cloud:
     """One embedded AWS. containers: whether ECS runs real containers, with this machine's Docker engine.
 
-    requests: the record of control.py. failures: its rules. findings: scan results by repository and tag. ready: it is
-    seeded. written: a request may have changed something since. token: required by the control paths.
+    requests: the record of control.py. failures: its rules. scenario: the current one of scenarios.py, and staged: its
+    rules. findings: scan results by repository and tag. ready: it is seeded. written: a request may have changed
+    something since. token: required by the control paths.
     """
 
     port: int
@@ -49,6 +50,8 @@ class Cloud:
     lock: threading.RLock = field(default_factory=threading.RLock)
     requests: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
+    scenario: str = "healthy"
+    staged: list[dict[str, Any]] = field(default_factory=list)
     findings: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     ready: bool = False
     written: bool = False

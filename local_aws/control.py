@@ -5,6 +5,7 @@ GET  /_local/requests              every request that AWS saw, oldest first
 POST /_local/clock                 see `Move`
 POST /_local/failures              one rule, see `Failure`; an empty object removes all
 POST /_local/findings              see `Scan`
+POST /_local/scenario              see `Stage`
 POST /_local/reset                 delete everything and seed it again
 """
 
@@ -23,8 +24,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from local_aws.cloud import App, Cloud, StartResponse, answer, body_of
+from local_aws.scenarios import SCENARIOS
 
-SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/aws4_request")
+SCOPE = re.compile(r"Credential=(?P<key>[^/]+)/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 READS = re.compile("BatchCheck|BatchGet|Describe|Get|GET|Head|HEAD|List")
 RULES_LOCK = threading.Lock()
 S3_OPERATIONS = {
@@ -47,17 +49,24 @@ class Move(Struct, forbid_unknown_fields=True):
     advance: Seconds
 
 
+class Stage(Struct, forbid_unknown_fields=True):
+    """What /_local/scenario takes: the name of a scenario in scenarios.py. healthy ends the current one."""
+
+    name: Text
+
+
 class Failure(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What /_local/failures takes: which requests fail, and how.
 
-    Which requests: service, operation, method, path (a regular expression), each optional. How many: the first `skip`
-    pass, the next `times` (1 by default) fail. How: delay (seconds), drop (the connection), status with code and
-    message, or status with the response's body. after: the request is carried out before it fails.
+    Which requests: service, operation, method, key (an access key id), path (a regular expression), each optional. How
+    many: the first `skip` pass, the next `times` (1 by default) fail. How: delay (seconds), drop (the connection),
+    status with code and message, or status with the response's body. after: the request is carried out before it fails.
     """
 
     service: Text | None = None
     operation: Text | None = None
     method: Text | None = None
+    key: Text | None = None
     path: Text | None = None
     skip: Count | None = None
     times: Count | None = None
@@ -113,8 +122,9 @@ def describe(environ: dict[str, Any]) -> dict[str, Any]:
     scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
     entry = {
         "time": time.time(),
-        "service": scope[2] if scope else "registry" if path.startswith("/v2/") else "http",
-        "region": scope[1] if scope else "",
+        "service": scope["service"] if scope else "registry" if path.startswith("/v2/") else "http",
+        "region": scope["region"] if scope else "",
+        "key": scope["key"] if scope else "",
         "method": environ["REQUEST_METHOD"],
         "path": path,
         "query": query,
@@ -196,7 +206,8 @@ def _control(
         return answer(start, 200, json.dumps(cloud.requests).encode())
     if environ["REQUEST_METHOD"] == "GET" and name == "status":
         status = {"name": "embedded AWS", "ready": cloud.ready, "containers": cloud.containers, "url": cloud.url}
-        return answer(start, 200, json.dumps(status | {"pid": os.getpid()}).encode())
+        status |= {"scenario": cloud.scenario, "says": SCENARIOS[cloud.scenario].says, "pid": os.getpid()}
+        return answer(start, 200, json.dumps(status).encode())
     if environ["REQUEST_METHOD"] != "POST" or name not in routes:
         return answer(start, 404, b'{"error": "there is no such control path"}')
     try:
@@ -230,8 +241,8 @@ def _failure(cloud: Cloud, entry: dict[str, Any]) -> dict[str, Any] | None:
     """The first rule that applies to a request, counted down by `skip` and `times`."""
     # Not the cloud's lock: ECS holds that while the Docker engine pulls a container's image from here.
     with RULES_LOCK:
-        for rule in cloud.failures:
-            fits = all(rule[key] == entry[key] for key in ("service", "operation", "method") if key in rule)
+        for rule in (*cloud.failures, *cloud.staged):
+            fits = all(rule[name] == entry[name] for name in ("service", "operation", "method", "key") if name in rule)
             if not fits or not re.search(rule.get("path", ""), entry["path"]):
                 continue
             if rule.get("skip", 0) > 0:
@@ -245,8 +256,10 @@ def _failure(cloud: Cloud, entry: dict[str, Any]) -> dict[str, Any] | None:
 def _fail(start: StartResponse, entry: dict[str, Any], rule: dict[str, Any]) -> list[bytes]:
     """Answer with the rule's body, else with an error in the protocol of the service."""
     if "body" in rule:
-        return answer(start, rule["status"], rule["body"].encode(), rule.get("type", "text/html"))
+        body, kind = rule["body"].encode(), rule.get("type", "text/html")
+        return answer(start, rule["status"], body, kind, **rule.get("headers", {}))
     code, message = rule.get("code", "InternalError"), rule.get("message", "an injected failure")
+    message = message.replace("{operation}", entry["operation"])
     if entry["service"] in ("s3", "cloudfront", "rds", "sts"):
         error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
         if entry["service"] != "s3":

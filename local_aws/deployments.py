@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from local_aws.tasks import Stop
+from local_aws.tasks import Stop, id_of
 
 START, DRAIN, RETRY, KEEP_FAILED = 0.6, 0.8, 0.4, 20.0
 # Seconds: until a change is taken up, until a rollback is, until it is done, one shift of traffic, one Lambda hook.
@@ -380,12 +380,14 @@ class Service:
         failed, most = int((now - target.created) / RETRY), threshold(change.configuration, self.desired)
         trips = breaker.get("enable") and failed >= most
         for nth in range(target.failed, most if trips else failed):
-            self.say(stop.event or "has started 1 tasks.", target.created + nth * RETRY)
+            event = stop.event or "has started 1 tasks: (task {task})."
+            self.say(event.format(task=id_of(target.id, nth)), target.created + (nth + 1) * RETRY)
         target.failed = most if trips else failed
         if not trips:
             return
-        reason = f"ECS deployment circuit breaker: tasks failed to start. {stop.reason}"
-        self.say(f"(deployment {target.id}) deployment failed: tasks failed to start.", now)
+        why = "tasks failed health checks" if "health check" in stop.reason else "tasks failed to start"
+        reason = f"ECS deployment circuit breaker: {why}. {stop.reason}"
+        self.say(f"(deployment {target.id}) deployment failed: {why}.", now)
         if breaker.get("rollback") and any(d.running for d in self.deployments[1:]):
             target.gives_up(now, reason)
             change.ask_back(TAKEN_BACK, now)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from local_aws import shown, stored_images, tasks
 from local_aws.cloud import ACCOUNT, App, Cloud, StartResponse, answer, body_of
 from local_aws.deployments import DRAIN, ENDED, KEEP_FAILED, RETRY, START, Change, Deployment, Service
+from local_aws.scenarios import SCENARIOS, Scenario
 from local_aws.tasks import KEEP_STOPPED, PULL, RUN, Stop, Task, last
 
 __all__ = ["DRAIN", "KEEP_FAILED", "RETRY", "START", "Ecs", "EcsError"]
@@ -37,7 +38,9 @@ class Ecs:
         self.services: dict[tuple[str, str, str], Service] = {}
         self.tasks: dict[str, Task] = {}
         self.turn = 0
+        self.scenario, self.staged = SCENARIOS["healthy"], 0.0
         self._logged: dict[str, int] = {}
+        self._overtaken: set[str] = set()
 
     # Requests
 
@@ -277,11 +280,31 @@ class Ecs:
         now = self.cloud.clock.now()
         for service in self.services.values():
             service.roll(now, self._fault)
+            self._overtake(service, now)
             for deployment in service.deployments:
                 if deployment.running and not deployment.digests:
                     deployment.digests = self._digests(deployment)
             if self.engine:
                 self._follow(service)
+
+    def stage(self, scenario: Scenario) -> None:
+        """Start a scenario. It applies to rollouts that begin from now on."""
+        self.scenario, self.staged = scenario, self.cloud.clock.now()
+        for service in self.services.values():
+            serves = service.desired > 0
+            service.overlay = scenario.configuration if serves else {}
+            service.slower = scenario.slower if serves else 1.0
+
+    def _overtake(self, service: Service, now: float) -> None:
+        """In a scenario with a colleague: start their deployment, once for each of ours."""
+        change = service.changes[-1] if service.changes else None
+        if not self.scenario.colleague or change is None or change.stage is None or not service.desired:
+            return
+        begins = change.created + self.scenario.colleague
+        if now < begins or change.created < self.staged or change.arn in self._overtaken:
+            return
+        theirs = self.register(service.region, change.sources[0].definition)["taskDefinition"]
+        self._overtaken.add(service.begin(theirs, now).arn)
 
     def _follow(self, service: Service) -> None:
         """Give containers to the deployments that took them over, and remove those of the past."""
@@ -299,6 +322,8 @@ class Ecs:
 
     def _fault(self, deployment: Deployment) -> Stop | None:
         """Why tasks of a deployment fail."""
+        if self.scenario.fault and deployment.created >= self.staged:
+            return tasks.stop_of(stored_images.own_container(self.cloud, deployment.definition), self.scenario.fault)
         return self.fault(deployment.definition, deployment.id)
 
     def fault(self, definition: dict[str, Any], run: str = "") -> Stop | None:

@@ -66,8 +66,9 @@ class Function:
                 "AWS_ENDPOINT_URL": url,
                 "AWS_REGION": self.region,
                 "AWS_DEFAULT_REGION": self.region,
-                "AWS_ACCESS_KEY_ID": "local",
-                "AWS_SECRET_ACCESS_KEY": "local",
+                # Its own role, not its caller's.
+                "AWS_ACCESS_KEY_ID": "lambda",
+                "AWS_SECRET_ACCESS_KEY": "lambda",
                 "PYTHONPATH": str(ROOT),
             }
             kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}

@@ -4,6 +4,7 @@ There is one per port, and the port itself is asked whether it runs. `.local/` h
 """
 
 import fcntl
+import json
 import os
 import re
 import select
@@ -136,6 +137,19 @@ def _wait_until_ready(port: int, alive: int | None) -> None:
     except TimedOut as error:
         message = f"The embedded AWS on port {port} is not ready after {START_TIMEOUT:g} s: read {_log(port)}."
         raise OutcomeUnknown(message) from error
+
+
+def stage(port: int, scenario: str) -> None:
+    """Start a scenario of scenarios.py in the embedded AWS on a port. Raises Refused if it does not take it."""
+    try:
+        token = token_path(port).read_text()
+    except OSError as error:
+        raise Refused(f"{token_path(port)} cannot be read ({error.strerror}): it holds the token to do so.") from error
+    url, headers = f"http://127.0.0.1:{port}/_local/scenario", {"X-Local-AWS-Token": token}
+    body = json.dumps({"name": scenario}).encode()
+    answer = http.request("POST", url, timeout=ANSWER_TIMEOUT, headers=headers, body=body)
+    if not answer.ok:
+        raise Refused(f"The embedded AWS on port {port} does not take the scenario: {answer.body.decode()[:200]}")
 
 
 def stop(port: int) -> bool:

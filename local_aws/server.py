@@ -16,6 +16,7 @@ from local_aws.ecs import Ecs
 from local_aws.lambdas import Lambda
 from local_aws.process import token_path
 from local_aws.registry import Registry
+from local_aws.scenarios import SCENARIOS
 from scripts.frame import files
 
 
@@ -69,6 +70,7 @@ class Server:
             "clock": lambda given: self.cloud.clock.advance(msgspec.convert(given, control.Move).advance),
             "failures": self._fail,
             "findings": self._find,
+            "scenario": lambda given: self.stage(msgspec.convert(given, control.Stage).name),
             "reset": lambda _: self.reset(),
         }
         self._outermost = gate.wrap(control.wrap(app, self.cloud, routes), self.cloud.token)
@@ -83,6 +85,15 @@ class Server:
     def _find(self, given: dict[str, Any]) -> None:
         scan = msgspec.convert(given, control.Scan)
         self.cloud.findings[scan.repository, scan.tag] = msgspec.to_builtins(scan)
+
+    def stage(self, name: str) -> None:
+        """Start a scenario, which ends the current one. Raises ValueError for an unknown name."""
+        if name not in SCENARIOS:
+            raise ValueError(f"{name!r} is not a scenario: use one of {', '.join(SCENARIOS)}")
+        with self.cloud.lock:
+            self.cloud.scenario = name
+            self.cloud.staged[:] = [dict(rule) for rule in SCENARIOS[name].failures]
+            self.ecs.stage(SCENARIOS[name])
 
     def start(self) -> None:
         """Serve in a thread and seed."""
@@ -113,6 +124,7 @@ class Server:
         """Forget the requests, the failures and the findings."""
         for log in (self.cloud.requests, self.cloud.failures, self.cloud.findings):
             log.clear()
+        self.stage("healthy")
 
     def stop(self) -> None:
         """Stop serving, and end all processes and containers that were started."""

@@ -108,6 +108,11 @@ class Task:
         return "RUNNING" if self.starts is not None and now >= self.starts else "PENDING"
 
 
+def id_of(deployment: str, nth: int) -> str:
+    """The id of a deployment's nth task, from 0."""
+    return hashlib.sha256(f"{deployment} {nth}".encode()).hexdigest()[:32]
+
+
 def of_deployment(service: "Service", d: "Deployment", retry: float) -> Iterator[Task]:
     """The tasks of a deployment: those that failed, one every `retry` seconds, and the others.
 
@@ -115,8 +120,7 @@ def of_deployment(service: "Service", d: "Deployment", retry: float) -> Iterator
     """
 
     def task(nth: int, created: float, starts: float | None) -> Task:
-        name = hashlib.sha256(f"{d.id} {nth}".encode()).hexdigest()[:32]
-        arn = f"arn:aws:ecs:{service.region}:{ACCOUNT}:task/{service.cluster}/{name}"
+        arn = f"arn:aws:ecs:{service.region}:{ACCOUNT}:task/{service.cluster}/{id_of(d.id, nth)}"
         group = f"service:{service.name}"
         return Task(arn, service.cluster, d.definition, created, d.id, group, starts, digests=d.digests)
 

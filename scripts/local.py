@@ -10,36 +10,48 @@ from scripts.frame.settings import Environment
 
 @dataclass(frozen=True)
 class Embedded:
-    """What to do with the embedded AWS on a port. verb: up or down."""
+    """What to do with the embedded AWS on a port. verb: up or down. scenario: to start there, empty for none."""
 
     verb: str
     port: int
+    scenario: str = ""
 
     def describe(self) -> list[str]:
         what = {"up": "start, unless it is running,", "down": "stop"}[self.verb]
-        return [f"{what} the embedded AWS on port {self.port}"]
+        lines = [f"{what} the embedded AWS on port {self.port}"]
+        return [*lines, f"start the scenario {self.scenario} in it"] if self.scenario else lines
 
 
 @dataclass(frozen=True)
 class State(Report):
-    """Whether the embedded AWS runs, and where. changed: whether it was just started or stopped."""
+    """Whether the embedded AWS runs, and where. changed: whether it was just started or stopped.
+
+    scenario: its name, and what goes wrong in it; empty for none.
+    """
 
     url: str
     runs: bool
     changed: bool = False
+    scenario: str = ""
+    says: str = ""
 
     def line(self) -> str:
+        scenario = f", in the scenario {self.scenario}: {self.says}" if self.scenario else ""
         if self.changed:
-            return f"the embedded AWS at {self.url} was {'started' if self.runs else 'stopped'}"
-        return f"the embedded AWS runs at {self.url}" if self.runs else f"no embedded AWS runs at {self.url}"
+            return f"the embedded AWS at {self.url} was {'started' if self.runs else 'stopped'}{scenario}"
+        return f"the embedded AWS runs at {self.url}{scenario}" if self.runs else f"no embedded AWS runs at {self.url}"
 
     def outputs(self) -> dict[str, str]:
         return {"url": self.url}
 
 
-def up(run: Run, *, port: str | None = None) -> State | None:
-    """Start the embedded AWS."""
-    return run.act(Embedded("up", chosen(run.environment, port)), act)
+def up(run: Run, *, port: str | None = None, scenario: str | None = None) -> State | None:
+    """Start the embedded AWS, and a scenario in it."""
+    from local_aws.scenarios import SCENARIOS
+
+    if scenario is not None and scenario not in SCENARIOS:
+        raise Refused(f"{scenario[:100]!r} is not a scenario: use one of {', '.join(SCENARIOS)}.")
+    return run.act(Embedded("up", chosen(run.environment, port), scenario or ""), act)
 
 
 def down(run: Run, *, port: str | None = None) -> State | None:
@@ -72,6 +84,8 @@ def act(plan: Embedded) -> State:
 
     url = f"http://127.0.0.1:{plan.port}"
     changed = process.ensure_running(url) if plan.verb == "up" else process.stop(plan.port)
+    if plan.scenario:
+        process.stage(plan.port, plan.scenario)
     return state(plan.port, changed=changed)
 
 
@@ -79,4 +93,7 @@ def state(port: int, *, changed: bool = False) -> State:
     """Check whether it runs. Raises Refused if another program uses the port."""
     from local_aws import process
 
-    return State(f"http://127.0.0.1:{port}", process.status(port) is not None, changed)
+    told = process.status(port)
+    name = str(told.get("scenario", "")) if told else ""
+    staged = (name, str(told.get("says", ""))) if told and name not in ("", "healthy") else ("", "")
+    return State(f"http://127.0.0.1:{port}", told is not None, changed, *staged)

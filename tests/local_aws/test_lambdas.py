@@ -125,8 +125,8 @@ def test_a_function_does_not_get_the_users_aws_variables(
         "AWS_ENDPOINT_URL": cloud.url,
         "AWS_REGION": "us-west-2",
         "AWS_DEFAULT_REGION": "us-west-2",
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_ACCESS_KEY_ID": "lambda",
+        "AWS_SECRET_ACCESS_KEY": "lambda",
     }
 
 
