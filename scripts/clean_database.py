@@ -3,6 +3,7 @@
 The database of production is never emptied, whatever the settings say.
 """
 
+from scripts.ecs.manager import ECS
 from scripts.frame import settings
 from scripts.frame.errors import Refused
 from scripts.frame.run import Run
@@ -16,7 +17,15 @@ def clean_database(run: Run) -> TaskEnded | None:
     """Run the task that empties the database."""
     check(run.environment)
     cleaner = run.environment.cleaner
+    if not cleaner.function:
+        return run_task(run, service=cleaner.service, via=ECS)
     return run_task(run, service=cleaner.service, function_name=cleaner.function, qualifier=cleaner.qualifier)
+
+
+def is_set(environment: Environment) -> bool:
+    """Whether the settings say how the database is emptied: by a function, or directly in ECS."""
+    cleaner = environment.cleaner
+    return bool(cleaner.function or (cleaner.service and environment.manager.via == ECS))
 
 
 def check(environment: Environment) -> None:
@@ -24,8 +33,9 @@ def check(environment: Environment) -> None:
     why = protected(environment)
     if why:
         raise Refused(f"The database of {environment.name} is never cleaned: {why}.")
-    if not (environment.cleaner.function and environment.cleaner.service):
-        missing = "service" if environment.cleaner.function else "function"
+    if not (is_set(environment) and environment.cleaner.service):
+        by_itself = environment.cleaner.function or environment.manager.via == ECS
+        missing = "service" if by_itself else "function"
         raise Refused(f"The database of {environment.name} cannot be cleaned: its settings have no cleaner.{missing}.")
     shared = shared_with(environment)
     if shared:

@@ -45,6 +45,8 @@ def test_dev_is_cleaned_by_its_own_function(invoke: Invoke) -> None:
     [
         ("", "impl cannot be cleaned: its settings have no cleaner.function"),
         ('cleaner = { function = "f" }', "impl cannot be cleaned: its settings have no cleaner.service"),
+        ('manager.via = "ecs"', "impl cannot be cleaned: its settings have no cleaner.service"),
+        ('cleaner = { service = "s" }', "impl cannot be cleaned: its settings have no cleaner.function"),
     ],
 )
 def test_without_a_function_and_a_service_nothing_is_cleaned(cleaner: str, said: str, file: Path) -> None:
@@ -109,3 +111,50 @@ def test_the_command_runs_the_cleaning_task(cloud: EmbeddedCloud, invoke: Invoke
     assert call["query"]["Qualifier"] == "2"
     assert call["parameters"]["body"]["service_id"] == "mint-app-db-clean"
     assert "mint-app-db-clean ended with exit code 0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", False),
+        ('cleaner = { service = "s" }', False),
+        ('manager.via = "ecs"', False),
+        ('manager.via = "ecs"\ncleaner = { service = "s" }', True),
+        ('cleaner = { function = "f" }', True),
+    ],
+)
+def test_which_settings_have_the_database_cleaned_before_a_deployment(lines: str, expected: bool, file: Path) -> None:
+    """A function, or straight to ECS and a service."""
+    head = "[environments.impl]\n"
+    file.write_text(SETTINGS.replace(head, f"{head}{lines}\n"))
+
+    assert clean_database.is_set(settings.environment("impl")) is expected
+
+
+def test_without_a_function_the_cleaning_task_runs_straight_in_ecs(
+    cloud: EmbeddedCloud, invoke: Invoke, file: Path
+) -> None:
+    """No Lambda is called."""
+    text = SETTINGS.replace(
+        """
+function = "mint-app-db-clean-tmp"
+qualifier = "2"
+service = "mint-app-db-clean"
+
+[environments.local.frontend]""",
+        """
+service = "mint-app-db-clean"
+
+[environments.local.manager]
+via = "ecs"
+
+[environments.local.frontend]""",
+    )
+    assert text != SETTINGS
+    file.write_text(text.replace('manager.qualifier = "$LATEST"\n', ""))
+
+    done = invoke("clean-database", **cloud.env, ENVIRONMENTS_FILE=str(file))
+
+    assert done.returncode == 0, done.stderr
+    assert cloud.requests("lambda") == []
+    assert len(cloud.requests("ecs", "RunTask")) == 1

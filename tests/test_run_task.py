@@ -1,6 +1,7 @@
 """How a task that ran once is judged, by the manager's reply."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from scripts.ecs import manager
 from scripts.frame import settings
 from scripts.frame.errors import DeployError
 from scripts.run_task import TaskEnded, TaskRun
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.stand_in import Reply, answering, stand_in
 
 MIGRATE, ARN = "mint-app-db-migrate", "arn:task/1"
@@ -33,6 +35,20 @@ def test_exit_code_0_is_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert ended == TaskEnded(MIGRATE, ARN, 0, "done")
     assert ended.outputs() == {"task": ARN}
+    assert ended.line() == f"{MIGRATE} ended with exit code 0"
+
+
+@pytest.mark.parametrize(
+    ("container", "said"), [("", ""), (MIGRATE, ""), ("app", " (container app)"), (None, "")], ids=str
+)
+def test_the_container_that_counted_is_named(container: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it is called like the service."""
+    ended = start({"taskArn": ARN, "taskStatus": {"exitCode": 0, "container": container}}, monkeypatch)
+
+    assert ended.line() == f"{MIGRATE} ended with exit code 0{said}"
+    with pytest.raises(DeployError) as error:
+        start({"taskStatus": {"exitCode": 3, "container": container}}, monkeypatch)
+    assert str(error.value).startswith(f"The task of {MIGRATE} ended with exit code 3{said}: ")
 
 
 @pytest.mark.parametrize(
@@ -59,3 +75,54 @@ def test_a_task_without_exit_code_0_is_a_failure(
 
     assert type(error.value) is DeployError
     assert f"The task of {MIGRATE} {said}" in str(error.value)
+
+
+FAMILY = """
+[environments.local.tasks.seed-data]
+family = "local-mint-app-db-migrate"
+subnets = ["subnet-9"]
+security_groups = ["sg-9"]
+assign_public_ip = true
+platform = "1.4.0"
+"""
+STEP = {"GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "1", "GITHUB_JOB": "j", "GITHUB_ACTION": "__run"}
+
+
+@pytest.mark.parametrize("way", ["lambda", "ecs"])
+def test_a_task_without_a_service_runs_in_the_network_of_the_settings(
+    way: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
+) -> None:
+    """Both ways alike. A repeat in the same step of a workflow's run starts no second task."""
+    file = tmp_path / "settings.toml"
+    file.write_text((ROOT / "environments.toml").read_text() + FAMILY)
+    words = ("run-task", "--service=seed-data", f"--via={way}")
+
+    done = [invoke(*words, **cloud.env, **STEP, ENVIRONMENTS_FILE=str(file)) for _ in range(2)]
+
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr
+    assert "seed-data ended with exit code 0 (container mint-app-db-migrate)" in done[1].stderr
+    assert bool(cloud.requests("lambda")) == (way == "lambda")
+    first, second = (request["parameters"] for request in cloud.requests("ecs", "RunTask"))
+    assert first == second
+    assert first["networkConfiguration"]["awsvpcConfiguration"] == {
+        "subnets": ["subnet-9"],
+        "securityGroups": ["sg-9"],
+        "assignPublicIp": "ENABLED",
+    }
+    ran = cloud.client("ecs").list_tasks(
+        cluster="local-mint-app", family="local-mint-app-db-migrate", desiredStatus="STOPPED"
+    )
+    assert len(ran["taskArns"]) == 1
+
+
+def test_straight_to_ecs_the_plan_shows_the_same_event(invoke: Invoke) -> None:
+    """Without credentials and without a network."""
+    shown = {
+        way: json.loads(invoke("run-task", "--env=dev", f"--via={way}", "--dry-run", "--json").stdout)["steps"][0][
+            "plan"
+        ]
+        for way in ("lambda", "ecs")
+    }
+
+    assert shown["ecs"]["invocation"]["payload"] == shown["lambda"]["invocation"]["payload"]
+    assert (shown["ecs"]["invocation"]["via"], shown["ecs"]["invocation"]["function"]) == ("ecs", "")

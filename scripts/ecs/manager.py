@@ -117,6 +117,71 @@ def token(environment: Environment, *parts: str) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
+def services(environment: Environment) -> tuple[str, ...]:
+    """The services that a deployment of the application is for: its own, then the others of the settings."""
+    return (environment.service.name, *(name for name in environment.services if name != environment.service.name))
+
+
+def repository(environment: Environment, service: str) -> str:
+    """The repository of a service's own image. Raises Refused if it is not in the settings."""
+    if service == environment.migrations.service != environment.service.name:
+        found = environment.migrations.image
+    elif service in environment.services:
+        found = environment.services[service].image or environment.service.image
+    else:
+        found = environment.service.image if service == environment.service.name else ""
+    if not found:
+        raise Refused(f"No image is set for {service} in the settings: give --image, --image-uri or --no-image.")
+    return found
+
+
+def deploy_event(
+    environment: Environment, service: str, image: str, *, allow_secret_removal: bool = False
+) -> dict[str, Any]:
+    """The event that deploys a service, or gives a task without one its revision. image: its URI, empty for a restart.
+
+    Only the application's own service gets secrets, and others whose settings say which. Raises Refused for an
+    expression that is not set.
+    """
+    others, tasks = environment.services, environment.tasks
+    body: dict[str, Any] = {"cluster_id": environment.cluster}
+    body |= {"families": [tasks[service].family]} if service in tasks else {"service_ids": [service]}
+    secrets, containers = "", tuple[str, ...]()
+    if service == environment.service.name:
+        secrets, containers = environment.service.secrets.require(), environment.service.containers
+    elif service in others:
+        secrets, containers = others[service].secrets, others[service].containers
+    elif service == environment.migrations.service:
+        containers = environment.migrations.containers
+    if secrets:
+        body["secrets"] = [secrets]
+    if image:
+        body["image"] = image
+    if containers:
+        body["containers"] = list(containers)
+    if allow_secret_removal:
+        body["allow_secret_removal"] = True
+    return {"command": "deploy", "body": body}
+
+
+def run_event(environment: Environment, service: str, task_definition: str = "") -> dict[str, Any]:
+    """The event that runs a service's task once, or a task of the settings that has no service.
+
+    task_definition: the revision of such a task, empty for the newest of its family.
+    """
+    body: dict[str, Any] = {"cluster_id": environment.cluster}
+    task = environment.tasks.get(service)
+    if task is None:
+        return {"command": "runtask", "body": {**body, "service_id": service}}
+    body |= {"family": task.family, "subnets": list(task.subnets)}
+    if task.security_groups:
+        body["security_groups"] = list(task.security_groups)
+    body |= {"assign_public_ip": True} if task.assign_public_ip else {}
+    body |= {"platform": task.platform} if task.platform else {}
+    body |= {"task_definition": task_definition} if task_definition else {}
+    return {"command": "runtask", "body": {**body, "client_token": token(environment, json.dumps(body))}}
+
+
 def checked_service(name: str) -> str:
     """The name of an ECS service. Raises Refused for an invalid or empty one."""
     if not SERVICE.fullmatch(name):

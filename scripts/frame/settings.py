@@ -205,7 +205,7 @@ class Scan(Table, frozen=True, kw_only=True):
 
 
 class Cleaner(Table, frozen=True, kw_only=True):
-    """How the database is emptied. Without a function it cannot be emptied."""
+    """How the database is emptied. It cannot be without a function, or via = "ecs" and a service."""
 
     function: Annotated[str, about("name of the Lambda that runs the task")] = ""
     qualifier: Annotated[str, about("its version or alias")] = "$LATEST"
