@@ -1,0 +1,311 @@
+"""What is looked at before a deployment begins: what is refused, what is a warning, and what would change."""
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from scripts.ecs import manager, preflight
+from scripts.ecs.manager import Invocation
+from scripts.ecs.preflight import Finding, Preflight
+from scripts.frame import settings
+from scripts.frame.errors import Refused
+from scripts.frame.run import Run
+from scripts.frame.settings import Account, Environment
+from tests.conftest import EmbeddedCloud
+
+APP, CLUSTER, ACCOUNT = "mint-app", "local-mint-app", "123456789012"
+REVISION = f"arn:aws:ecs:us-west-2:{ACCOUNT}:task-definition/app:7"
+
+
+def service(state: str = "COMPLETED", desired: int = 2, **more: Any) -> dict[str, Any]:
+    """A service as ECS describes it, whose rollout is in this state."""
+    primary = {"id": "ecs-svc/1", "status": "PRIMARY", "taskDefinition": REVISION, "rolloutState": state}
+    told = {"status": "ACTIVE", "desiredCount": desired, "runningCount": desired, "taskDefinition": REVISION}
+    return {**told, "deployments": [primary], **more}
+
+
+@pytest.mark.parametrize(
+    ("found", "supersede", "expected"),
+    [
+        (None, False, [("service", "refused", "there is none in the cluster c.")]),
+        (service(status="INACTIVE"), False, [("service", "refused", "there is none in the cluster c.")]),
+        (service(status="DRAINING"), False, [("service", "refused", "it is DRAINING, so being deleted in the clus")]),
+        (
+            service(deploymentController={"type": "CODE_DEPLOY"}),
+            True,
+            [("service", "refused", "it is deployed by CODE_DEPLOY, not by ECS itself")],
+        ),
+        (
+            {"status": "ACTIVE", "deploymentController": {"type": "EXTERNAL"}, "taskSets": []},
+            False,
+            [("service", "refused", "it is deployed by EXTERNAL, not by ECS itself")],
+        ),
+        (service(), False, [("service", "ok", "active, 2 of 2 tasks run, app:7")]),
+        (service("FAILED"), False, [("service", "ok", "active")]),
+        (service(deploymentController={"type": "ECS"}), False, [("service", "ok", "active")]),
+        (
+            service("IN_PROGRESS"),
+            False,
+            [
+                ("service", "ok", "active"),
+                (
+                    "rollout",
+                    "refused",
+                    "app:7 is being rolled out (ecs-svc/1, since some time, 0 of 2 tasks run): wait",
+                ),
+            ],
+        ),
+        (
+            service("IN_PROGRESS"),
+            True,
+            [("service", "ok", "active"), ("rollout", "warning", "app:7 is being rolled out")],
+        ),
+        (service("IN_PROGRESS", desired=0), False, [("service", "ok", "active, 0 of 0 tasks run")]),
+        ({"status": "ACTIVE"}, False, [("service", "ok", "active, 0 of 0 tasks run")]),
+    ],
+)
+def test_whether_a_service_can_be_deployed_now(
+    found: dict[str, Any] | None, supersede: bool, expected: list[tuple[str, str, str]]
+) -> None:
+    """Active, controlled by ECS, and no rollout of somebody else, unless that is to be superseded."""
+    findings = list(preflight.judged(found, APP, "c", supersede))
+
+    assert [(f.about, f.result) for f in findings] == [(about, result) for about, result, _ in expected]
+    for finding, (_, _, text) in zip(findings, expected, strict=True):
+        assert finding.text.startswith(text)
+
+
+def container(image: str = "r/app:1", **secrets: str) -> dict[str, Any]:
+    """The application's container."""
+    given = [{"name": name, "valueFrom": value} for name, value in secrets.items()]
+    return {"name": "app", "image": image, "environment": [{"name": "E", "value": "hunter2"}], "secrets": given}
+
+
+def definition(*containers: dict[str, Any]) -> dict[str, Any]:
+    """A task definition with these containers."""
+    return {"containerDefinitions": list(containers)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (container(), container(), []),
+        (container(), container("r/app:2"), ["app: image r/app:1 -> r/app:2"]),
+        (container(), container(A="/a"), ["app: + secret A from /a"]),
+        (container(A="/a"), container(), ["app: - secret A from /a"]),
+        (container(A="/a"), container(A="/b"), ["app: secret A from /a -> /b"]),
+        (
+            container(A="/a", B="/b", C="/c"),
+            container("r/app:2", B="/new", C="/c", D="/d"),
+            [
+                "app: image r/app:1 -> r/app:2",
+                "app: + secret D from /d",
+                "app: secret B from /b -> /new",
+                "app: - secret A from /a",
+            ],
+        ),
+        ({"name": "app", "image": "a"}, {"name": "app", "image": "a"}, []),
+    ],
+)
+def test_the_difference_of_two_revisions(old: dict[str, Any], new: dict[str, Any], expected: list[str]) -> None:
+    """Names, and where secrets come from; never a value of the environment."""
+    found = preflight.difference(definition(old), definition(new))
+
+    assert found == expected
+    assert "hunter2" not in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "drop", "result", "text"),
+    [
+        (container(A="/a"), container(A="/a", B="/b"), False, "ok", "2, 1 of them as they are"),
+        (container(A="/a"), container(A="/b"), False, "ok", "1, 0 of them as they are"),
+        (
+            container(A="/a"),
+            container(),
+            False,
+            "refused",
+            "A of app would be removed: no parameter stands for it. Give",
+        ),
+        (container(A="/a", B="/b"), container(), True, "warning", "A of app, B of app will be removed."),
+        (container(), container(), False, "ok", "0, 0 of them as they are"),
+    ],
+)
+def test_a_secret_is_removed_only_if_that_was_asked_for(
+    old: dict[str, Any], new: dict[str, Any], drop: bool, result: str, text: str
+) -> None:
+    """Added and changed ones are fine."""
+    (finding,) = preflight.compared(definition(old), definition(new), drop)
+
+    assert (finding.about, finding.result) == ("secrets", result)
+    assert finding.text.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "expected"),
+    [
+        ({}, "linux/amd64"),
+        ({"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"}, "linux/arm64"),
+        ({"cpuArchitecture": "X86_64", "operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}, "windows/amd64"),
+        ({"cpuArchitecture": "RISCV"}, "linux/riscv"),
+    ],
+)
+def test_the_platform_of_a_task(runtime: dict[str, str], expected: str) -> None:
+    """As images name it. ECS's default is Linux on x86."""
+    assert preflight.platform({"runtimePlatform": runtime} if runtime else {}) == expected
+
+
+WARNED = Preflight("prod", APP, (Finding("secrets", "warning", "w"), Finding("image", "ok", "i")), ("app: image",))
+STOPPED = Preflight("prod", APP, (Finding("service", "refused", "s"), Finding("image", "refused", "i")))
+
+
+def test_what_was_found_is_a_line_a_table_and_a_refusal() -> None:
+    """A refusal says every reason at once."""
+    assert WARNED.line() == "prod: mint-app can be deployed (1 warning)"
+    assert STOPPED.line() == "prod: mint-app must not be deployed"
+    assert WARNED.table() == [
+        ("RESULT", "WHAT", APP),
+        ("warning", "secrets", "w"),
+        ("ok", "image", "i"),
+        ("", "change", "app: image"),
+    ]
+    assert WARNED.describe() == ["  warning: secrets: w", "  ok: image: i", "  change: app: image"]
+    WARNED.require()
+    with pytest.raises(Refused) as error:
+        STOPPED.require()
+    assert str(error.value).splitlines() == [
+        "mint-app is not deployed to prod. Nothing was changed.",
+        "  service: s",
+        "  image: i",
+    ]
+
+
+@pytest.fixture
+def local() -> Environment:
+    """The environment of the embedded AWS."""
+    return settings.environment("local", "--env")
+
+
+def look(
+    environment: Environment, tag: str = "v0", *, via: str = "ecs", supersede: bool = False, **more: Any
+) -> Preflight:
+    """What is found before a deployment of the application."""
+    image = f"{environment.registry.require()}/mint-backend:{tag}"
+    event = manager.deploy_event(environment, APP, image, **more)
+    call = Invocation("f", "1", event, via)
+    return preflight.check(Run("deploy-service", environment), call, supersede=supersede)
+
+
+def results(found: Preflight) -> dict[str, str]:
+    """The result of everything that was looked at."""
+    return {finding.about: finding.result for finding in found.findings}
+
+
+def text(found: Preflight, about: str) -> str:
+    """What was said of one thing."""
+    return next(finding.text for finding in found.findings if finding.about == about)
+
+
+def test_all_that_a_deployment_depends_on_is_read_and_nothing_is_written(
+    cloud: EmbeddedCloud, local: Environment
+) -> None:
+    """The difference is that between the running revision and the one that the manager would make."""
+    cloud.push("v1", "mint-backend")
+
+    found = look(local, "v1")
+
+    assert {**results(found), "platform": ""} == {
+        "identity": "ok",
+        "service": "ok",
+        "task definition": "ok",
+        "secrets": "ok",
+        "image": "ok",
+        "platform": "",
+    }
+    host = cloud.server.cloud.host
+    assert found.diff == (
+        f"mint-app: image {host}/mint-backend:v0 -> {host}/mint-backend:v1",
+        "mint-app: + secret OKTA_CLIENT_SECRET from /local/mint-app/okta_client_secret",
+    )
+    assert "secret-okta" not in json.dumps(found.describe())
+    written = [r["operation"] for r in cloud.requests() if r["operation"].startswith(("Register", "Update", "Run"))]
+    assert written == []
+
+
+def test_what_would_go_wrong_is_all_said_at_once(cloud: EmbeddedCloud, local: Environment) -> None:
+    """A rollout that is not over, a secret that no parameter stands for, an image that does not exist."""
+    ecs = cloud.client("ecs")
+    cloud.stop_clock()
+    arn = ecs.describe_services(cluster=CLUSTER, services=[APP])["services"][0]["taskDefinition"]
+    old = ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
+    own = old["containerDefinitions"][0]
+    own["secrets"] += [{"name": "HAND", "valueFrom": "/other/path/hand"}]
+    new = ecs.register_task_definition(family=old["family"], containerDefinitions=[own])
+    ecs.update_service(cluster=CLUSTER, service=APP, taskDefinition=new["taskDefinition"]["taskDefinitionArn"])
+
+    found, allowed = look(local, "absent"), look(local, "absent", supersede=True, allow_secret_removal=True)
+
+    refused = [finding.about for finding in found.refusals]
+    assert refused == ["rollout", "secrets", "image"]
+    assert text(found, "secrets").startswith("HAND of mint-app would be removed")
+    assert text(found, "image").endswith("mint-backend:absent does not exist: build and push it first.")
+    assert "mint-app: - secret HAND from /other/path/hand" in found.diff
+    assert [finding.about for finding in allowed.refusals] == ["image"]
+    assert (results(allowed)["rollout"], results(allowed)["secrets"]) == ("warning", "warning")
+
+
+@pytest.mark.parametrize(
+    ("rule", "via", "about", "result"),
+    [
+        ({"service": "sts", "status": 400, "code": "AccessDenied"}, "lambda", "identity", "warning"),
+        (
+            {"service": "ecs", "operation": "DescribeServices", "status": 400, "code": "AccessDeniedException"},
+            "lambda",
+            "service",
+            "warning",
+        ),
+        ({"service": "ssm", "status": 400, "code": "AccessDeniedException"}, "lambda", "secrets", "warning"),
+        ({"service": "ssm", "status": 400, "code": "AccessDeniedException"}, "ecs", "secrets", "refused"),
+        ({"service": "ecr", "status": 400, "code": "AccessDeniedException"}, "lambda", "image", "warning"),
+        ({"service": "ecr", "status": 400, "code": "ServerException"}, "lambda", "image", "refused"),
+        (
+            {"service": "ecs", "operation": "DescribeServices", "status": 400, "code": "ServerException"},
+            "lambda",
+            "service",
+            "refused",
+        ),
+    ],
+)
+def test_a_missing_right_is_a_warning_and_any_other_failure_is_a_refusal(
+    cloud: EmbeddedCloud,
+    local: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: dict[str, Any],
+    via: str,
+    about: str,
+    result: str,
+) -> None:
+    """Nothing that could not be read is taken for granted."""
+    monkeypatch.setattr(preflight, "steadily", lambda read: read())
+    cloud.fail(times=99, **rule)
+
+    found = look(local, via=via)
+
+    assert results(found)[about] == result
+    assert rule["code"] in text(found, about)
+
+
+def test_credentials_of_another_account_end_the_look(cloud: EmbeddedCloud) -> None:
+    """Whatever else is read would be another account's."""
+    local = settings.environment("local", "--env")
+    filled = settings.Filled("999999999999")
+    filled.missing, filled.path, filled.environment = (), "account", "local"
+    other = structs.replace(local, account=Account(filled))
+
+    found = look(other)
+
+    assert results(found) == {"identity": "refused"}
+    assert text(found, "identity") == f"the credentials belong to account {ACCOUNT}, but local is account 999999999999."
+    assert cloud.requests("ecs") == []
