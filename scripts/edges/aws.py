@@ -96,7 +96,9 @@ OWN = re.compile(
 )
 TRUE = {"true"}
 # What botocore and the commands raise for a response that is not what the service's model says.
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError)
+# Characters of a message of AWS that are shown.
+LONGEST = 2000
 # Loggers whose debug messages hold tokens, signatures and complete responses.
 TALKATIVE = ("botocore", "boto3", "urllib3", "s3transfer")
 
@@ -439,12 +441,12 @@ def _lack(error: Exception) -> str:
 
 def code_of(error: "ClientError") -> str:
     """AWS's own name for an error, such as AccessDenied."""
-    return str(error.response.get("Error", {}).get("Code", ""))
+    return str(error.response.get("Error", {}).get("Code", ""))[:LONGEST]
 
 
 def _refusal(error: "ClientError", where: str, starts_something: bool) -> DeployError:
     code = code_of(error)
-    message = error.response.get("Error", {}).get("Message", "")
+    message = str(error.response.get("Error", {}).get("Message", ""))[:LONGEST]
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in CREDENTIALS:
         # After the first line AWS quotes what should have been signed, including the session token.

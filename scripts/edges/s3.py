@@ -455,7 +455,7 @@ class Bucket:
         code = message = ""
         try:
             root = _parsed(answer.body)
-            code, message = root.findtext("Code", ""), root.findtext("Message", "")
+            code, message = root.findtext("Code", "")[: aws.LONGEST], root.findtext("Message", "")[: aws.LONGEST]
         except ValueError:
             pass
         code = code or {403: "AccessDenied", 301: "PermanentRedirect"}.get(answer.status, "")
