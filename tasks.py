@@ -29,6 +29,7 @@ def deploy(
     migration_digest: Text = flag("Digest of the migrations' image, sha256:…."),
     no_build: bool = switch("Build neither the images nor the frontend: deploy what is already built."),
     build_dir: Text = flag("Folder of the built frontend. Default: from the settings."),
+    skip_promotion: bool = switch("Deploy it even if the environment before is not known to have run it well."),
 ) -> None:
     """Deploy a version: back up or clean the database, migrate it, deploy the service, release the frontend."""
 
@@ -176,6 +177,11 @@ def check_image(
     qualifier: Text = flag("With --via=lambda: its version or alias. Default: as for every Lambda."),
 ) -> None:
     """Fail if the registry's scanner found vulnerabilities in an image."""
+
+
+@command(lambda: scripts.history.history, changes=False)
+def history(limit: Text = flag("How many to show. Default: 20.")) -> None:
+    """Show what was done to an environment, newest first: when, who, which version, and how it ended."""
 
 
 @command(lambda: scripts.revert.revert, changes=False, embedded=False, application=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from scripts import deploy as deploy
     from scripts import deploy_service as deploy_service
     from scripts import healthcheck as healthcheck
+    from scripts import history as history
     from scripts import local as local
     from scripts import migrate_database as migrate_database
     from scripts import package_ecs_manager as package_ecs_manager

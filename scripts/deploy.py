@@ -9,12 +9,13 @@ from scripts import clean_database, release_static
 from scripts.backup_database import backup_database
 from scripts.build_image import build_image
 from scripts.deploy_service import Deployed, Wish, carry_out, deploy_service, still
-from scripts.ecs import images, manager
+from scripts.ecs import images, manager, promotion, receipts
 from scripts.edges import http
-from scripts.frame import version
+from scripts.frame import console, version
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.migrate_database import migrate
+from scripts.release import lease
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Deployment:
     migration_digest: str | None
     no_build: bool
     build_dir: str | None
+    skip_promotion: bool = False
     deployed: Deployed | None = None
 
     @property
@@ -62,17 +64,38 @@ def deploy(
     migration_digest: str | None = None,
     no_build: bool = False,
     build_dir: str | None = None,
+    skip_promotion: bool = False,
 ) -> None:
     """Deploy a version step by step; the first failure ends it."""
     for given, flag in ((digest, "--digest"), (migration_digest, "--migration-digest")):
         if given is not None:
             images.checked_digest(given, flag)
-    now = Deployment(run.environment, version.wanted(tag), digest, migration_digest, no_build, build_dir)
+    now = Deployment(
+        run.environment, version.wanted(tag), digest, migration_digest, no_build, build_dir, skip_promotion
+    )
     steps = [step for step in PIPELINE if step.applies(now)]
     # A dry run reports what is missing at each step instead.
     for step in [] if run.dry_run else steps:
         step.check(now)
-    run.run_steps([(step.name, partial(step.do, run, now)) for step in steps])
+    run.facts["version"] = now.version
+    with receipts.kept(run), lease.locked(run):
+        run.run_steps([(step.name, partial(_do, run, now, step)) for step in steps])
+
+
+def _do(run: Run, now: Deployment, step: Step) -> None:
+    """Do one step, while nobody has taken the lock over."""
+    lease.check(run)
+    step.do(run, now)
+
+
+def _check_promotion(run: Run, now: Deployment) -> None:
+    """Whether the environment before has run the version well."""
+    if now.skip_promotion:
+        run.facts["promotion"] = "promotion skipped"
+        console.warn(f"it is not looked at whether {version.short(now.version)} has run before {now.environment.name}")
+        return
+    before = promotion.environment_before(now.environment)
+    run.look(f"what {before} has run", lambda: promotion.check(now.environment, now.version, now.digest))
 
 
 def _build_image(run: Run, now: Deployment) -> None:
@@ -121,6 +144,7 @@ def _check_service(now: Deployment) -> None:
 
 
 PIPELINE = (
+    Step("check the promotion", _check_promotion, lambda now: bool(promotion.environment_before(now.environment))),
     Step("build the service's image", _build_image, lambda now: now.builds_images),
     Step(
         "build the migrations' image",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from scripts.deploy_service import deploy_service
-from scripts.ecs import logs
+from scripts.ecs import logs, receipts
 from scripts.ecs.logs import Source
 from scripts.ecs.reader import Reader
 from scripts.frame import console, waiting
@@ -16,6 +16,7 @@ from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.frame.waiting import CLOCK, Clock, TimedOut
+from scripts.release import lease
 from scripts.run_task import TaskEnded, run_task
 
 # CloudWatch shows a line some seconds after it was logged.
@@ -30,15 +31,16 @@ def migrate_database(
 ) -> None:
     """Deploy the migrations, then run them once."""
     name = service(run.environment)
-    run.run_steps(
-        [
-            (
-                "deploy the migrations",
-                lambda: deploy_service(run, service=name, tag=tag, digest=digest, image_uri=image_uri),
-            ),
-            ("migrate the database", lambda: migrate(run)),
-        ]
-    )
+    with receipts.kept(run), lease.locked(run):
+        run.run_steps(
+            [
+                (
+                    "deploy the migrations",
+                    lambda: deploy_service(run, service=name, tag=tag, digest=digest, image_uri=image_uri),
+                ),
+                ("migrate the database", lambda: migrate(run)),
+            ]
+        )
 
 
 def migrate(run: Run) -> TaskEnded | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from scripts.ecs import receipts
 from scripts.edges import aws, shell
 from scripts.edges.s3 import Bucket, open_bucket
 from scripts.frame import console, version
@@ -74,9 +75,10 @@ def release_static(
     """Build the frontend and release it."""
     frontend = run.environment.frontend
     name, path = bucket_name(frontend.bucket, bucket), folder(frontend.folder, build_dir)
-    if not no_build:
-        build_into(run, path)
-    return _release(run, name, path, wait)
+    with receipts.kept(run, name):
+        if not no_build:
+            build_into(run, path)
+        return _release(run, name, path, wait)
 
 
 def release_storybook(run: Run, *, build_dir: str | None = None, bucket: str | None = None) -> Released | None:
@@ -106,8 +108,10 @@ def _release(run: Run, bucket: str, path: Path, wait: bool = False) -> Released 
             observed = run.read("the build", lambda: observe_folder(bucket, path))
         if observed is None:
             return None
+        decided = decide(env, observed, of_version=run.facts.get("version", ""))
+        run.facts.setdefault("version", decided.release.version)
         act = partial(release, env, observed, force_lock=run.force_lock, wait=wait)
-        return run.act(decide(env, observed), act, "release")
+        return run.act(decided, act, "release")
 
 
 def plan_build(environment: Environment, path: Path) -> FrontendBuild:

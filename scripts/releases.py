@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from scripts.ecs import receipts
 from scripts.edges import http
 from scripts.edges.s3 import Bucket, open_bucket
 from scripts.frame.errors import DeployError
@@ -80,11 +81,13 @@ def verify(run: Run, *, bucket: str | None = None, url: str | None = None) -> Ve
 def rollback(run: Run, *, bucket: str | None = None, to: str | None = None, wait: bool = False) -> Released | None:
     """Release an earlier release again, by default the newest one before the live one that was not rolled back from."""
     env, name = run.environment, bucket_name(run.environment.frontend.bucket, bucket)
-    with lease.awaited(run, name), temporary_folder("rollback-") as folder:
+    with receipts.kept(run, name), lease.awaited(run, name), temporary_folder("rollback-") as folder:
         found = run.read(f"the bucket {name}", lambda: restored(env, name, to, folder))
         if found is None:
             return None
-        decided = decide(env, found.observed, of_version=found.version, rolled_back_from=found.rolled_back_from)
+        decided = decide(env, found.observed, of_version=found.version, rolled_back_from=found.live.id)
+        run.facts.setdefault("version", found.version)
+        run.facts.setdefault("rolled_back_from", found.live.version)
         act = partial(release, env, found.observed, force_lock=run.force_lock, wait=wait)
         return run.act(decided, act, "rollback")
 
@@ -101,14 +104,11 @@ def look(environment: Environment, name: str) -> tuple[Bucket, State]:
 
 @dataclass(frozen=True)
 class Restored:
-    """An earlier release, ready to be released again. version: of the application.
-
-    rolled_back_from: the id of the live release, which it replaces.
-    """
+    """An earlier release, ready to be released again. version: of the application. live: the release it replaces."""
 
     observed: Observed
     version: str
-    rolled_back_from: str
+    live: Release
 
 
 def restored(environment: Environment, name: str, to: str | None, folder: Path) -> Restored:
@@ -117,5 +117,5 @@ def restored(environment: Environment, name: str, to: str | None, folder: Path) 
     headers = partial(content.headers, cache_control=environment.frontend.cache_control)
     earlier, site = history.restored(bucket, state, to, folder, headers)
     copies = sum(bool(file.path) for file in site.files.values())
-    live = next(iter(history.known(state, name).releases)).id
+    live = next(iter(history.known(state, name).releases))
     return Restored(Observed(site, state, name, bucket, copies), earlier.version, live)

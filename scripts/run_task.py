@@ -6,13 +6,14 @@ The payload is byte for byte that of the old script db_lambda_invoke.
 from dataclasses import dataclass
 from functools import partial
 
-from scripts.ecs import manager
+from scripts.ecs import manager, receipts
 from scripts.ecs.manager import Invocation
 from scripts.frame import console
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
+from scripts.release import lease
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def carry_out(
         raise Refused(f"No service to run: give --service, or set migrations.service for {env.name}.")
     name = manager.checked_service(env.migrations.service if service is None else service)
     call = manager.planned(env, function_name, qualifier, manager.run_event(env, name, task_definition), via)
-    return run.act(TaskRun(name, env.cluster, call), partial(start, env), f"run {name}")
+    with receipts.kept(run), lease.locked(run):
+        return run.act(TaskRun(name, env.cluster, call), partial(start, env), f"run {name}")
 
 
 def _of(container: str, service: str) -> str:

@@ -184,13 +184,13 @@ class Bucket:
                 return None
             raise
 
-    def put(self, key: str, body: bytes, headers: Mapping[str, str]) -> str:
-        """Put one object, and return its ETag. headers may hold If-Match or If-None-Match.
+    def put(self, key: str, body: bytes, headers: Mapping[str, str], *, tries: int | None = None) -> str:
+        """Put one object, and return its ETag. headers may hold If-Match or If-None-Match. tries: as for `get`.
 
         Raises S3Error with status 412 where the condition does not hold.
         """
         doing = f"writing {key}"
-        etag = _etag(self._send("PUT", key, headers=headers, body=body, doing=doing))
+        etag = _etag(self._send("PUT", key, headers=headers, body=body, doing=doing, tries=tries))
         if not etag:
             raise Unanswered(f"S3's response to {doing} {self.name} ({self._where}) has no ETag.")
         return etag
