@@ -40,8 +40,8 @@ class Cloud:
     """One embedded AWS. containers: whether ECS runs real containers, with this machine's Docker engine.
 
     requests: the record of control.py. failures: its rules. scenario: the current one of scenarios.py, and staged: its
-    rules. findings: scan results by repository and tag. ready: it is seeded. written: a request may have changed
-    something since. token: required by the control paths.
+    rules. findings: scan results by repository and tag. blobs: of the registry, by digest. ready: it is seeded.
+    written: a request may have changed something since. token: required by the control paths.
     """
 
     port: int
@@ -53,6 +53,7 @@ class Cloud:
     scenario: str = "healthy"
     staged: list[dict[str, Any]] = field(default_factory=list)
     findings: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
     ready: bool = False
     written: bool = False
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))

@@ -6,6 +6,7 @@ ECR's authorization token. No response names a real registry.
 
 import base64
 import hashlib
+import hmac
 import json
 import re
 import uuid
@@ -42,7 +43,7 @@ class Registry:
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
-        self._blobs: dict[str, bytes] = {}
+        self._blobs = cloud.blobs
         self._uploads: dict[str, bytearray] = {}
 
     def wrap(self, app: App) -> App:
@@ -65,7 +66,7 @@ class Registry:
     # The registry's own protocol
 
     def _answer(self, environ: dict[str, Any], start: StartResponse) -> list[bytes]:
-        if environ.get("HTTP_AUTHORIZATION", "") != f"Basic {TOKEN}":
+        if environ.get("HTTP_AUTHORIZATION", "") != f"Basic {TOKEN}" and not self._is_signed(environ):
             raise RegistryError(401, "UNAUTHORIZED", "log in with a token of GetAuthorizationToken")
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         if path in ("/v2", "/v2/"):
@@ -154,9 +155,31 @@ class Registry:
             until = self._cloud.clock.now() + TOKEN_SECONDS
             data = {"authorizationToken": TOKEN, "expiresAt": until, "proxyEndpoint": self._cloud.url}
             return _json(start, {"authorizationData": [data]})
+        if name == "GetDownloadUrlForLayer":
+            return self._download(start, given)
         if name == "DescribeImageScanFindings":
             return self._scan(start, given)
         return self._renamed(app, environ, start)
+
+    def _download(self, start: StartResponse, given: dict[str, Any]) -> list[bytes]:
+        """A URL of a layer that whoever has it may read."""
+        name, digest = given["repositoryName"], given["layerDigest"]
+        if name not in self.repositories():
+            return _error(start, "RepositoryNotFoundException", f"The repository with name '{name}' does not exist")
+        if digest not in self._blobs:
+            return _error(start, "LayersNotFoundException", f"The layer {digest} does not exist in '{name}'")
+        url = f"{self._cloud.url}/v2/{name}/blobs/{digest}?signature={self._signature(digest)}"
+        return _json(start, {"downloadUrl": url, "layerDigest": digest})
+
+    def _signature(self, digest: str) -> str:
+        return hmac.new(self._cloud.token.encode(), digest.encode(), hashlib.sha256).hexdigest()
+
+    def _is_signed(self, environ: dict[str, Any]) -> bool:
+        """Whether a request reads a layer whose signed URL it was given."""
+        match = BLOB.fullmatch(environ["PATH_INFO"])
+        given = parse_qs(environ.get("QUERY_STRING", "")).get("signature", [""])[0]
+        reads = environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        return bool(match and reads and hmac.compare_digest(given, self._signature(match["digest"])))
 
     def _scan(self, start: StartResponse, given: dict[str, Any]) -> list[bytes]:
         """The findings that were set through /_local/findings, in pages; a complete scan without any by default."""

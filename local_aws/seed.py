@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 from local_aws.cloud import ACCOUNT, Cloud
 from local_aws.ecs import Ecs
 from local_aws.lambdas import Function, Lambda
+from local_aws.registry import sha256
 from scripts.frame import settings
 from scripts.frame.settings import Environment
 
-FIRST_VERSION = "v0"
+# The version that runs before the first deployment, and one that a rehearsal deploys.
+FIRST_VERSION, NEXT_VERSION = "v0", "v0.1"
 NETWORK = {
     "awsvpcConfiguration": {
         "subnets": ["subnet-1", "subnet-2"],
@@ -48,7 +50,7 @@ def seed(cloud: Cloud, ecs: Ecs, functions: Lambda) -> None:
 
 
 def _images(cloud: Cloud, env: Environment) -> None:
-    """The repositories, with immutable tags, and the version that runs before the first deployment."""
+    """The repositories, with immutable tags, the version that runs first, and of the service's the one to rehearse."""
     ecr = cloud.client("ecr", env.region)
     known = {r["repositoryName"] for r in ecr.describe_repositories()["repositories"]}
     for name in (
@@ -57,18 +59,25 @@ def _images(cloud: Cloud, env: Environment) -> None:
         - known
     ):
         ecr.create_repository(repositoryName=name, imageTagMutability="IMMUTABLE")
-        config = {
-            "mediaType": "application/vnd.docker.container.image.v1+json",
-            "size": 2,
-            "digest": "sha256:" + "0" * 64,
-        }
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
-            "config": config,
-            "layers": [],
-        }
-        ecr.put_image(repositoryName=name, imageTag=FIRST_VERSION, imageManifest=json.dumps(manifest))
+        ecr.put_image(repositoryName=name, imageTag=FIRST_VERSION, imageManifest=_manifest(cloud, FIRST_VERSION))
+        if name == env.service.image:
+            ecr.put_image(repositoryName=name, imageTag=NEXT_VERSION, imageManifest=_manifest(cloud, NEXT_VERSION))
+
+
+def _manifest(cloud: Cloud, version: str) -> str:
+    """The manifest of an image without layers, whose configuration is stored."""
+    labels = {"org.opencontainers.image.version": version}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Labels": labels}}).encode()
+    digest = sha256(config)
+    cloud.blobs[digest] = config
+    kind = "application/vnd.docker.container.image.v1+json"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {"mediaType": kind, "size": len(config), "digest": digest},
+        "layers": [],
+    }
+    return json.dumps(manifest)
 
 
 def _parameters(cloud: Cloud, env: Environment) -> None:

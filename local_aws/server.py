@@ -114,6 +114,7 @@ class Server:
             self.ecs.engine.close()
         BackendDict.reset()
         reset_model_data()
+        self.cloud.blobs.clear()
         self.forget()
         self._build(idle)
         seed.seed(self.cloud, self.ecs, self.functions)

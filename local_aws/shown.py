@@ -179,7 +179,7 @@ def _breaker(found: Service, made: Change) -> dict[str, Any]:
         state = "TRIGGERED"
     else:
         state = "MONITORING_COMPLETE" if made.status in ENDED else "MONITORING"
-    return {"status": state, "failureCount": failed, "threshold": most if enabled else 0}
+    return {"status": state, "failureCount": failed if enabled else 0, "threshold": most if enabled else 0}
 
 
 def revision(found: Service, d: Deployment, digests: dict[str, str]) -> dict[str, Any]:

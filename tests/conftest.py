@@ -1,6 +1,5 @@
 """What every test runs in: no credentials, no home, no CI of the machine that it runs on."""
 
-import hashlib
 import json
 import os
 import signal
@@ -254,8 +253,7 @@ class EmbeddedCloud:
         digests = []
         for name in repositories:
             found = ecr.batch_get_image(repositoryName=name, imageIds=[{"imageTag": "v0"}])["images"][0]
-            other = hashlib.sha256(f"{name} {tag}".encode()).hexdigest()
-            manifest = json.loads(found["imageManifest"]) | {"config": {"digest": f"sha256:{other}"}}
+            manifest = json.loads(found["imageManifest"]) | {"annotations": {"name": f"{name}:{tag}"}}
             put = ecr.put_image(repositoryName=name, imageTag=tag, imageManifest=json.dumps(manifest))
             digests.append(str(put["image"]["imageId"]["imageDigest"]))
         return digests

@@ -144,6 +144,29 @@ def test_a_pushed_image_is_in_ecr(cloud: EmbeddedCloud) -> None:
     assert registry(cloud, "GET", f"/v2/mint-backend/blobs/{sha256(layer)}") == (200, layer)
 
 
+def test_a_layer_has_a_url_for_whoever_may_read_it(cloud: EmbeddedCloud) -> None:
+    """Its signature is for this layer alone, and only to read it."""
+    ecr = cloud.client("ecr")
+    image = ecr.batch_get_image(repositoryName="mint-backend", imageIds=[{"imageTag": "v0"}])["images"][0]
+    digest = json.loads(image["imageManifest"])["config"]["digest"]
+    url = ecr.get_download_url_for_layer(repositoryName="mint-backend", layerDigest=digest)["downloadUrl"]
+    signed = url.removeprefix(cloud.url)
+
+    assert json.loads(registry(cloud, "GET", signed, token="")[1])["architecture"] == "amd64"
+    for method, path in (
+        ("GET", signed.replace(digest, "sha256:" + "0" * 64)),
+        ("GET", signed.partition("?")[0]),
+        ("PUT", signed),
+    ):
+        assert registry(cloud, method, path, token="") == (401, ["UNAUTHORIZED"]), path
+    for name, layer, code in (
+        ("none", digest, "RepositoryNotFoundException"),
+        ("mint-backend", "sha256:" + "0" * 64, "LayersNotFoundException"),
+    ):
+        with pytest.raises(ClientError, match=code):
+            ecr.get_download_url_for_layer(repositoryName=name, layerDigest=layer)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "expected"),
     [
