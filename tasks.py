@@ -53,6 +53,8 @@ def deploy_service(
     digest: Text = flag(DIGEST),
     image_uri: Text = flag("Full URI of the image, instead of --image and --tag."),
     no_image: bool = switch("Restart the service with the image that it has."),
+    supersede: bool = switch("Deploy although a rollout of somebody else is in progress, which then ends."),
+    allow_secret_removal: bool = switch("Remove the secrets that no SSM parameter stands for."),
     no_wait: bool = switch("Start the rollout, but do not watch it."),
     wait_until: Text = flag("Watch until ECS calls the rollout complete (default), or until its traffic has shifted."),
     timeout: Text = flag("Seconds to watch, besides the time that the service's strategy bakes. Default: 900."),

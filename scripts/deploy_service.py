@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from scripts.ecs import images, manager, reasons, rollout, watch
+from scripts.ecs import images, manager, preflight, reasons, receipts, rollout, watch
 from scripts.ecs.images import Image
 from scripts.ecs.manager import Invocation
+from scripts.ecs.preflight import Preflight
 from scripts.ecs.reader import Reader, is_denied, steadily
 from scripts.ecs.rollout import Before, Service, Verdict
 from scripts.ecs.watch import Ended
@@ -23,6 +24,7 @@ from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.frame.waiting import CLOCK, Clock, TimedOut
+from scripts.release import lease
 
 # Seconds to watch a rollout, and to look for one whose start was lost.
 TIMEOUT, ADOPT = 900.0, 30.0
@@ -45,6 +47,8 @@ class Wish:
     via: str | None = None
     function_name: str | None = None
     qualifier: str | None = None
+    supersede: bool = False
+    allow_secret_removal: bool = False
     no_wait: bool = False
     wait_until: str | None = None
     keep_waiting: bool = False
@@ -56,17 +60,21 @@ class Wish:
 
 @dataclass(frozen=True)
 class ServiceDeployment:
-    """What is to be deployed. image: its URI, empty for a restart with the current image."""
+    """What is to be deployed. image: its URI, empty for a restart with the current image.
+
+    preflight: what was found before, None if that could not be read.
+    """
 
     service: str
     cluster: str
     image: str
     invocation: Invocation
+    preflight: Preflight | None = None
 
     def describe(self) -> list[str]:
         what = f"{self.service} in {self.cluster}"
         first = f"deploy {self.image} to {what}" if self.image else f"restart {what}"
-        return [first, *self.invocation.describe()]
+        return [first, *(self.preflight.describe() if self.preflight else []), *self.invocation.describe()]
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,8 @@ def deploy_service(
     digest: str | None = None,
     image_uri: str | None = None,
     no_image: bool = False,
+    supersede: bool = False,
+    allow_secret_removal: bool = False,
     no_wait: bool = False,
     wait_until: str | None = None,
     timeout: str | None = None,
@@ -169,6 +179,8 @@ def deploy_service(
             digest=digest,
             image_uri=image_uri,
             no_image=no_image,
+            supersede=supersede,
+            allow_secret_removal=allow_secret_removal,
             via=via,
             function_name=function_name,
             qualifier=qualifier,
@@ -186,22 +198,25 @@ def carry_out(run: Run, wish: Wish) -> Deployed | None:
     """Call the ECS manager once to deploy the service, and watch the rollout. With `resume`, watch only."""
     env = run.environment
     name = manager.checked_service(env.service.name if wish.service is None else wish.service)
-    chosen = _image(env, wish, name)
+    chosen = image_of(env, wish, name)
     env.account.require()
     watching = _watching(env, wish, name, chosen)
-    deployment = _Deployment(env, name, watching)
+    deployment, call = _Deployment(env, name, watching), None
     if not wish.resume:
-        body = _body(env, name, chosen)
-        payload = {"command": "deploy", "body": body}
-        call = manager.planned(env, wish.function_name, wish.qualifier, payload, wish.via)
-        plan = ServiceDeployment(name, env.cluster, str(chosen or ""), call)
-        started = run.act(plan, deployment.start, f"deploy {name}")
-        if wish.no_wait or (started is None and not run.dry_run):
-            return started
-    return run.act(watching, partial(deployment.follow, run), f"watch {name}", changes=False)
+        event = manager.deploy_event(env, name, str(chosen or ""), allow_secret_removal=wish.allow_secret_removal)
+        call = manager.planned(env, wish.function_name, wish.qualifier, event, wish.via)
+    run.facts.setdefault("version", watching.version)
+    with receipts.kept(run), lease.locked(run):
+        if call:
+            found = preflight.before(run, call, supersede=wish.supersede)
+            plan = ServiceDeployment(name, env.cluster, str(chosen or ""), call, found)
+            started = run.act(plan, deployment.start, f"deploy {name}")
+            if wish.no_wait or (started is None and not run.dry_run):
+                return started
+        return run.act(watching, partial(deployment.follow, run), f"watch {name}", changes=False)
 
 
-def _image(environment: Environment, wish: Wish, service: str) -> Image | None:
+def image_of(environment: Environment, wish: Wish, service: str) -> Image | None:
     """The image to deploy, None for a restart. Raises Refused for flags that contradict each other."""
     parts = {"--image": wish.image, "--tag": wish.tag, "--digest": wish.digest}
     given = [flag for flag, value in parts.items() if value is not None]
@@ -210,7 +225,7 @@ def _image(environment: Environment, wish: Wish, service: str) -> Image | None:
     if wish.no_image:
         return None
     if wish.image_uri is None:
-        repository = _repository(environment, service) if wish.image is None else wish.image
+        repository = manager.repository(environment, service) if wish.image is None else wish.image
         return images.named(environment, repository, wish.tag, wish.digest)
     chosen = images.checked(wish.image_uri)
     # The repository may be given too, as for the old script, if it is the same.
@@ -218,27 +233,6 @@ def _image(environment: Environment, wish: Wish, service: str) -> Image | None:
     if extra:
         raise Refused(f"--image-uri is the full name of the image: leave out {' and '.join(extra)}.")
     return chosen
-
-
-def _repository(environment: Environment, service: str) -> str:
-    """The repository of a service's own image. Raises Refused if it is not in the settings."""
-    own = {
-        environment.service.name: environment.service.image,
-        environment.migrations.service: environment.migrations.image,
-    }
-    if service not in own:
-        raise Refused(f"No image is set for {service} in the settings: give --image, --image-uri or --no-image.")
-    return own[service]
-
-
-def _body(environment: Environment, service: str, image: Image | None) -> dict[str, Any]:
-    """The body of the manager's event. Only the application's own service gets secrets."""
-    body: dict[str, Any] = {"cluster_id": environment.cluster, "service_ids": [service]}
-    if service == environment.service.name:
-        body["secrets"] = [environment.service.secrets.require()]
-    if image:
-        body["image"] = str(image)
-    return body
 
 
 def _watching(environment: Environment, wish: Wish, service: str, image: Image | None) -> Watching:
@@ -318,11 +312,6 @@ class _Deployment:
             console.say(f"the rollout in ECS is not watched: {error}")
             self._reader = None
             return None
-        if found.controller != "ECS":
-            raise Refused(
-                f"{found.name} is deployed by {found.controller}, not by ECS itself: nothing was registered. Deploy it"
-                " there."
-            )
         return found
 
     def _learn(self, response: Mapping[str, Any]) -> None:

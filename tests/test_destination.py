@@ -26,7 +26,7 @@ from tests.test_cli import ACCOUNT, KEYS, OK
 from tests.test_odd_text import TASKS
 
 CI = {"CI": "true"}
-RESTART = ["deploy-service", "--env=prod", "--no-image"]
+RESTART = ["deploy-service", "--env=prod", "--no-image", "--no-wait"]
 SERVICES = ("lambda", "s3", "logs")
 
 
@@ -435,7 +435,7 @@ def test_the_credentials_of_another_account_are_refused(amazon: Amazon, invoke: 
 @pytest.mark.parametrize("words", [["--env=dev"], ["--env=prod", "--dry-run"]], ids=str)
 def test_sts_is_called_only_if_a_confirmation_is_needed(words: list[str], amazon: Amazon, invoke: Invoke) -> None:
     """It takes a request and 0.2 s. A dry run does not need it, because it changes nothing."""
-    done = invoke("deploy-service", *words, "--no-image", **amazon.env)
+    done = invoke("deploy-service", *words, "--no-image", "--no-wait", **amazon.env)
 
     assert done.returncode == 0, done.stderr
     assert "sts" not in amazon.asked

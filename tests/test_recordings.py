@@ -25,7 +25,7 @@ def words(script: str, argv: list[str]) -> list[str]:
         names = ("--service", "--function-name", "--qualifier", "--image", "--image-uri")
         given = [f"{name}={value}" for name, value in zip(names, argv, strict=False)]
         # The old script's first argument had no default. Without an image it restarted the service.
-        return ["deploy-service", *(given or ["--service="]), *([] if len(argv) > 3 else ["--no-image"])]
+        return ["deploy-service", *(given or ["--service="]), *([] if len(argv) > 3 else ["--no-image"]), "--no-wait"]
     if script == "db_lambda_invoke":
         function, qualifier, service = argv
         return ["run-task", f"--service={service}", f"--function-name={function}", f"--qualifier={qualifier}"]

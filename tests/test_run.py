@@ -162,7 +162,7 @@ def test_each_line_of_a_secret_is_masked(actions: Path, capsys: pytest.CaptureFi
 def test_a_command_writes_outputs_and_annotations_in_actions(invoke: Invoke, actions: Path) -> None:
     actions_env = {"CI": "true", "GITHUB_ACTIONS": "true", **ACCOUNT, **KEYS}
     with stand_in(answering(OK)) as aws:
-        done = invoke("deploy-service", "--env=dev", "--no-image", AWS_ENDPOINT_URL=aws.url, **actions_env)
+        done = invoke("deploy-service", "--env=dev", "--no-image", "--no-wait", AWS_ENDPOINT_URL=aws.url, **actions_env)
     with stand_in(answering(Reply(b"<html>"))) as aws:
         failed = invoke("deploy-service", "--env=dev", "--no-image", AWS_ENDPOINT_URL=aws.url, **actions_env)
 

@@ -205,7 +205,7 @@ def flags_of(canary: Canary) -> dict[str, dict[str, object]]:
     return {
         "deploy": {"tag": "x", "no_build": True, "build_dir": f"{folder}/work/site"},
         "build-image": {"tag": "x", "file": f"{folder}/Dockerfile", "context": folder},
-        "deploy-service": {"tag": "x"},
+        "deploy-service": {"tag": "x", "no_wait": True},
         "healthcheck": {"version": "x", "timeout": "0.2"},
         "migrate-database": {"tag": "x"},
         "release-static": {"no_build": True, "build_dir": f"{folder}/work/site"},

@@ -196,7 +196,7 @@ def test_what_lambda_answers(sinks: Sinks) -> None:
         sinks.answers({"/functions/": one})
         assert "hostile" in sinks.run("run-task") + sinks.printed
     sinks.answers({"/functions/": reply(NewTaskdefArn=ALL, UpdatedServiceArns=[ALL])})
-    assert "xxxxxxxx" in sinks.run("deploy-service", no_image=True)
+    assert "xxxxxxxx" in sinks.run("deploy-service", no_image=True, no_wait=True)
 
 
 def service(text: str, state: str = "FAILED") -> dict[str, Any]:

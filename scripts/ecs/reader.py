@@ -49,13 +49,18 @@ def is_denied(error: BaseException) -> bool:
 
 
 def steadily(read: Callable[[], T], *, clock: Clock = CLOCK) -> T:
-    """Read something, again after a failure that may pass. Raises the last failure; Refused at once."""
+    """Read something, again after a failure that may pass. Raises the last failure; Refused at once.
+
+    A right that is missing is asked for twice: it may be denied for a moment.
+    """
     for attempt in range(1, TRIES):
         try:
             return read()
         except Refused:
             raise
-        except DeployError:
+        except DeployError as error:
+            if is_denied(error) and attempt > 1:
+                raise
             clock.sleep(PAUSE * 2 ** (attempt - 1))
     return read()
 

@@ -188,9 +188,9 @@ class Service:
     """A service as ECS describes it. events: newest first.
 
     breaker: whether the circuit breaker is enabled; takes_back: whether it also rolls back. controller: ECS,
-    CODE_DEPLOY or EXTERNAL. status: ACTIVE, or DRAINING while it is being deleted. bake: minutes that the strategy waits
-    with both revisions in place. record: ECS's record of the deployment that is followed, None if there is none or it
-    cannot be read. stopped: tasks that have stopped, as far as they were read.
+    CODE_DEPLOY or EXTERNAL. status: ACTIVE, or DRAINING while it is being deleted. bake: minutes that the strategy
+    waits with both revisions in place. record: ECS's record of the deployment that is followed, None if there is none
+    or it cannot be read. stopped: tasks that have stopped, as far as they were read.
     """
 
     name: str

@@ -79,7 +79,9 @@ def answering(url: str, timeout: float) -> str:
     """
     from scripts.edges import http
 
-    answer = http.request("GET", http.checked(url, "the URL of a healthcheck"), timeout=timeout)
+    # What lies between may keep answers, and would go on giving those of the old version.
+    fresh = {"Cache-Control": "no-cache"}
+    answer = http.request("GET", http.checked(url, "the URL of a healthcheck"), timeout=timeout, headers=fresh)
     if not answer.ok:
         raise DeployError(f"HTTP status {answer.status}")
     try:
