@@ -412,6 +412,7 @@ def test_an_unreachable_github_leaves_nothing_behind(checkout: Checkout, invoke:
         Reply(b"[]", 201),
         Reply(b"{}", 201),
         Reply(b'{"html_url": null}', 201),
+        Reply(b'{"html_url": 9}', 201),
         Reply(b'{"html_url": "javascript:x"}', 201),
         Reply(b"", 201),
     ],
@@ -707,22 +708,43 @@ HOSTILE = {
     "status.short": "true",
     "alias.revert": "!false",
     "core.pager": "false",
+    "core.abbrev": "4",
+    "diff.mnemonicPrefix": "true",
+    "diff.submodule": "log",
+    "fetch.recurseSubmodules": "true",
+    "merge.conflictStyle": "diff3",
+    "merge.ff": "only",
+    "pull.rebase": "true",
+    "push.default": "nothing",
+    "push.followTags": "true",
+    "push.recurseSubmodules": "only",
+    "rerere.enabled": "true",
+}
+VARIABLES = {
+    **dict.fromkeys(("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_EXTERNAL_DIFF"), "/nowhere"),
+    **dict.fromkeys(("GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_GRAFT_FILE", "GIT_SHALLOW_FILE"), "/nowhere"),
+    "LC_ALL": "de_DE.UTF-8",
+    "LANGUAGE": "de",
 }
 
 
 def test_the_users_git_configuration_does_not_change_the_result(
     checkout: Checkout, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor do variables such as GIT_DIR, which hooks set."""
+    """Nor do a language, variables such as GIT_DIR, which hooks set, or a commit that is replaced in this clone."""
+    git(checkout.folder, "tag", "--annotate", "--message=x", "mine", checkout.merge)
+    git(checkout.folder, "replace", checkout.squash, checkout.merge)
     for name, value in HOSTILE.items():
         git(checkout.folder, "config", "--global", name, value)
-    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_EXTERNAL_DIFF"):
-        monkeypatch.setenv(name, "/nowhere")
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
     done = revert(invoke, checkout, f"--commit={checkout.squash}")
-    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_EXTERNAL_DIFF"):
+    for name in VARIABLES:
         monkeypatch.delenv(name)
 
     assert done.returncode == 0, done.stderr
+    # A push sends no tag of the user with the branch.
+    assert git(checkout.remote, "tag") == ""
     branch = f"revert-{checkout.squash[:7]}"
     assert git(checkout.remote, "show", f"{branch}:page.txt") == "one"
     assert f"This reverts commit {checkout.squash}" in git(checkout.remote, "log", "-1", "--format=%B", branch)
@@ -743,6 +765,47 @@ def test_a_pre_push_hook_that_refuses_is_obeyed(checkout: Checkout, invoke: Invo
 
     assert done.returncode == 2, done.stderr
     assert "no pushes on Fridays" in done.stderr
+    assert checkout.state() == before
+
+
+def test_a_hook_that_refuses_the_commit_is_obeyed(checkout: Checkout, invoke: Invoke) -> None:
+    """Its message is shown, and nothing is left over."""
+    hook = checkout.folder / ".git" / "hooks" / "prepare-commit-msg"
+    hook.write_text("#!/bin/sh\necho 'no reverts without a ticket' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    before = checkout.state()
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 2, done.stderr
+    assert "no reverts without a ticket" in done.stderr
+    assert checkout.state() == before
+
+
+def test_a_signed_commit_is_reverted(checkout: Checkout, invoke: Invoke) -> None:
+    """Whoever's signature it is, also one that cannot be checked here; its message may look like a header."""
+    git(checkout.folder, "checkout", "--quiet", "--force", "main")
+    write(checkout.folder, "page.txt", "three\n", "Sign it")
+    head, _, message = git(checkout.folder, "cat-file", "commit", "HEAD").partition("\n\n")
+    signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n iQ==\n -----END PGP SIGNATURE-----"
+    raw = checkout.folder.with_name("raw")
+    raw.write_text(f"{head}\n{signature}\n\n{message}\n\nparent {'0' * 40}\n")
+    signed = git(checkout.folder, "hash-object", "-t", "commit", "-w", str(raw))
+    git(checkout.folder, "push", "--quiet", "origin", f"{signed}:main")
+    done = revert(invoke, checkout)
+
+    assert done.returncode == 0, done.stderr
+    assert git(checkout.remote, "show", f"revert-{signed[:7]}:page.txt") == "two"
+
+
+@pytest.mark.parametrize("version", ["HEAD", "main~1", "--all", "v1"])
+def test_a_version_that_is_no_hash_is_not_reverted(checkout: Checkout, invoke: Invoke, version: str) -> None:
+    """git would take a name for a commit, and an answer must not choose one."""
+    before = checkout.state()
+    with stand_in(lambda *_: Reply(json.dumps({"version": version}).encode())) as site:
+        done = revert(invoke, checkout, "--env=impl", **{"https://impl.mint.cms.gov": site.url})
+
+    assert done.returncode == 2, done.stderr
+    assert f"The healthcheck of impl returns {version!r}, which is not a commit's hash: give --commit." in done.stderr
     assert checkout.state() == before
 
 

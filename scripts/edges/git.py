@@ -35,8 +35,12 @@ ENVIRONMENT: dict[str, str | None] = {
     "GIT_TERMINAL_PROMPT": "0",
     # Git LFS pointers are reverted as pointers, without their content.
     "GIT_LFS_SKIP_SMUDGE": "1",
+    # The commits as everybody has them, not those that `git replace` has put in their place here.
+    "GIT_NO_REPLACE_OBJECTS": "1",
     # Set inside a git hook: they would make git work on the hook's repository.
-    **dict.fromkeys(("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_EXTERNAL_DIFF")),
+    **dict.fromkeys(("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE")),
+    **dict.fromkeys(("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE")),
+    "GIT_EXTERNAL_DIFF": None,
 }
 NOTHING = "0" * 40
 # Of a commit, at least as long as git abbreviates it.
