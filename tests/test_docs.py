@@ -12,7 +12,7 @@ from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.release import sites
 from tests.test_cli import TASKS
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")] + sorted(
     path for path in (ROOT / "docs").glob("*.md")
 )
 
@@ -45,6 +45,16 @@ def test_every_command_in_the_documentation_is_a_task() -> None:
     }
 
     assert named - set(TASKS) == set()
+
+
+def test_every_threat_names_tests_that_exist() -> None:
+    """The table of SECURITY.md."""
+    table = [line for line in (ROOT / "SECURITY.md").read_text().splitlines() if line.startswith("| ")][1:]
+    named = [re.findall(r"`(tests/[\w./]+)`", line.rpartition(" | ")[2]) for line in table]
+
+    assert len(table) > 10
+    assert [line for line, files in zip(table, named, strict=True) if not files] == []
+    assert [name for files in named for name in files if not (ROOT / name).is_file()] == []
 
 
 def rows() -> list[tuple[str, str]]:
