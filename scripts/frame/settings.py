@@ -249,7 +249,9 @@ class Environment(Table, frozen=True, kw_only=True):
     origin: what chose the environment, such as --env; empty if it was not chosen.
     """
 
-    account: Annotated[Account, about("AWS account")]
+    account: Annotated[
+        Account, about("AWS account; where `confirm` is set, credentials of another one have to be confirmed too")
+    ]
     region: Annotated[str, about("AWS region, such as us-west-2", pattern=r"\A[a-z]{2}(-[a-z]+)+-[0-9]\Z")]
     registry: Annotated[Setting, about("host of the image registry")]
     cluster: Annotated[str, about("ECS cluster")]
