@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scripts import run_task as run_task
     from scripts import settings as settings
     from scripts import status as status
+    from scripts import verify as verify
 else:
 
     def __getattr__(name):

@@ -101,11 +101,10 @@ def subject(invocation: Invocation) -> str:
     return str((body.get("service_ids") or body.get("families"))[0])
 
 
-def check(run: Run, invocation: Invocation, *, supersede: bool = False, rights: bool = False) -> Preflight:
+def check(run: Run, invocation: Invocation, *, supersede: bool = False) -> Preflight:
     """Look at everything that a deployment depends on. invocation: the one that is going to deploy.
 
-    supersede: a rollout of somebody else is no reason to refuse. rights: also ask whether the caller may have it done.
-    Raises Refused only without credentials; what was found is in the result.
+    supersede: a rollout of somebody else is no reason to refuse. Raises Refused only without credentials.
     """
     env, name, patient = run.environment, subject(invocation), not run.dry_run
     found = _look("identity", lambda: identity(env), patient)
@@ -122,8 +121,6 @@ def check(run: Run, invocation: Invocation, *, supersede: bool = False, rights: 
     image = images.parse(str(body.get("image", "")))
     if image:
         found += _look("image", lambda: image_exists(env, image, described), patient)
-    if rights:
-        found += _look("rights", lambda: may_invoke(env, invocation), patient)
     return Preflight(env.name, name, tuple(found), tuple(changes))
 
 
@@ -322,15 +319,3 @@ def platform(definition: Mapping[str, Any]) -> str:
     system = "windows" if str(given.get("operatingSystemFamily", "LINUX")).startswith("WINDOWS") else "linux"
     architecture = given.get("cpuArchitecture", "X86_64")
     return f"{system}/{ARCHITECTURES.get(architecture, architecture.lower())}"
-
-
-def may_invoke(environment: Environment, invocation: Invocation) -> Iterator[Finding]:
-    """Whether the function exists and the caller may call it. Calls nothing: Lambda only checks."""
-    if invocation.via == manager.ECS:
-        return
-    client = aws.client("lambda", environment)
-    with aws.errors(f"asking whether {invocation.function} may be called", environment):
-        client.invoke(
-            FunctionName=invocation.function, Qualifier=invocation.qualifier, InvocationType="DryRun", Payload=b"{}"
-        )
-    yield Finding("rights", OK, f"{invocation.function} at {invocation.qualifier} may be called")
