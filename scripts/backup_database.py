@@ -4,6 +4,7 @@ Was scripts/rds-snapshot-app-db. Old snapshots are deleted only if the settings 
 available, and only those with this tool's tags.
 """
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from scripts.frame.waiting import CLOCK, Clock, TimedOut, wait
 
 TOOL = "backup-database"
 INTERVAL = 2.0
+# States of a database that do not pass without somebody:
+# https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/accessing-monitoring.html
+LASTING = re.compile(r"^(stopp|delet|fail|inaccessible|incompatible|insufficient|restore-error|storage-full)")
 TIMEOUT = 3600.0
 
 
@@ -131,13 +135,7 @@ def backup(environment: Environment, plan: Backup, *, clock: Clock = CLOCK) -> B
     deadline = clock.now() + TIMEOUT
     for name in plan.busy:
         _wait(environment, name, deadline, clock)
-    doing = f"creating the snapshot {plan.snapshot}"
-    with aws.errors(doing, environment, starts_something=True):
-        client.create_db_snapshot(
-            DBInstanceIdentifier=plan.database,
-            DBSnapshotIdentifier=plan.snapshot,
-            Tags=[{"Key": key, "Value": value} for key, value in plan.tags.items()],
-        )
+    _create(environment, client, plan, deadline, clock)
     with unknown_after(f"RDS is taking the snapshot {plan.snapshot}; check it before you run this again"):
         status = _wait(environment, plan.snapshot, deadline, clock)
     if status != "available":
@@ -145,6 +143,40 @@ def backup(environment: Environment, plan: Backup, *, clock: Clock = CLOCK) -> B
     for name in plan.expired:
         _delete(environment, client, name, plan.snapshot)
     return BackedUp(plan.database, plan.snapshot, plan.expired)
+
+
+def _create(environment: Environment, client: Any, plan: Backup, deadline: float, clock: Clock) -> None:
+    """Have RDS take the snapshot. It refuses while the database is being modified, backed up or restarted.
+
+    Raises TimedOut if that does not end; DeployError for a state that does not pass by itself, and for other errors.
+    """
+
+    def look() -> tuple[str, bool | None]:
+        with aws.errors(f"creating the snapshot {plan.snapshot}", environment, starts_something=True):
+            try:
+                client.create_db_snapshot(
+                    DBInstanceIdentifier=plan.database,
+                    DBSnapshotIdentifier=plan.snapshot,
+                    Tags=[{"Key": key, "Value": value} for key, value in plan.tags.items()],
+                )
+            except client.exceptions.InvalidDBInstanceStateFault:
+                status = _status(environment, plan.database)
+                if LASTING.search(status):
+                    raise
+                return f"{plan.database} is {status}: waiting until a snapshot can be taken", None
+        return "", True
+
+    try:
+        wait(look, seconds=deadline - clock.now(), every=INTERVAL, clock=clock)
+    except TimedOut as error:
+        raise DeployError(f"{error}: no snapshot was taken within {TIMEOUT:g} s.") from error
+
+
+def _status(environment: Environment, database: str) -> str:
+    """What a database is doing, such as modifying."""
+    with aws.errors(f"reading the database {database}", environment):
+        found = aws.client("rds", environment).describe_db_instances(DBInstanceIdentifier=database)
+        return str(found["DBInstances"][0]["DBInstanceStatus"])
 
 
 def _delete(environment: Environment, client: Any, name: str, taken: str) -> None:

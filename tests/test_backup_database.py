@@ -212,6 +212,45 @@ def test_the_create_is_not_retried_if_its_response_is_lost(cloud: EmbeddedCloud,
     assert len(cloud.requests("rds", "CreateDBSnapshot")) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "times", "ends"),
+    [
+        ("modifying", 2, ""),
+        ("backing-up", 1, ""),
+        ("stopped", 1, "InvalidDBInstanceState"),
+        ("modifying", 9999, "3600 s"),
+    ],
+)
+def test_a_database_that_is_busy_is_waited_for(
+    cloud: EmbeddedCloud,
+    local: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    status: str,
+    times: int,
+    ends: str,
+) -> None:
+    """RDS refuses a snapshot meanwhile, and does nothing. One that is stopped does not start by itself."""
+    monkeypatch.setattr(backup_database, "_status", lambda *_: status)
+    monkeypatch.setattr(backup_database, "TIMEOUT", 10.0)
+    plan = backup_database.plan(local, (), 1700000000)
+    cloud.fail(service="rds", operation="CreateDBSnapshot", status=400, code="InvalidDBInstanceState", times=times)
+
+    if ends:
+        with pytest.raises(DeployError, match=ends) as error:
+            run(cloud, local, plan)
+        assert error.value.code == 1
+    else:
+        assert run(cloud, local, plan).snapshot == plan.snapshot
+        assert f"{DATABASE} is {status}: waiting until a snapshot can be taken" in capsys.readouterr().err
+    assert there(cloud) == ([] if ends else [plan.snapshot])
+
+
+def test_what_a_database_is_doing_is_read_from_rds(cloud: EmbeddedCloud, local: Environment) -> None:
+    """For the message while it is waited for."""
+    assert backup_database._status(local, DATABASE) == "available"
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """botocore's retries without pauses."""
