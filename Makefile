@@ -35,6 +35,9 @@ soak: setup ## Kill 200 releases, each at a random instant
 faults: setup ## Make every request of every command fail in every way, and write docs/faults.md
 	$(BIN)/python -m tests.faults.write docs/faults.md
 
+rehearsal: setup ## Run what docs/runbook.md rehearses, and write there what it prints
+	$(BIN)/python -m tests.e2e.rehearsal docs/runbook.md
+
 docs: setup ## Write docs/tasks/ and docs/settings.md from the tasks and the settings
 	$(BIN)/python docs/generate.py
 
@@ -68,4 +71,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test mutants soak faults docs bench-startup bench-release bench-deploy lock audit clean
+.PHONY: help setup deploy lint test mutants soak faults rehearsal docs bench-startup bench-release bench-deploy lock audit clean

@@ -11,6 +11,8 @@ from typing import Any
 ACCOUNT = "123456789012"
 # The keys that scripts/edges/aws.py signs with here; nothing checks them.
 KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+# Those of the Lambda functions: a role of their own.
+FUNCTION_KEYS = {"aws_access_key_id": "lambda", "aws_secret_access_key": "lambda"}
 
 StartResponse = Callable[..., Any]
 App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]

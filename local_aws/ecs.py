@@ -288,12 +288,13 @@ class Ecs:
                 self._follow(service)
 
     def stage(self, scenario: Scenario) -> None:
-        """Start a scenario. It applies to rollouts that begin from now on."""
+        """Start a scenario. It applies to rollouts that begin from now on; what the one before held up goes on."""
         self.scenario, self.staged = scenario, self.cloud.clock.now()
         for service in self.services.values():
             serves = service.desired > 0
             service.overlay = scenario.configuration if serves else {}
             service.slower = scenario.slower if serves else 1.0
+            service.hurry(self.staged)
 
     def _overtake(self, service: Service, now: float) -> None:
         """In a scenario with a colleague: start their deployment, once for each of ours."""

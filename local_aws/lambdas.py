@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import parse_qs, unquote
 
-from local_aws.cloud import App, Cloud, StartResponse, answer, body_of
+from local_aws.cloud import FUNCTION_KEYS, App, Cloud, StartResponse, answer, body_of
 
 ROOT = Path(__file__).resolve().parent.parent
 INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
@@ -66,9 +66,7 @@ class Function:
                 "AWS_ENDPOINT_URL": url,
                 "AWS_REGION": self.region,
                 "AWS_DEFAULT_REGION": self.region,
-                # Its own role, not its caller's.
-                "AWS_ACCESS_KEY_ID": "lambda",
-                "AWS_SECRET_ACCESS_KEY": "lambda",
+                **{name.upper(): value for name, value in FUNCTION_KEYS.items()},
                 "PYTHONPATH": str(ROOT),
             }
             kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}

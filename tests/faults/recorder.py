@@ -26,7 +26,7 @@ from invoke.main import program
 
 from ecs_manager import commands as manager_commands
 from local_aws import control, health, worker
-from local_aws.cloud import ACCOUNT, KEYS, App, StartResponse, answer
+from local_aws.cloud import ACCOUNT, FUNCTION_KEYS, App, StartResponse, answer
 from local_aws.lambdas import Function
 from local_aws.server import Server
 from scripts.frame import console, stop, waiting
@@ -127,7 +127,14 @@ class Laboratory:
         monkeypatch.setattr(Function, "call", _call)
         self._kept = functools.cache(functools.partial(_client_of_lambda, boto3.client, self.server.cloud.url))
         real = boto3.client
-        monkeypatch.setattr(boto3, "client", lambda name, **given: real(name, **given) if given else self._kept(name))
+
+        def client(name: str, **given: Any) -> Any:
+            """Inside a Lambda function nobody names a region."""
+            if "region_name" in given:
+                return real(name, **given)
+            return _client_of_lambda(real, self.server.cloud.url, name, **given) if given else self._kept(name)
+
+        monkeypatch.setattr(boto3, "client", client)
         monkeypatch.setattr(console, "group", self._grouped(console.group))
         monkeypatch.setattr(health, "wrap", self._with_stand_ins(health.wrap))
 
@@ -263,9 +270,9 @@ def _object(bucket: str, key: str, etag: str) -> tuple[str, str]:
     return (f"object {bucket}/{key}#{etag}", "") if record else (f"object {bucket}/{key}", etag)
 
 
-def _client_of_lambda(make: Callable[..., Any], url: str, service: str) -> Any:
+def _client_of_lambda(make: Callable[..., Any], url: str, service: str, **given: Any) -> Any:
     """A client like boto3.client's inside a Lambda function: with its region, endpoint and keys."""
-    return make(service, region_name=REGION, endpoint_url=url, **KEYS)
+    return make(service, region_name=REGION, endpoint_url=url, **FUNCTION_KEYS, **given)
 
 
 def _with(command: Callable[..., Any], sleep: Callable[[float], None]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from local_aws import process
-from local_aws.deployments import DRAIN, RETRY, START
+from local_aws.deployments import DRAIN, RETRY, SHIFT, START
 from local_aws.scenarios import ALWAYS, SCENARIOS
 from local_aws.tasks import FAULTS
 from tests.conftest import EmbeddedCloud, Invoke
@@ -68,6 +68,21 @@ def test_a_scenario_holds_for_rollouts_that_begin_in_it(cloud: EmbeddedCloud) ->
     cloud.advance(START + DRAIN)
     assert described(cloud)["deployments"][0]["rolloutState"] == "COMPLETED"
     assert described(cloud)["deploymentConfiguration"]["deploymentCircuitBreaker"]["enable"] is True
+    assert cloud.health()["version"] == "v1"
+
+
+@pytest.mark.parametrize("name", ["slow", "paused"])
+def test_what_a_scenario_holds_up_goes_on_when_it_ends(cloud: EmbeddedCloud, name: str) -> None:
+    """So that the next deployment finds no rollout in progress."""
+    cloud.stop_clock()
+    stage(cloud, name)
+    deploy(cloud, push(cloud, "v1"))
+    cloud.advance(10)
+    assert described(cloud)["deployments"][0]["rolloutState"] == "IN_PROGRESS"
+
+    stage(cloud, "healthy")
+    cloud.advance(START + SHIFT + DRAIN)
+    assert described(cloud)["deployments"][0]["rolloutState"] == "COMPLETED"
     assert cloud.health()["version"] == "v1"
 
 
