@@ -1,16 +1,10 @@
 """The whole command line: one declaration per command, whose parameters are its flags.
 
-What a command does is in the file of `scripts/` that is named like it, which is imported when the command runs
-(scripts/__init__.py).
+What a command does is in the file of `scripts/` that is named like it, imported when it runs (scripts/__init__.py).
 """
-
-import sys
 
 import scripts
 from scripts.frame.declaration import Text, command, flag, namespace_of, switch
-
-# Invoke turns bytecode caches off; without them every command compiles everything that it imports.
-sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
 FUNCTION = "Name of the ecs-manager Lambda. Default: from the settings."
 QUALIFIER = "Version or alias of the Lambda. Default: from the settings, or $LATEST with --function-name."
@@ -19,6 +13,7 @@ TAG = "Tag of the image. Default: $GITHUB_SHA, else the checked-out commit."
 DIGEST = "Digest of the image, sha256:…, instead of its tag."
 BUCKET = "Bucket of the releases. Default: $STATIC_S3_BUCKET_<ENV>, $STATIC_S3_BUCKET, or the settings."
 WAIT = "Wait until CloudFront has completed the invalidation."
+SCENARIO = "What is to go wrong in it: a name in docs/runbook.md, or healthy to end that."
 PORT = "Port on 127.0.0.1. Default: from the settings. Set AWS_ENDPOINT_URL so that other commands use it."
 
 
@@ -138,7 +133,7 @@ def release_static(
 def release_storybook(
     build_dir: Text = flag("Folder to release. Default: from the settings."),
     bucket: Text = flag(
-        "Bucket to release to. Default: $STORYBOOK_S3_BUCKET_<ENV>, $STORYBOOK_S3_BUCKET, or the settings."
+        BUCKET.replace("Bucket of the releases", "Bucket to release to").replace("STATIC", "STORYBOOK")
     ),
 ) -> None:
     """Release a built storybook to its bucket in S3."""
@@ -192,117 +187,13 @@ def check_image(
     """Fail if the registry's scanner found vulnerabilities in an image."""
 
 
-@command(lambda: scripts.healthcheck.healthcheck, changes=False)
-def healthcheck(
-    version: Text = flag("Version to wait for. Default: $GITHUB_SHA, else the checked-out commit."),
-    deployment_id: Text = flag("Id of the ECS deployment to follow: the output deployment-id of deploy-service."),
-    digest: Text = flag("Digest of the deployed image: the output digest of deploy-service."),
-    timeout: Text = flag("Seconds to wait. Default: 300."),
-    url: Text = flag("URL of the healthcheck. Default: the environment's."),
+@command(lambda: scripts.rollback.rollback, locks=True, asks=True)
+def rollback(
+    to: Text = flag("Version to go back to. Default: the last good one that was not rolled back from."),
+    backend_only: bool = switch("Leave the frontend as it is."),
+    supersede: bool = switch("Go back although a rollout is in progress, which then ends."),
 ) -> None:
-    """Wait until the environment's healthcheck returns the version and its rollout in ECS is complete."""
-
-
-@command(lambda: scripts.run_task.run_task, locks=True)
-def run_task(
-    service: Text = flag("Service, or task of the settings, to run. Default: the one that migrates the database."),
-    via: Text = flag(VIA),
-    function_name: Text = flag(FUNCTION),
-    qualifier: Text = flag(QUALIFIER),
-) -> None:
-    """Run a service's task once and wait until it stops; a failure shows its exit code and reason."""
-
-
-@command(lambda: scripts.migrate_database.migrate_database, locks=True)
-def migrate_database(
-    tag: Text = flag("Tag of the migrations' image. Default: $GITHUB_SHA, else the checked-out commit."),
-    digest: Text = flag(DIGEST),
-    image_uri: Text = flag("Full URI of the image, instead of --tag."),
-) -> None:
-    """Migrate the database: deploy the migrations of a version, run them once, show their logs."""
-
-
-@command(lambda: scripts.clean_database.clean_database)
-def clean_database() -> None:
-    """Empty the database, if the settings allow it. Always refused for production."""
-
-
-@command(lambda: scripts.backup_database.backup_database)
-def backup_database() -> None:
-    """Take a snapshot of the database and wait until it is available."""
-
-
-@command(lambda: scripts.release_static.build_frontend, changes=False, embedded=False)
-def build_frontend() -> None:
-    """Build the frontend with the environment's variables, to be released later."""
-
-
-@command(lambda: scripts.release_static.release_static, locks=True)
-def release_static(
-    build_dir: Text = flag("Folder to release. Default: from the settings."),
-    no_build: bool = switch("Release the folder as it is, without a build."),
-    bucket: Text = flag(BUCKET.replace("Bucket of the releases", "Bucket to release to")),
-    wait: bool = switch(WAIT),
-) -> None:
-    """Build the frontend and release it to S3. The site stays complete at every moment."""
-
-
-@command(lambda: scripts.release_static.release_storybook, locks=True)
-def release_storybook(
-    build_dir: Text = flag("Folder to release. Default: from the settings."),
-    bucket: Text = flag(
-        "Bucket to release to. Default: $STORYBOOK_S3_BUCKET_<ENV>, $STORYBOOK_S3_BUCKET, or the settings."
-    ),
-) -> None:
-    """Release a built storybook to its bucket in S3."""
-
-
-@command(lambda: scripts.releases.list_releases, name="release.list", changes=False)
-def release_list(bucket: Text = flag(BUCKET)) -> None:
-    """List the kept releases, newest first; the first one is live."""
-
-
-@command(lambda: scripts.releases.diff, name="release.diff", changes=False)
-def release_diff(
-    bucket: Text = flag(BUCKET),
-    old: Text = flag("Release to compare from. Default: the one before the live one."),
-    new: Text = flag("Release to compare with it. Default: the live one."),
-) -> None:
-    """List the files that differ between two releases."""
-
-
-@command(lambda: scripts.releases.verify, name="release.verify", changes=False)
-def release_verify(
-    bucket: Text = flag(BUCKET),
-    url: Text = flag("URL of the site: fetch the page and all files that it references from there too."),
-) -> None:
-    """Compare the objects in the bucket, and with --url the files that are served, with the live release."""
-
-
-@command(lambda: scripts.releases.rollback, name="release.rollback", locks=True)
-def release_rollback(
-    bucket: Text = flag(BUCKET),
-    to: Text = flag("Release to go back to. Default: the newest earlier one that was not rolled back from."),
-    wait: bool = switch(WAIT),
-) -> None:
-    """Go back to an earlier release of the frontend, without a build."""
-
-
-@command(lambda: scripts.check_image.check_image, changes=False)
-def check_image(
-    image: Text = flag("Repository of the image. Default: the service's, from the settings."),
-    tag: Text = flag(TAG),
-    running: bool = switch("Check the running version, as the environment's healthcheck returns it, instead of --tag."),
-    against_running: bool = switch("Count only findings that the running version does not have."),
-    via: Text = flag("Source of the findings: ecr (default), or lambda, which only counts them."),
-    fail_on: Text = flag("Lowest severity that counts: informational (default), low, medium, high or critical."),
-    waivers: Text = flag("TOML file of findings that are accepted until a date."),
-    announce: bool = switch("Post the findings to the Slack channel instead of failing."),
-    timeout: Text = flag("Seconds to wait for a scan that is not complete. Default: 300."),
-    function_name: Text = flag("With --via=lambda: its name. Default: from the settings."),
-    qualifier: Text = flag("With --via=lambda: its version or alias. Default: as for every Lambda."),
-) -> None:
-    """Fail if the registry's scanner found vulnerabilities in an image."""
+    """Go back to a version that ran well: redeploy the service, watch it, release the matching frontend."""
 
 
 @command(lambda: scripts.history.history, changes=False)
@@ -331,10 +222,7 @@ def settings() -> None:
 
 
 @command(lambda: scripts.announce_failure.announce_failure, changes=False)
-def announce_failure(
-    step: Text = flag("Name of the step that failed."),
-    reason: Text = flag("Why it failed."),
-) -> None:
+def announce_failure(step: Text = flag("Name of the failed step."), reason: Text = flag("Why it failed.")) -> None:
     """Tell the team's Slack channel that a job on the main branch failed. An error of Slack is only a warning."""
 
 
@@ -344,10 +232,7 @@ def package_ecs_manager(output: Text = flag("The zip to write. Default: ecs_mana
 
 
 @command(lambda: scripts.local.up, name="local.up", changes=False, embedded=False, env="local")
-def local_up(
-    port: Text = flag(PORT),
-    scenario: Text = flag("What is to go wrong in it: a name in docs/runbook.md, or healthy to end that."),
-) -> None:
+def local_up(port: Text = flag(PORT), scenario: Text = flag(SCENARIO)) -> None:
     """Start the embedded AWS in the background, unless it is already running."""
 
 

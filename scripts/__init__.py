@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scripts import release_static as release_static
     from scripts import releases as releases
     from scripts import revert as revert
+    from scripts import rollback as rollback
     from scripts import run_task as run_task
     from scripts import settings as settings
     from scripts import status as status

@@ -54,7 +54,7 @@ class Observed:
     """What is to be released, and what the bucket holds. name: of the bucket.
 
     bucket: None if it could not be read; only a dry run continues without it. copies: how many files were downloaded
-    for a rollback.
+    for a rollback. earlier: requests that the run had sent to the bucket before.
     """
 
     site: Site
@@ -62,6 +62,7 @@ class Observed:
     name: str
     bucket: Bucket | None = None
     copies: int = 0
+    earlier: int = 0
 
 
 def release_static(
@@ -174,6 +175,7 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
     if environment.dry_run and not aws.has_credentials(environment):
         raise Refused("there are no AWS credentials here")
     bucket = lease.bucket(name) or open_bucket(environment, name)
+    earlier = bucket.requests
     with workers(2) as pool:
         looking = pool.submit(bucket.list)
         reading = pool.submit(manifest.read, bucket)
@@ -183,7 +185,7 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
         console.warn(f"the manifest cannot be read, so this release deletes nothing: {stored.unread}")
     if environment.dry_run and not stored.unread:
         lease.warn_of_holder(bucket, listing)
-    return Observed(found, State(listing, *stored), name, bucket)
+    return Observed(found, State(listing, *stored), name, bucket, earlier=earlier)
 
 
 def observe_folder(name: str, path: Path) -> Observed:
@@ -254,4 +256,4 @@ def release(
     )
     if wait and done.invalidation:
         cdn.wait_for(environment, done.invalidation)
-    return done
+    return replace(done, requests=done.requests - observed.earlier)

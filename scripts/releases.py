@@ -113,9 +113,11 @@ class Restored:
 
 def restored(environment: Environment, name: str, to: str | None, folder: Path) -> Restored:
     """Restore an earlier release in a folder. to: its id, None for the default. Raises Refused."""
+    held = lease.bucket(name)
+    earlier = held.requests if held else 0
     bucket, state = look(environment, name)
     headers = partial(content.headers, cache_control=environment.frontend.cache_control)
-    earlier, site = history.restored(bucket, state, to, folder, headers)
+    restoring, site = history.restored(bucket, state, to, folder, headers)
     copies = sum(bool(file.path) for file in site.files.values())
     live = next(iter(history.known(state, name).releases))
-    return Restored(Observed(site, state, name, bucket, copies), earlier.version, live)
+    return Restored(Observed(site, state, name, bucket, copies, earlier), restoring.version, live)

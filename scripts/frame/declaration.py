@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Text: TypeAlias = str | None
 
+# Invoke turns bytecode caches off; without them every command compiles everything that it imports.
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+
 
 @dataclass(frozen=True)
 class _Flag:

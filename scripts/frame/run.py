@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec import Struct, structs
+
 from scripts.frame import console, settings, stop, text, waiting
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Plan, Report, aligned
@@ -357,6 +359,8 @@ def plain(value: Any) -> Any:
         return text.without_credentials(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {key: plain(item) for key, item in asdict(value).items()}
+    if isinstance(value, Struct):
+        return {key: plain(item) for key, item in structs.asdict(value).items()}
     if isinstance(value, Mapping):
         return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
