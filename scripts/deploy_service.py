@@ -4,7 +4,7 @@ then watched to its end.
 The payload is byte for byte that of the old script of this name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from scripts.ecs.watch import Ended
 from scripts.edges import http
 from scripts.frame import console, waiting
 from scripts.frame import version as versions
-from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.errors import FAILED, REFUSED, ROLLED_BACK, UNKNOWN, DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
@@ -29,6 +29,8 @@ from scripts.release import lease
 # Seconds to watch a rollout, and to look for one whose start was lost.
 TIMEOUT, ADOPT = 900.0, 30.0
 UNTIL = ("complete", "traffic")
+# Exit codes of several deployments, the one that counts first.
+WORST_FIRST = (UNKNOWN, FAILED, REFUSED, ROLLED_BACK)
 
 
 @dataclass(frozen=True)
@@ -195,25 +197,105 @@ def deploy_service(
 
 
 def carry_out(run: Run, wish: Wish) -> Deployed | None:
-    """Call the ECS manager once to deploy the service, and watch the rollout. With `resume`, watch only."""
+    """Deploy one service, or without a name all of the application's, and watch each to its own verdict.
+
+    With `resume`, watch only. Returns the result of the first one. Raises DeployError, RolledBack or OutcomeUnknown if
+    one of them is no success.
+    """
     env = run.environment
-    name = manager.checked_service(env.service.name if wish.service is None else wish.service)
-    chosen = image_of(env, wish, name)
+    names = manager.services(env) if wish.service is None else (manager.checked_service(wish.service),)
+    each = [_planned(env, _wish_of(env, wish, name), name) for name in names]
     env.account.require()
-    watching = _watching(env, wish, name, chosen)
-    deployment, call = _Deployment(env, name, watching), None
-    if not wish.resume:
-        event = manager.deploy_event(env, name, str(chosen or ""), allow_secret_removal=wish.allow_secret_removal)
-        call = manager.planned(env, wish.function_name, wish.qualifier, event, wish.via)
-    run.facts.setdefault("version", watching.version)
+    run.facts.setdefault("version", each[0].watching.version)
     with receipts.kept(run), lease.locked(run):
-        if call:
-            found = preflight.before(run, call, supersede=wish.supersede)
-            plan = ServiceDeployment(name, env.cluster, str(chosen or ""), call, found)
-            started = run.act(plan, deployment.start, f"deploy {name}")
-            if wish.no_wait or (started is None and not run.dry_run):
-                return started
-        return run.act(watching, partial(deployment.follow, run), f"watch {name}", changes=False)
+        failures = {} if wish.resume else _start(run, wish, each)
+        results = _follow(run, [one for one in each if one.name not in failures], failures, wait=not wish.no_wait)
+        if failures:
+            raise _failure(failures, results)
+    first = results.get(names[0])
+    run.last_line = first.line() if first else run.last_line
+    return first
+
+
+def _planned(environment: Environment, wish: Wish, name: str) -> "_Deployment":
+    """The deployment of one service. Raises Refused for flags and settings that cannot be."""
+    chosen = image_of(environment, wish, name)
+    watching = _watching(environment, wish, name, chosen)
+    if wish.resume:
+        return _Deployment(environment, name, watching)
+    event = manager.deploy_event(environment, name, str(chosen or ""), allow_secret_removal=wish.allow_secret_removal)
+    call = manager.planned(environment, wish.function_name, wish.qualifier, event, wish.via)
+    return _Deployment(environment, name, watching, call)
+
+
+def _wish_of(environment: Environment, wish: Wish, name: str) -> Wish:
+    """What is wished of one service of several. A digest is that of one image: another one is found by its tag.
+
+    Raises Refused for an image that is not that of every service.
+    """
+    own = environment.service.name
+    if wish.service is not None or name == own:
+        return wish
+    if wish.no_image or manager.repository(environment, name) == manager.repository(environment, own):
+        return replace(wish, service=name)
+    if wish.image is not None or wish.image_uri is not None:
+        raise Refused(f"{name} has another image than {own}: give --service too.")
+    tag = wish.version if wish.digest is not None else wish.tag
+    return replace(wish, service=name, digest=None, tag=tag)
+
+
+def _start(run: Run, wish: Wish, each: "Sequence[_Deployment]") -> dict[str, DeployError]:
+    """Start every deployment, once all of them have been looked at. Returns why one was not started, by its name.
+
+    That ends the start of the others; those that have begun are watched all the same.
+    """
+    found = [preflight.before(run, one.call, supersede=wish.supersede) for one in each if one.call]
+    failures: dict[str, DeployError] = {}
+    for one, seen in zip(each, found, strict=True):
+        try:
+            run.act(one.plan(seen), one.start, f"deploy {one.name}")
+        except DeployError as error:
+            if one is each[0]:
+                raise
+            failures[one.name] = error
+            for rest in each[each.index(one) + 1 :]:
+                failures[rest.name] = DeployError(f"not started, because {one.name} could not be.")
+            return failures
+    return failures
+
+
+def _follow(
+    run: Run, each: "Sequence[_Deployment]", failures: dict[str, DeployError], *, wait: bool
+) -> dict[str, Deployed]:
+    """Watch each deployment to its end. failures: gets why one is no success. Returns the results, by name."""
+    results: dict[str, Deployed] = {}
+    for one in each:
+        try:
+            ended = one.deployed
+            if wait and not one.has_no_service:
+                ended = run.act(one.watching, partial(one.follow, run), f"watch {one.name}", changes=False)
+        except DeployError as error:
+            failures[one.name] = error
+            continue
+        if ended:
+            results[one.name] = ended
+            if len(each) > 1:
+                console.say(ended.line())
+    return results
+
+
+def _failure(failures: Mapping[str, DeployError], results: Mapping[str, Deployed]) -> DeployError:
+    """One error for all deployments: of the only one, else with the verdict of each, and the code of the worst.
+
+    What is not known outweighs what failed, and that what was rolled back.
+    """
+    if len(failures) == 1 and not results:
+        return next(iter(failures.values()))
+    lines = [*(f"{name}: {error}" for name, error in failures.items()), *(one.line() for one in results.values())]
+    worst = min(failures.values(), key=lambda error: WORST_FIRST.index(error.code))
+    message = "\n".join(lines)
+    # Something has begun: that is no refusal.
+    return DeployError(message) if worst.code == Refused.exit_code else worst.with_message(message)
 
 
 def image_of(environment: Environment, wish: Wish, service: str) -> Image | None:
@@ -275,11 +357,39 @@ def _again(environment: Environment, wish: Wish, service: str, image: Image | No
 class _Deployment:
     """One deployment from its start to its end, with what is known of it in between."""
 
-    def __init__(self, environment: Environment, service: str, watching: Watching, clock: Clock = CLOCK) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        service: str,
+        watching: Watching,
+        call: Invocation | None = None,
+        clock: Clock = CLOCK,
+    ) -> None:
         self._environment, self._service, self._watching, self._clock = environment, service, watching, clock
+        self.call = call
+        self.deployed: Deployed | None = None
         self._reader: Reader | None = None
-        self._deployed: Deployed | None = None
         self._before = Before(watching.version, watching.repository, patient=watching.keep_waiting)
+
+    @property
+    def name(self) -> str:
+        """The service, or the task of the settings that has none."""
+        return self._service
+
+    @property
+    def watching(self) -> Watching:
+        """How it is watched."""
+        return self._watching
+
+    @property
+    def has_no_service(self) -> bool:
+        """Whether it is only a revision for a task that runs once: nothing rolls out."""
+        return self._service in self._environment.tasks
+
+    def plan(self, seen: Preflight | None) -> ServiceDeployment:
+        """What is to be deployed, with what was found before."""
+        call = self.call or Invocation("", "", {})
+        return ServiceDeployment(self._service, self._environment.cluster, self._watching.image, call, seen)
 
     def start(self, plan: ServiceDeployment) -> Deployed:
         """Call the ECS manager once, and read from ECS what it started.
@@ -287,7 +397,7 @@ class _Deployment:
         Raises OutcomeUnknown if the response is lost and ECS shows no deployment; DeployError when the manager failed.
         """
         env, call = self._environment, plan.invocation
-        then = self._look_first()
+        then = None if self.has_no_service else self._look_first()
         self._before = replace(self._before, service=then, digest=images.digest_of(env, plan.image))
         console.say(f"{call.doing}: {plan.describe()[0]}")
         try:
@@ -295,9 +405,9 @@ class _Deployment:
         except OutcomeUnknown as error:
             response = self._adopted(error)
         self._learn(response)
-        self._deployed = self._report(plan)
-        console.say(self._deployed.line())
-        return self._deployed
+        self.deployed = self._report(plan)
+        console.say(self.deployed.line())
+        return self.deployed
 
     def _look_first(self) -> Service | None:
         """The service before the deployment. None if there is no right to read it; a read that fails is a refusal."""
@@ -339,8 +449,13 @@ class _Deployment:
             since=before.seen.created if before.seen else 0.0,
             where=self._environment.name if self._watching.url else f"{plan.cluster}: {plan.service}",
             version=before.version,
-            verdict=Verdict.IN_PROGRESS.value if before.seen else Verdict.NOT_STARTED.value,
+            verdict=self._verdict_so_far().value,
         )
+
+    def _verdict_so_far(self) -> Verdict:
+        if self.has_no_service:
+            return Verdict.NOTHING
+        return Verdict.IN_PROGRESS if self._before.seen else Verdict.NOT_STARTED
 
     def _adopted(self, error: OutcomeUnknown) -> dict[str, Any]:
         """What the manager would have reported of the deployment that it started, from ECS. The call is not repeated.
@@ -373,7 +488,7 @@ class _Deployment:
 
     def follow(self, run: Run, plan: Watching) -> Deployed:
         """Watch the deployment to its end. Raises DeployError, RolledBack or OutcomeUnknown if it is no success."""
-        deployed = self._deployed or self._resume()
+        deployed = self.deployed or self._resume()
         ended = watch.watch(self._plan(), self._reader, clock=self._clock)
         result = self._ended(deployed, ended)
         if ended.failure:
@@ -406,7 +521,7 @@ class _Deployment:
         elif self._reader:
             primary = self._reader.look().primary
             self._before = replace(self._before, id=primary.id if primary else "", seen=primary)
-        return self._report(ServiceDeployment(self._service, env.cluster, plan.image, Invocation("", "", {})))
+        return self._report(self.plan(None))
 
     def _ended(self, deployed: Deployed, ended: Ended) -> Deployed:
         return replace(
