@@ -145,7 +145,7 @@ def test_the_time_out_is_that_of_the_flag(answers: tuple[StandIn, list[Reply]], 
     step = json.loads(done.stdout)["steps"][0]
     assert step["plan"]["timeout"] == 1.5
     assert done.returncode == 3
-    assert f"v1 of mint-app is not proven to run after 2 s: {server.url} answers with aaaaaaa" in done.stderr
+    assert f": v1 of mint-app is not proven to run after 1 s: {server.url} answers with aaaaaaa" in done.stderr
     assert step["result"]["reasons"]
 
 

@@ -229,13 +229,16 @@ class Reader:
             page = self._client.list_service_deployments(**asked, nextToken=page["nextToken"])
 
     def _by_definition(self, before: Before, ours: Deployment | None, briefs: Sequence[Mapping[str, Any]]) -> str:
-        """The first record since the start with the task definition of ours, else the newest one with its image."""
+        """The record with the task definition of ours that began with it, else the newest one with its image."""
         wanted = ours.task_definition if ours else before.task_definition
         definitions = self._task_definitions(brief.get("targetServiceRevisionArn", "") for brief in briefs)
         of = {brief["serviceDeploymentArn"]: definitions.get(brief["targetServiceRevisionArn"], "") for brief in briefs}
         oldest_first = sorted(briefs, key=_time)
         if wanted:
             exact = [b for b in oldest_first if of[b["serviceDeploymentArn"]] == wanted]
+            if ours:
+                # The same task definition may have been deployed a moment before, or since.
+                exact.sort(key=lambda brief: abs(_time(brief) - ours.created))
             return str(exact[0]["serviceDeploymentArn"]) if exact else ""
         if before.id:
             return ""

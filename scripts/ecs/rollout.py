@@ -232,6 +232,11 @@ class Before:
     patient: bool = False
 
     @property
+    def started(self) -> bool:
+        """Whether it is known that the deployment was started, although ECS may not show it yet."""
+        return bool(self.id or self.task_definition or self.service)
+
+    @property
     def known(self) -> frozenset[str]:
         """The ids of the deployments that were there before."""
         return frozenset(d.id for d in self.service.deployments) if self.service else frozenset()
@@ -282,7 +287,7 @@ def verdict(before: Before, now: Service) -> Verdict:
         return Verdict.NOTHING
     ours = find(before, now)
     found = _of_record(before, ours, now.record, now) if now.record else _of_deployments(before, ours, now)
-    if found in (Verdict.IN_PROGRESS, Verdict.BAKING, Verdict.SUCCEEDED) and now.primary and not now.primary.desired:
+    if now.primary and not now.primary.desired and not found.lost and (ours or before.started):
         return Verdict.NOTHING
     if found in (Verdict.IN_PROGRESS, Verdict.BAKING) and not before.patient and is_hopeless(before, now):
         return Verdict.FAILED

@@ -236,8 +236,7 @@ class _Watch:
             return self._lost(self._verdict, self._service)
         if self._verdict is Verdict.NOTHING:
             return Ended(self._verdict)
-        inexact = not (self._before.id or self._before.task_definition or self._before.service)
-        if self._verdict is Verdict.NOT_STARTED and inexact and self._answers.proven:
+        if self._verdict is Verdict.NOT_STARTED and not self._before.started and self._answers.proven:
             # Its image may only be named differently, such as by its digest.
             return self._succeeded("according to its endpoint alone; ECS shows no deployment with that image")
         shifted = self._plan.until_traffic and rollout.has_shifted(self._before, self._service)
