@@ -136,7 +136,7 @@ class Deployed(Report):
         before = f" (was {self.before.rpartition('/')[2]})" if self.before else ""
         revision = f"{self.task_definition.rpartition('/')[2]}{before}"
         if self.verdict == Verdict.NOTHING.value:
-            return f"{self.cluster}: {self.service} has {revision} deployed; no task is desired, nothing verified"
+            return f"{self.cluster}: {self.service} has {revision} deployed; {self.proof[0]}, so nothing is verified"
         if not (self.proof or self.reasons):
             return f"{self.cluster}: {self.service} rolls out {revision}"
         if self.reasons:
@@ -204,7 +204,7 @@ def carry_out(run: Run, wish: Wish) -> Deployed | None:
     """
     env = run.environment
     names = manager.services(env) if wish.service is None else (manager.checked_service(wish.service),)
-    each = [_planned(env, _wish_of(env, wish, name), name) for name in names]
+    each = [_planned(env, wish_of(env, wish, name), name) for name in names]
     env.account.require()
     run.facts.setdefault("version", each[0].watching.version)
     with receipts.kept(run), lease.locked(run):
@@ -228,7 +228,7 @@ def _planned(environment: Environment, wish: Wish, name: str) -> "_Deployment":
     return _Deployment(environment, name, watching, call)
 
 
-def _wish_of(environment: Environment, wish: Wish, name: str) -> Wish:
+def wish_of(environment: Environment, wish: Wish, name: str) -> Wish:
     """What is wished of one service of several. A digest is that of one image: another one is found by its tag.
 
     Raises Refused for an image that is not that of every service.
@@ -450,6 +450,7 @@ class _Deployment:
             where=self._environment.name if self._watching.url else f"{plan.cluster}: {plan.service}",
             version=before.version,
             verdict=self._verdict_so_far().value,
+            proof=("no service runs it",) if self.has_no_service else (),
         )
 
     def _verdict_so_far(self) -> Verdict:

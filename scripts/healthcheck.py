@@ -75,7 +75,7 @@ class Healthy(Report):
         if self.reasons:
             return f"{self.where}: {version} {self.verdict or 'is not proven to run'}"
         if self.verdict == rollout.Verdict.NOTHING.value:
-            return f"{self.where} has {version} deployed; no task is desired, so nothing answers"
+            return f"{self.where} has {version} deployed; {self.proof[0]}, so nothing is verified"
         change = f" (was {versions.short(self.changed_from)})" if self.changed_from else ""
         note = f", {self.note}" if self.note else ""
         return f"{self.where} runs {version}{change}{note}"

@@ -219,6 +219,7 @@ class Before:
     task_definition: of the deployment, empty if not known; then it is recognized by the tag (version) or digest of its
     image. since: Unix time by ECS's clock; earlier events do not concern it; 0 if not known. service: as it was before
     the deployment was started. seen: the deployment as it was last seen. patient: tasks may die as often as they like.
+    eager: a few deaths are enough, although ECS's circuit breaker is going to roll back.
     """
 
     version: str
@@ -230,6 +231,7 @@ class Before:
     service: Service | None = None
     seen: Deployment | None = None
     patient: bool = False
+    eager: bool = False
 
     @property
     def started(self) -> bool:
@@ -407,10 +409,14 @@ def _rollback_event(before: Before, now: Service, since: float, until: float = f
 
 
 def deaths(before: Before, now: Service) -> list[Task]:
-    """The tasks of the deployment that died, newest first."""
+    """The tasks of the deployment that died, newest first. Without its id: those of its task definition."""
     ours = find(before, now)
-    mine = {before.id, ours.id if ours else ""} - {""}
-    died = [task for task in now.stopped if task.deployment in mine and task.died]
+    known, definition = ours.id if ours else before.id, now.record.task_definition if now.record else ""
+    died = [
+        task
+        for task in now.stopped
+        if task.died and (task.deployment == known if known else task.task_definition == definition)
+    ]
     return sorted(died, key=lambda task: -task.stopped)
 
 
@@ -422,7 +428,7 @@ def is_hopeless(before: Before, now: Service) -> bool:
     if now.record and now.record.threshold:
         most = max(most, FAILURES_PER_TASK * now.record.threshold)
     same = max(Counter(task.death for task in deaths(before, now)).values(), default=0)
-    if same >= (most if now.takes_back else SAME_DEATHS):
+    if same >= (most if now.takes_back and not before.eager else SAME_DEATHS):
         return True
     return bool(ours and not now.breaker and ours.failed >= most)
 

@@ -102,7 +102,7 @@ def watch(
 class _Watch:
     def __init__(self, plan: Plan, sight: Sight | None, ask: Callable[[str, float], str], clock: Clock) -> None:
         self._plan, self._sight, self._ask, self._clock = plan, sight, ask, clock
-        self._before = plan.before
+        self._before = replace(plan.before, eager=plan.abort)
         self._began = clock.now()
         self._answers = Answers()
         self._service: Service | None = None
@@ -235,7 +235,8 @@ class _Watch:
         if self._verdict.lost:
             return self._lost(self._verdict, self._service)
         if self._verdict is Verdict.NOTHING:
-            return Ended(self._verdict)
+            gone = self._service.status != "ACTIVE"
+            return Ended(self._verdict, proof=("the service is being deleted" if gone else "no task is desired",))
         if self._verdict is Verdict.NOT_STARTED and not self._before.started and self._answers.proven:
             # Its image may only be named differently, such as by its digest.
             return self._succeeded("according to its endpoint alone; ECS shows no deployment with that image")
