@@ -4,17 +4,8 @@ What a command does is in the file of `scripts/` that is named like it, imported
 """
 
 import scripts
+from scripts.frame import flags
 from scripts.frame.declaration import Text, command, flag, namespace_of, switch
-
-FUNCTION = "Name of the ecs-manager Lambda. Default: from the settings."
-QUALIFIER = "Version or alias of the Lambda. Default: from the settings, or $LATEST with --function-name."
-VIA = "lambda: call the ecs-manager Lambda; ecs: call ECS directly. Default: from the settings."
-TAG = "Tag of the image. Default: $GITHUB_SHA, else the checked-out commit."
-DIGEST = "Digest of the image, sha256:…, instead of its tag."
-BUCKET = "Bucket of the releases. Default: $STATIC_S3_BUCKET_<ENV>, $STATIC_S3_BUCKET, or the settings."
-WAIT = "Wait until CloudFront has completed the invalidation."
-SCENARIO = "What is to go wrong in it: a name in docs/runbook.md, or healthy to end that."
-PORT = "Port on 127.0.0.1. Default: from the settings. Set AWS_ENDPOINT_URL so that other commands use it."
 
 
 @command(lambda: scripts.deploy.deploy, locks=True)
@@ -23,10 +14,17 @@ def deploy(
     digest: Text = flag("Digest of the service's image, sha256:…; the healthcheck still waits for the version."),
     migration_digest: Text = flag("Digest of the migrations' image, sha256:…."),
     no_build: bool = switch("Build neither the images nor the frontend: deploy what is already built."),
-    build_dir: Text = flag("Folder of the built frontend. Default: from the settings."),
+    build_dir: Text = flags.BUILD_DIR,
     skip_promotion: bool = switch("Deploy it even if the environment before is not known to have run it well."),
+    supersede: bool = flags.SUPERSEDE,
+    allow_secret_removal: bool = flags.REMOVE,
 ) -> None:
     """Deploy a version: back up or clean the database, migrate it, deploy the service, release the frontend."""
+
+
+@command(lambda: scripts.preview.preview, changes=False)
+def preview(tag: Text = flags.TAG, digest: Text = flags.DIGEST, build_dir: Text = flags.BUILD_DIR) -> None:
+    """Show what a deployment would change, for those who approve it. Changes nothing."""
 
 
 @command(lambda: scripts.build_image.build_image)
@@ -34,31 +32,32 @@ def build_image(
     image: Text = flag("Repository of the image. Default: the service's, from the settings."),
     file: Text = flag("Dockerfile. Default: the image's, from the settings."),
     context: Text = flag("Folder of the build context. Default: from the settings."),
-    tag: Text = flag(TAG),
+    tag: Text = flags.TAG,
     no_push: bool = switch("Build the image, but do not push it."),
+    rebuild: bool = switch("Build it although the registry has its tag, which then moves."),
 ) -> None:
     """Build the image of a version and push it to ECR, unless ECR already has it."""
 
 
 @command(lambda: scripts.deploy_service.deploy_service, locks=True)
 def deploy_service(
-    service: Text = flag("ECS service. Default: the application's, from the settings."),
+    service: Text = flag("ECS service. Default: all of the application's, from the settings."),
     image: Text = flag("Repository of the image in the environment's registry. Default: the service's own."),
-    tag: Text = flag(TAG),
-    digest: Text = flag(DIGEST),
+    tag: Text = flags.TAG,
+    digest: Text = flags.DIGEST,
     image_uri: Text = flag("Full URI of the image, instead of --image and --tag."),
     no_image: bool = switch("Restart the service with the image that it has."),
-    supersede: bool = switch("Deploy although a rollout of somebody else is in progress, which then ends."),
-    allow_secret_removal: bool = switch("Remove the secrets that no SSM parameter stands for."),
+    supersede: bool = flags.SUPERSEDE,
+    allow_secret_removal: bool = flags.REMOVE,
     no_wait: bool = switch("Start the rollout, but do not watch it."),
     wait_until: Text = flag("Watch until ECS calls the rollout complete (default), or until its traffic has shifted."),
     timeout: Text = flag("Seconds to watch, besides the time that the service's strategy bakes. Default: 900."),
     keep_waiting: bool = switch("Go on watching although its tasks die for the same reason."),
     abort_on_failure: bool = switch("If its tasks die for the same reason, have ECS stop the rollout and roll back."),
     resume: bool = switch("Start nothing: find the rollout of the image in ECS, and go on watching it."),
-    via: Text = flag(VIA),
-    function_name: Text = flag(FUNCTION),
-    qualifier: Text = flag(QUALIFIER),
+    via: Text = flags.VIA,
+    function_name: Text = flags.FUNCTION,
+    qualifier: Text = flags.QUALIFIER,
 ) -> None:
     """Deploy a service: register a task definition with the image, start the rollout and watch it to its end."""
 
@@ -66,10 +65,10 @@ def deploy_service(
 @command(lambda: scripts.verify.verify, changes=False)
 def verify(
     service: Text = flag("Service to look at. Default: the application's, and the one that migrates the database."),
-    tag: Text = flag(TAG),
-    digest: Text = flag(DIGEST),
-    image_uri: Text = flag("Full URI of the image, instead of --tag."),
-    via: Text = flag(VIA),
+    tag: Text = flags.TAG,
+    digest: Text = flags.DIGEST,
+    image_uri: Text = flags.URI,
+    via: Text = flags.VIA,
 ) -> None:
     """Look at all that a deployment depends on, rights included, and show what it would change. Changes nothing."""
 
@@ -88,18 +87,16 @@ def healthcheck(
 @command(lambda: scripts.run_task.run_task, locks=True)
 def run_task(
     service: Text = flag("Service, or task of the settings, to run. Default: the one that migrates the database."),
-    via: Text = flag(VIA),
-    function_name: Text = flag(FUNCTION),
-    qualifier: Text = flag(QUALIFIER),
+    via: Text = flags.VIA,
+    function_name: Text = flags.FUNCTION,
+    qualifier: Text = flags.QUALIFIER,
 ) -> None:
     """Run a service's task once and wait until it stops; a failure shows its exit code and reason."""
 
 
 @command(lambda: scripts.migrate_database.migrate_database, locks=True)
 def migrate_database(
-    tag: Text = flag("Tag of the migrations' image. Default: $GITHUB_SHA, else the checked-out commit."),
-    digest: Text = flag(DIGEST),
-    image_uri: Text = flag("Full URI of the image, instead of --tag."),
+    tag: Text = flags.TAG, digest: Text = flags.DIGEST, image_uri: Text = flags.URI, via: Text = flags.VIA
 ) -> None:
     """Migrate the database: deploy the migrations of a version, run them once, show their logs."""
 
@@ -121,32 +118,27 @@ def build_frontend() -> None:
 
 @command(lambda: scripts.release_static.release_static, locks=True)
 def release_static(
-    build_dir: Text = flag("Folder to release. Default: from the settings."),
+    build_dir: Text = flags.FOLDER,
     no_build: bool = switch("Release the folder as it is, without a build."),
-    bucket: Text = flag(BUCKET.replace("Bucket of the releases", "Bucket to release to")),
-    wait: bool = switch(WAIT),
+    bucket: Text = flags.TARGET,
+    wait: bool = flags.WAIT,
 ) -> None:
     """Build the frontend and release it to S3. The site stays complete at every moment."""
 
 
 @command(lambda: scripts.release_static.release_storybook, locks=True)
-def release_storybook(
-    build_dir: Text = flag("Folder to release. Default: from the settings."),
-    bucket: Text = flag(
-        BUCKET.replace("Bucket of the releases", "Bucket to release to").replace("STATIC", "STORYBOOK")
-    ),
-) -> None:
+def release_storybook(build_dir: Text = flags.FOLDER, bucket: Text = flags.STORYBOOK) -> None:
     """Release a built storybook to its bucket in S3."""
 
 
 @command(lambda: scripts.releases.list_releases, name="release.list", changes=False)
-def release_list(bucket: Text = flag(BUCKET)) -> None:
+def release_list(bucket: Text = flags.BUCKET) -> None:
     """List the kept releases, newest first; the first one is live."""
 
 
 @command(lambda: scripts.releases.diff, name="release.diff", changes=False)
 def release_diff(
-    bucket: Text = flag(BUCKET),
+    bucket: Text = flags.BUCKET,
     old: Text = flag("Release to compare from. Default: the one before the live one."),
     new: Text = flag("Release to compare with it. Default: the live one."),
 ) -> None:
@@ -155,17 +147,16 @@ def release_diff(
 
 @command(lambda: scripts.releases.verify, name="release.verify", changes=False)
 def release_verify(
-    bucket: Text = flag(BUCKET),
-    url: Text = flag("URL of the site: fetch the page and all files that it references from there too."),
+    bucket: Text = flags.BUCKET, url: Text = flag("URL of the site: fetch its files there too.")
 ) -> None:
     """Compare the objects in the bucket, and with --url the files that are served, with the live release."""
 
 
 @command(lambda: scripts.releases.rollback, name="release.rollback", locks=True)
 def release_rollback(
-    bucket: Text = flag(BUCKET),
+    bucket: Text = flags.BUCKET,
     to: Text = flag("Release to go back to. Default: the newest earlier one that was not rolled back from."),
-    wait: bool = switch(WAIT),
+    wait: bool = flags.WAIT,
 ) -> None:
     """Go back to an earlier release of the frontend, without a build."""
 
@@ -173,7 +164,7 @@ def release_rollback(
 @command(lambda: scripts.check_image.check_image, changes=False)
 def check_image(
     image: Text = flag("Repository of the image. Default: the service's, from the settings."),
-    tag: Text = flag(TAG),
+    tag: Text = flags.TAG,
     running: bool = switch("Check the running version, as the environment's healthcheck returns it, instead of --tag."),
     against_running: bool = switch("Count only findings that the running version does not have."),
     via: Text = flag("Source of the findings: ecr (default), or lambda, which only counts them."),
@@ -221,9 +212,18 @@ def settings() -> None:
     """Show every setting of an environment and where it comes from; values from variables are masked."""
 
 
-@command(lambda: scripts.announce_failure.announce_failure, changes=False)
-def announce_failure(step: Text = flag("Name of the failed step."), reason: Text = flag("Why it failed.")) -> None:
+@command(lambda: scripts.announce_failure.announce_failure, changes=False, embedded=False, application=True)
+def announce_failure(
+    step: Text = flag("Name of the step that failed."),
+    reason: Text = flag("Why it failed."),
+    needs: Text = flag("The workflow's context `needs` as JSON: the jobs that failed are named."),
+) -> None:
     """Tell the team's Slack channel that a job on the main branch failed. An error of Slack is only a warning."""
+
+
+@command(lambda: scripts.adopt.adopt, changes=False, embedded=False, application=True)
+def adopt(into: Text = flag("Folder to copy into."), from_scripts: bool = switch("Read its old scripts.")) -> None:
+    """Copy the deployment commands into an application's repository, or bring them up to date there."""
 
 
 @command(lambda: scripts.package_ecs_manager.package_ecs_manager, changes=False, embedded=False, application=True)
@@ -232,17 +232,17 @@ def package_ecs_manager(output: Text = flag("The zip to write. Default: ecs_mana
 
 
 @command(lambda: scripts.local.up, name="local.up", changes=False, embedded=False, env="local")
-def local_up(port: Text = flag(PORT), scenario: Text = flag(SCENARIO)) -> None:
+def local_up(port: Text = flags.PORT, scenario: Text = flags.SCENARIO) -> None:
     """Start the embedded AWS in the background, unless it is already running."""
 
 
 @command(lambda: scripts.local.down, name="local.down", changes=False, embedded=False, env="local")
-def local_down(port: Text = flag(PORT)) -> None:
+def local_down(port: Text = flags.PORT) -> None:
     """Stop the embedded AWS."""
 
 
 @command(lambda: scripts.local.status, name="local.status", changes=False, embedded=False, env="local")
-def local_status(port: Text = flag(PORT)) -> None:
+def local_status(port: Text = flags.PORT) -> None:
     """Show whether the embedded AWS is running, and where."""
 
 

@@ -8,6 +8,7 @@ release, edges, frame's errors and console. tests/test_layers.py checks that.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scripts import adopt as adopt
     from scripts import announce_failure as announce_failure
     from scripts import backup_database as backup_database
     from scripts import build_image as build_image
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from scripts import local as local
     from scripts import migrate_database as migrate_database
     from scripts import package_ecs_manager as package_ecs_manager
+    from scripts import preview as preview
     from scripts import release_static as release_static
     from scripts import releases as releases
     from scripts import revert as revert

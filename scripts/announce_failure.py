@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from scripts.edges import http
 from scripts.edges.http import Unreachable
-from scripts.frame import console, text
+from scripts.frame import console, settings, text
 from scripts.frame.errors import Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
@@ -50,12 +53,35 @@ class Announced(Report):
         return "the failure was announced" if self.posted else f"nothing was announced: {self.why}"
 
 
-def announce_failure(run: Run, *, step: str | None = None, reason: str | None = None) -> Announced | None:
-    """Announce the failure of a job."""
-    name = run.environment.name
-    asked = [] if run.dry_run else ask(healthchecks(name))
+def announce_failure(
+    run: Run, *, step: str | None = None, reason: str | None = None, needs: str | None = None
+) -> Announced | None:
+    """Announce the failure of a job, or of the jobs that failed among those that it needs."""
+    name = run.environment.name if run.environment.origin else os.environ.get("APP_ENV", "")
+    known = name in settings.names()
+    asked = [] if run.dry_run or not known else ask(healthchecks(name))
     running = next((one.version for one in asked), "")
-    return run.act(plan(run.environment, step=step, reason=reason, running=running), announce)
+    environment = settings.environment(name, dry_run=run.dry_run) if known else run.environment
+    failed = failed_jobs(needs) if needs is not None else ()
+    return run.act(plan(environment, step=step, reason=reason, running=running, jobs=failed), announce)
+
+
+class Need(Struct):
+    """The result of a job that another one needs."""
+
+    result: str
+
+
+def failed_jobs(needs: str) -> tuple[str, ...]:
+    """The jobs that failed, from the context `needs` as JSON. Raises Refused for anything else.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/contexts#needs-context
+    """
+    try:
+        found = msgspec.json.decode(needs, type=dict[str, Need])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Refused(f"--needs is not the context `needs` as JSON: {error}") from error
+    return tuple(name for name, job in found.items() if job.result == "failure")
 
 
 def plan(
@@ -64,11 +90,13 @@ def plan(
     step: str | None = None,
     reason: str | None = None,
     running: str = "",
+    jobs: tuple[str, ...] = (),
     now: float | None = None,
 ) -> Announcement:
     """Decide what to post, from what GitHub says of the run.
 
-    step, reason: of the failure, if known. running: the version that the environment still runs.
+    step, reason: of the failure, if known. jobs: that failed, if it is not the one that runs this.
+    running: the version that the environment still runs.
     now: Unix time in seconds. Raises Refused outside GitHub Actions.
     """
     names = ("REF", "RUN_ID", "JOB", "REPOSITORY", "ACTOR")
@@ -77,6 +105,7 @@ def plan(
     if missing and not environment.dry_run:
         raise Refused(f"Not a run of GitHub Actions: {', '.join(missing)} not set.")
     github = {name: value or f"<GITHUB_{name}>" for name, value in github.items()}
+    github["JOB"] = ", ".join(jobs) or github["JOB"]
     main = f"refs/heads/{environment.application.main_branch}"
     if github["REF"] not in (main, "<GITHUB_REF>"):
         return Announcement(f"{github['REF']} is not {main}", {})
@@ -133,6 +162,7 @@ def post(payload: Mapping[str, Any]) -> str:
     except Unreachable as error:
         return str(error)
     if answer.status != 200:
-        return f"it answered with HTTP status {answer.status}"
+        said = text.one_line(answer.body.decode(errors="replace"), 100)
+        return f"it answered with HTTP status {answer.status}{f': {said}' if said else ''}"
     # https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors
     return "" if answer.body.strip() == b"ok" else "its response is not ok: check that SLACK_WEBHOOK_URL is Slack's"

@@ -27,7 +27,10 @@ BUILDER = {"DOCKER_DEFAULT_PLATFORM": "linux/amd64", "BUILDX_NO_DEFAULT_ATTESTAT
 
 @dataclass(frozen=True)
 class ImageBuild:
-    """An image to be built. digest: of the image that already has the tag, empty if there is none."""
+    """An image to be built. digest: of the image that already has the tag, empty if there is none.
+
+    rebuild: build it all the same; the tag then moves to the new image.
+    """
 
     uri: str
     registry: str
@@ -38,11 +41,18 @@ class ImageBuild:
     arguments: Mapping[str, str]
     push: bool
     digest: str
+    rebuild: bool = False
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything has to be built."""
+        return self.rebuild or not self.digest
 
     def describe(self) -> list[str]:
-        if self.digest:
+        if not self.is_needed:
             return [f"skip the build and the push: {self.uri} is in the registry already ({self.digest})"]
-        lines = ["run " + shell.words([f"{k}={v}" for k, v in BUILDER.items()] + self.build_command())]
+        lines = [f"move the tag, which {self.digest} has"] if self.digest and self.push else []
+        lines += ["run " + shell.words([f"{k}={v}" for k, v in BUILDER.items()] + self.build_command())]
         if self.push:
             lines += ["run " + shell.words(command) for command in (self.login_command(), self.push_command())]
         return lines
@@ -90,12 +100,14 @@ def build_image(
     context: str | None = None,
     tag: str | None = None,
     no_push: bool = False,
+    rebuild: bool = False,
 ) -> ImageBuilt | None:
-    """Build and push an image, unless the registry already has it."""
+    """Build and push an image, unless the registry already has it. rebuild: even then."""
     env = run.environment
     repository, tag = planned(env, image, tag)
     known = None if no_push else run.read(f"{repository} in ECR", lambda: images.find(env, repository, tag))
     decided = plan(env, image=image, file=file, context=context, tag=tag, push=not no_push, digest=known or "")
+    decided = replace(decided, rebuild=rebuild)
     run.read("what is to be built", lambda: check_sources(decided))
     return run.act(decided, partial(build, env), f"build {repository}")
 
@@ -123,12 +135,7 @@ def plan(
     """
     repository, chosen = planned(environment, image, tag)
     registry = environment.registry.require()
-    is_migration = repository == environment.migrations.image
-    file = (
-        str(ROOT / (environment.migrations.file if is_migration else environment.service.file))
-        if file is None
-        else file
-    )
+    file = str(ROOT / dockerfile(environment, repository)) if file is None else file
     context = str(ROOT / environment.build_context) if context is None else context
     instant = datetime.fromtimestamp(int(time.time() if now is None else now), UTC)
     arguments = {
@@ -138,6 +145,16 @@ def plan(
     }
     uri = str(Image(registry, repository, chosen))
     return ImageBuild(uri, registry, repository, chosen, file, context, arguments, push, digest)
+
+
+def dockerfile(environment: Environment, repository: str) -> str:
+    """The Dockerfile of an image, by the settings. Raises Refused for an image that they do not know."""
+    service, migrations, cleaner = environment.service, environment.migrations, environment.cleaner
+    known = {cleaner.image: cleaner.file, migrations.image: migrations.file, service.image: service.file}
+    if not known.get(repository):
+        names = ", ".join(name for name, file in known.items() if name and file)
+        raise Refused(f"The settings know no Dockerfile of {repository}, only of {names}: give --file.")
+    return known[repository]
 
 
 def check_sources(plan: ImageBuild) -> None:
@@ -154,7 +171,7 @@ def build(environment: Environment, plan: ImageBuild) -> ImageBuilt:
 
     Raises Refused if no Docker engine answers, DeployError if building or pushing fails.
     """
-    if plan.digest:
+    if not plan.is_needed:
         console.say(plan.describe()[0].replace("skip", "skipping", 1))
         return ImageBuilt(plan.uri, plan.digest, built=False)
     missing = engine_fault()

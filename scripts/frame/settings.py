@@ -210,6 +210,8 @@ class Cleaner(Table, frozen=True, kw_only=True):
     function: Annotated[str, about("name of the Lambda that runs the task")] = ""
     qualifier: Annotated[str, about("its version or alias")] = "$LATEST"
     service: Annotated[str, about("ECS service whose task empties the database")] = ""
+    image: Annotated[str, about("repository of its image")] = ""
+    file: Annotated[str, about("its Dockerfile")] = ""
 
 
 class Database(Table, frozen=True, kw_only=True):

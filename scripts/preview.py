@@ -1,0 +1,223 @@
+"""Shows what a deployment would change, before somebody approves it. Only reads, and says what it could not read."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec import Struct
+
+from scripts import check_image, deploy_service, release_static
+from scripts.deploy_service import Wish
+from scripts.ecs import manager, order, preflight, promotion, receipts
+from scripts.edges import git, http
+from scripts.frame import console, settings, text, version
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.report import Report
+from scripts.frame.run import Run
+from scripts.frame.settings import ROOT, Environment
+
+# Commits, files and receipts that are shown; seconds for GitHub, and bytes of its answer.
+COMMITS, FILES, RECEIPTS = 100, 30, 5
+TIMEOUT, MOST = 10.0, 1 << 20
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of what would change. lines: plain text, a fact each."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Preview(Report):
+    """What a deployment would change. running: the version that runs, empty if it is not known."""
+
+    environment: str
+    site: str
+    version: str
+    running: str
+    sections: tuple[Section, ...]
+
+    def line(self) -> str:
+        now = f"it runs {version.short(self.running)}" if self.running else "what it runs is not known"
+        return f"{version.short(self.version)} would be deployed to {self.environment}; {now}"
+
+    def table(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [("ABOUT", "")]
+        for section in self.sections:
+            rows += [(section.title if line is section.lines[0] else "", line) for line in section.lines]
+        return rows
+
+    def outputs(self) -> dict[str, str]:
+        return {"site": self.site, "running": self.running}
+
+    def markdown(self) -> str:
+        """All of it for the page that a reviewer sees."""
+        parts = [f"### {text.markdown(self.line())}"]
+        for section in self.sections:
+            parts += ["", f"#### {section.title}", "", *(f"- {text.markdown(line)}" for line in section.lines)]
+        return "\n".join(parts)
+
+
+def preview(
+    run: Run, *, tag: str | None = None, digest: str | None = None, build_dir: str | None = None
+) -> Preview | None:
+    """Show it. Raises Refused if what runs is newer: nobody need approve that."""
+    env, wanted = run.environment, version.wanted(tag)
+    found = run.look("what would change", lambda: look(run, wanted, digest, build_dir))
+    if found is None:
+        return None
+    console.summary(found.markdown())
+    if order.is_older(ROOT, wanted, found.running, env.application.main_branch):
+        raise Refused(f"{env.name} runs {version.short(found.running)}, which is newer than {version.short(wanted)}.")
+    return found
+
+
+def look(run: Run, wanted: str, digest: str | None, build_dir: str | None) -> Preview:
+    """Read all of it. What cannot be read is said in its place."""
+    env = run.environment
+    try:
+        running, unknown = order.running(env), ""
+    except DeployError as error:
+        running, unknown = "", str(error)
+    parts: dict[str, Callable[[], list[str]]] = {
+        "commits": lambda: commits(ROOT, running, wanted, unknown),
+        "migrations": lambda: migrations(env, running, wanted),
+        "task definition": lambda: changes(run, wanted, digest),
+        "frontend": lambda: frontend(env, wanted, build_dir),
+        "findings of the scan": lambda: findings(env, wanted),
+        "before": lambda: before(env),
+        "approvals of this run": approvals,
+    }
+    sections = tuple(Section(title, tuple(_told(read))) for title, read in parts.items())
+    return Preview(env.name, env.site, wanted, running, sections)
+
+
+def _told(read: Callable[[], list[str]]) -> list[str]:
+    try:
+        return [text.one_line(line) for line in read()] or ["none"]
+    except DeployError as error:
+        return [f"not known: {text.one_line(str(error))}"]
+
+
+def commits(folder: Path, running: str, wanted: str, unknown: str = "") -> list[str]:
+    """The commits that are new, newest first, with author and pull request. Raises DeployError if that is not known."""
+    between = _range(folder, running, wanted, unknown)
+    told = git.run(folder, "log", "--no-decorate", f"--max-count={COMMITS + 1}", "--format=%h%x00%an%x00%s", between)
+    lines = [line.split("\0") for line in told.splitlines()]
+    shown = [f"{sha} {subject} ({author})" for sha, author, subject in lines[:COMMITS]]
+    return [*shown, "… and more"] if len(lines) > COMMITS else shown
+
+
+def migrations(environment: Environment, running: str, wanted: str) -> list[str]:
+    """The files of migrations that differ. Raises DeployError if that is not known."""
+    prefix = environment.migrations.folder
+    if not prefix:
+        return ["the settings have no migrations.folder"]
+    old, _, new = _range(ROOT, running, wanted).partition("..")
+    return [name for name in git.changes(ROOT, old, new) if name.startswith(prefix)]
+
+
+def _range(folder: Path, running: str, wanted: str, unknown: str = "") -> str:
+    for name in (running, wanted):
+        if not (git.HASH.fullmatch(name) and git.commit(folder, name)):
+            raise DeployError(unknown or f"{name or 'what runs'} is not a commit of this checkout")
+    return f"{running}..{wanted}"
+
+
+def changes(run: Run, wanted: str, digest: str | None) -> list[str]:
+    """What would change in the service's task definition, and what would be refused."""
+    env = run.environment
+    wish = Wish(tag=None if digest else wanted, digest=digest)
+    image = deploy_service.image_of(env, wish, env.service.name)
+    call = manager.planned(env, None, None, manager.deploy_event(env, env.service.name, str(image or "")), None)
+    found = preflight.check(run, call)
+    worse = [f"{one.result}: {one.about}: {one.text}" for one in found.findings if one.result != preflight.OK]
+    return [*worse, *found.diff]
+
+
+def frontend(environment: Environment, wanted: str, build_dir: str | None) -> list[str]:
+    """Files and bytes that would be put and deleted; only those of the build if the bucket cannot be read."""
+    folder = release_static.folder(environment.frontend.folder, build_dir)
+    try:
+        name = release_static.bucket_name(environment.frontend.bucket, None)
+        seen = release_static.observe(environment, name, folder)
+        decided = release_static.decide(environment, seen, of_version=wanted)
+    except DeployError as error:
+        files = release_static.read_site(folder).files
+        size = sum(file.size for file in files.values())
+        return [f"the build has {len(files)} files ({size:,} bytes)", f"the bucket cannot be read: {error}"]
+    *details, total = decided.describe()
+    return [total, *details[:FILES], *(["… and more"] if len(details) > FILES else [])]
+
+
+def findings(environment: Environment, wanted: str) -> list[str]:
+    """What the scanner found in the image. Raises DeployError if it cannot be read, or is not complete."""
+    checked = check_image.check(environment, check_image.plan(environment, tag=wanted, timeout="1"))
+    shown = [f"{one.finding.severity} {one.finding.name} in {one.finding.package}" for one in checked.findings]
+    return [checked.line(), *shown[:FILES]]
+
+
+def before(environment: Environment) -> list[str]:
+    """The last deployments to the environment before, by its receipts."""
+    name = promotion.environment_before(environment)
+    if not name:
+        return ["there is no environment before it"]
+    kept = receipts.read(settings.environment(name, dry_run=True), RECEIPTS).receipts
+    return [
+        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(one.started))} {name}: {one.command}"
+        f" {version.short(one.version)} by {one.actor}: {one.verdict}"
+        for one in kept
+    ]
+
+
+def approvals() -> list[str]:
+    """Who approved what in this run of the workflow. Raises DeployError if GitHub cannot be asked.
+
+    https://docs.github.com/en/rest/actions/workflow-runs#get-the-review-history-for-a-workflow-run
+    """
+    repository, number, token = (os.environ.get(f"GITHUB_{name}", "") for name in ("REPOSITORY", "RUN_ID", "TOKEN"))
+    if not (repository and number and token):
+        raise DeployError("GITHUB_TOKEN is not set, or this is no run of a workflow")
+    api = http.checked(os.environ.get("GITHUB_API_URL", "https://api.github.com"), "GITHUB_API_URL")
+    if not http.keeps_secrets(api):
+        raise Refused("GITHUB_API_URL must begin with https://, because the token is sent there")
+    headers = {"Accept": "application/vnd.github+json", "Authorization": f"Bearer {token}"}
+    url = f"{api.rstrip('/')}/repos/{repository}/actions/runs/{number}/approvals"
+    answer = http.request("GET", url, timeout=TIMEOUT, headers=headers, most=MOST)
+    if not answer.ok:
+        raise DeployError(f"GitHub answered with HTTP status {answer.status}")
+    try:
+        reviews = answer.record(list[Review])
+    except ValueError as error:
+        raise DeployError("GitHub's answer is not a list of reviews") from error
+    return [review.line() for review in reviews]
+
+
+class Named(Struct):
+    """An environment of a review."""
+
+    name: str
+
+
+class Reviewer(Struct):
+    """Who reviewed."""
+
+    login: str
+
+
+class Review(Struct):
+    """One review of a run: state is approved or rejected."""
+
+    state: str
+    user: Reviewer
+    comment: str = ""
+    environments: list[Named] = []
+
+    def line(self) -> str:
+        """Who, what and where, and the comment."""
+        names = ", ".join(one.name for one in self.environments)
+        return f"{self.user.login} {self.state} {names}{f': {self.comment}' if self.comment else ''}"
