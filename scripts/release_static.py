@@ -1,7 +1,8 @@
 """Builds the frontend with the environment's variables and releases it to S3. The S3 half is scripts/release/."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,11 +51,20 @@ class FrontendBuilt(Report):
 
 
 @dataclass(frozen=True)
+class Build:
+    """A folder that may be released. needed: keys that pages load themselves. missing: files that may be missing."""
+
+    site: Site
+    needed: frozenset[str]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Observed:
     """What is to be released, and what the bucket holds. name: of the bucket.
 
     bucket: None if it could not be read; only a dry run continues without it. copies: how many files were downloaded
-    for a rollback. earlier: requests that the run had sent to the bucket before.
+    for a rollback. earlier: requests that the run had sent to the bucket before. needed, missing: as in Build.
     """
 
     site: Site
@@ -63,6 +73,8 @@ class Observed:
     bucket: Bucket | None = None
     copies: int = 0
     earlier: int = 0
+    needed: frozenset[str] = frozenset()
+    missing: tuple[str, ...] = ()
 
 
 def release_static(
@@ -72,21 +84,31 @@ def release_static(
     no_build: bool = False,
     bucket: str | None = None,
     wait: bool = False,
+    allow_missing: str | None = None,
 ) -> Released | None:
     """Build the frontend and release it."""
     frontend = run.environment.frontend
     name, path = bucket_name(frontend.bucket, bucket), folder(frontend.folder, build_dir)
-    with receipts.kept(run, name):
-        if not no_build:
-            build_into(run, path)
-        return _release(run, name, path, wait)
+    if not no_build:
+        build_into(run, path)
+    return _release(run, name, path, wait=wait, allowed=patterns(allow_missing))
 
 
-def release_storybook(run: Run, *, build_dir: str | None = None, bucket: str | None = None) -> Released | None:
+def release_storybook(
+    run: Run, *, build_dir: str | None = None, bucket: str | None = None, allow_missing: str | None = None
+) -> Released | None:
     """Release a storybook."""
     storybook = run.environment.storybook
     name, path = bucket_name(storybook.bucket, bucket), folder(storybook.folder, build_dir)
-    return _release(run, name, path)
+    return _release(run, name, path, storybook=True, allowed=patterns(allow_missing))
+
+
+def patterns(flag: str | None) -> tuple[str, ...]:
+    """The patterns of --allow-missing, which are separated by commas. Raises Refused for an empty flag."""
+    found = tuple(part.strip() for part in (flag or "").split(",") if part.strip())
+    if flag is not None and not found:
+        raise Refused("--allow-missing is empty: give a pattern of files, such as env.js or docs/*.")
+    return found
 
 
 def build_frontend(run: Run) -> FrontendBuilt | None:
@@ -101,18 +123,25 @@ def build_into(run: Run, path: Path) -> FrontendBuilt | None:
     return run.act(decided, build, "build the frontend", changes=False)
 
 
-def _release(run: Run, bucket: str, path: Path, wait: bool = False) -> Released | None:
+def _release(
+    run: Run, bucket: str, path: Path, *, wait: bool = False, storybook: bool = False, allowed: Sequence[str] = ()
+) -> Released | None:
     env = run.environment
     with lease.awaited(run, bucket):
-        observed = run.read(f"the bucket {bucket}", lambda: observe(env, bucket, path))
+        observed = run.read(f"the bucket {bucket}", lambda: observe(env, bucket, path, allowed))
         if observed is None:
-            observed = run.read("the build", lambda: observe_folder(bucket, path))
+            observed = run.read("the build", lambda: observe_folder(env, bucket, path, allowed))
         if observed is None:
             return None
         decided = decide(env, observed, of_version=run.facts.get("version", ""))
-        run.facts.setdefault("version", decided.release.version)
+        for warning in decided.warnings:
+            console.warn(warning)
         act = partial(release, env, observed, force_lock=run.force_lock, wait=wait)
-        return run.act(decided, act, "release")
+        run.facts.setdefault("version", decided.release.version)
+        # Nothing is released if the bucket holds this build already, and a storybook is not the application.
+        keeping = receipts.kept(run, bucket) if decided.is_needed and not storybook else nullcontext()
+        with keeping:
+            return run.act(decided, act, "release")
 
 
 def plan_build(environment: Environment, path: Path) -> FrontendBuild:
@@ -136,7 +165,7 @@ def check(environment: Environment, *, build_dir: str | None = None, no_build: b
     bucket_name(environment.frontend.bucket, None)
     path = folder(environment.frontend.folder, build_dir)
     if no_build:
-        read_site(path)
+        read_site(environment, environment.frontend.bucket.require(), path)
     else:
         check_programs(plan_build(environment, path))
 
@@ -160,15 +189,37 @@ def folder(setting: str, flag: str | None) -> Path:
     return ROOT / setting if flag is None else Path(flag)
 
 
-def read_site(path: Path) -> Site:
-    """Hash and check the files of a folder. Raises Refused if they must not be released."""
-    found = site.read(path)
-    references.check(found)
-    return found
+def rules(environment: Environment) -> site.Rules:
+    """What the settings say about files."""
+    frontend = environment.frontend
+    return site.Rules(frontend.keep, frontend.publish, frontend.cache_control, frontend.content_types)
 
 
-def observe(environment: Environment, name: str, path: Path) -> Observed:
-    """Read the folder and the bucket at the same time.
+def base(environment: Environment, name: str) -> str:
+    """The path at which a site is served. name: of the bucket that it is released to, with its folder."""
+    of_frontend = environment.frontend.base if name != environment.storybook.bucket.known() else ""
+    return of_frontend or f"/{name.partition('/')[2]}"
+
+
+def read_site(environment: Environment, name: str, path: Path, allowed: Sequence[str] = ()) -> Build:
+    """Hash and check the files of a folder. Raises Refused if they must not be released.
+
+    name: of the bucket. allowed: patterns of files that may be missing.
+    """
+    found, served = site.read(path, rules(environment)), base(environment, name)
+    for keys, why in ((found.kept, "others write them"), (found.litter, "no site needs them")):
+        if keys:
+            console.say(f"left out, because {why}: {site.shown(keys)}")
+    for line in site.hints(found):
+        console.say(line)
+    missing = references.check(found, base=served, keep=environment.frontend.keep, allowed=allowed)
+    if missing:
+        console.warn(f"missing, and allowed by --allow-missing: {site.shown(missing)}")
+    return Build(found, references.needed_by_pages(found, served), missing)
+
+
+def observe(environment: Environment, name: str, path: Path, allowed: Sequence[str] = ()) -> Observed:
+    """Read the folder and the bucket at the same time. allowed: as for `read_site`.
 
     Raises Refused if the folder must not be released, DeployError if the bucket cannot be read.
     """
@@ -179,18 +230,32 @@ def observe(environment: Environment, name: str, path: Path) -> Observed:
     with workers(2) as pool:
         looking = pool.submit(bucket.list)
         reading = pool.submit(manifest.read, bucket)
-        found = read_site(path)
+        found = read_site(environment, name, path, allowed)
         listing, stored = looking.result(), reading.result()
     if stored.unread:
         console.warn(f"the manifest cannot be read, so this release deletes nothing: {stored.unread}")
     if environment.dry_run and not stored.unread:
         lease.warn_of_holder(bucket, listing)
-    return Observed(found, State(listing, *stored), name, bucket, earlier=earlier)
+    state = known(environment, bucket, State(listing, *stored))
+    return Observed(found.site, state, name, bucket, earlier=earlier, needed=found.needed, missing=found.missing)
 
 
-def observe_folder(name: str, path: Path) -> Observed:
+def known(environment: Environment, bucket: Bucket, state: State) -> State:
+    """What a bucket holds, without the keys of others, and with the live release if the manifest lacks it.
+
+    Raises DeployError if the bucket cannot be read.
+    """
+    found = manifest.repaired(bucket, state)
+    if found.repaired and found.manifest:
+        live = next(iter(found.manifest.releases)).id
+        console.say(f"{bucket.name} holds release {live}, although its manifest was not written")
+    return manifest.without(found, rules(environment).keeps)
+
+
+def observe_folder(environment: Environment, name: str, path: Path, allowed: Sequence[str] = ()) -> Observed:
     """Read the folder alone, for a dry run that cannot read the bucket."""
-    return Observed(read_site(path), State(None, None, unread="not read"), name)
+    found, unread = read_site(environment, name, path, allowed), State(None, None, unread="not read")
+    return Observed(found.site, unread, name, needed=found.needed, missing=found.missing)
 
 
 def decide(
@@ -221,12 +286,13 @@ def decide(
         release=release,
         application=environment.application.name,
         environment=environment.name,
-        cache_control=environment.frontend.cache_control,
         keep_releases=environment.frontend.keep_releases,
         max_delete_percent=environment.frontend.max_delete_percent,
         distribution=environment.frontend.distribution,
+        base=base(environment, observed.name),
+        needed=observed.needed,
     )
-    return replace(decided, requests=decided.requests + observed.copies)
+    return replace(decided, requests=decided.requests + observed.copies, allowed_missing=observed.missing)
 
 
 def release(

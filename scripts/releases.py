@@ -13,13 +13,13 @@ from scripts.frame.files import temporary_folder
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
-from scripts.release import content, history, lease, manifest
+from scripts.release import history, lease, manifest
 from scripts.release import verify as verification
 from scripts.release.history import Difference
-from scripts.release.manifest import Release, State
+from scripts.release.manifest import Manifest, Release, State
 from scripts.release.publish import Released
 from scripts.release.verify import Verified
-from scripts.release_static import Observed, bucket_name, decide, release
+from scripts.release_static import Observed, bucket_name, decide, known, release, rules
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,13 @@ def verify(run: Run, *, bucket: str | None = None, url: str | None = None) -> Ve
     name = bucket_name(run.environment.frontend.bucket, bucket)
     site = http.checked(url, "the URL of a site") if url is not None else ""
 
+    def fetched(current: Manifest) -> tuple[str, ...]:
+        return verification.served(current, site, rules(run.environment).keeps)
+
     def look_at() -> Verified:
         state = look(run.environment, name)[1]
         current = history.known(state, name)
-        found = verification.compare(state, current, name, verification.served(current, site) if site else ())
+        found = verification.compare(state, current, name, fetched(current) if site else ())
         if not found.is_whole:
             raise DeployError("\n".join([found.line(), *found.lines()]))
         return found
@@ -81,7 +84,7 @@ def verify(run: Run, *, bucket: str | None = None, url: str | None = None) -> Ve
 def rollback(run: Run, *, bucket: str | None = None, to: str | None = None, wait: bool = False) -> Released | None:
     """Release an earlier release again, by default the newest one before the live one that was not rolled back from."""
     env, name = run.environment, bucket_name(run.environment.frontend.bucket, bucket)
-    with receipts.kept(run, name), lease.awaited(run, name), temporary_folder("rollback-") as folder:
+    with lease.awaited(run, name), temporary_folder("rollback-") as folder:
         found = run.read(f"the bucket {name}", lambda: restored(env, name, to, folder))
         if found is None:
             return None
@@ -89,7 +92,8 @@ def rollback(run: Run, *, bucket: str | None = None, to: str | None = None, wait
         run.facts.setdefault("version", found.version)
         run.facts.setdefault("rolled_back_from", found.live.version)
         act = partial(release, env, found.observed, force_lock=run.force_lock, wait=wait)
-        return run.act(decided, act, "rollback")
+        with receipts.kept(run, name):
+            return run.act(decided, act, "rollback")
 
 
 def look(environment: Environment, name: str) -> tuple[Bucket, State]:
@@ -99,7 +103,7 @@ def look(environment: Environment, name: str) -> tuple[Bucket, State]:
     listing = bucket.list()
     if not stored.unread:
         lease.warn_of_holder(bucket, listing)
-    return bucket, State(listing, *stored)
+    return bucket, known(environment, bucket, State(listing, *stored))
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,7 @@ def restored(environment: Environment, name: str, to: str | None, folder: Path) 
     held = lease.bucket(name)
     earlier = held.requests if held else 0
     bucket, state = look(environment, name)
-    headers = partial(content.headers, cache_control=environment.frontend.cache_control)
-    restoring, site = history.restored(bucket, state, to, folder, headers)
+    restoring, site = history.restored(bucket, state, to, folder)
     copies = sum(bool(file.path) for file in site.files.values())
     live = next(iter(history.known(state, name).releases))
     return Restored(Observed(site, state, name, bucket, copies, earlier), restoring.version, live)
