@@ -81,13 +81,16 @@ class Reader:
     def look(self, before: Before | None = None) -> Service:
         """The service now, with ECS's record of the deployment that is followed, if any.
 
-        Raises DeployError if the service does not exist or cannot be read.
+        Raises Refused if the service does not exist, DeployError if it cannot be read. One that was deleted since a
+        deployment was started is INACTIVE.
         """
         with self._errors(f"reading the service {self._service} in {self._environment.cluster}"):
             answer = self._client.describe_services(cluster=self._environment.cluster, services=[self._service])
             found = next((s for s in answer.get("services", []) if s.get("status") != "INACTIVE"), None)
+            if found is None and before and before.started:
+                return Service(self._service, (), (), breaker=False, status="INACTIVE")
             if found is None:
-                raise DeployError(f"There is no service {self._service} in the cluster {self._environment.cluster}.")
+                raise Refused(f"There is no service {self._service} in the cluster {self._environment.cluster}.")
             now = self._service_of(found)
         if before is None:
             return now

@@ -169,7 +169,7 @@ class _Watch:
             self._tasks = None
         self._verdict = found
         line = f"ECS: {now.name} {found.says}{_detail(self._before, now, found)}"
-        if line != self._said:
+        if line != self._said and found is not Verdict.NOTHING:
             console.say(line)
             self._said = line
         if found is Verdict.SUCCEEDED or (self._plan.until_traffic and rollout.has_shifted(self._before, now)):

@@ -1,0 +1,360 @@
+"""Reading a service from ECS: over real HTTP, from a stand-in that answers as AWS documents it."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from scripts.ecs import reader
+from scripts.ecs.reader import Reader, steadily
+from scripts.ecs.rollout import Before, Container, Deployment, Event, Record, Service, Task, Verdict, verdict
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, Refused
+from tests.stand_in import DENIED, Reply, StandIn, stand_in
+from tests.test_rollout import DIGEST, NEW_AT, OLD_AT, STARTED, Time
+
+JSON = {"Content-Type": "application/x-amz-json-1.1"}
+ARN = "arn:aws:ecs:us-west-2:1"
+DEFINITION = {
+    "taskDefinitionArn": f"{ARN}:task-definition/app:2",
+    "containerDefinitions": [{"name": "app", "image": "r.io/app:v2"}],
+}
+BARE = {"id": "ecs-svc/7", "status": "PRIMARY", "taskDefinition": DEFINITION["taskDefinitionArn"]}
+WHOLE = BARE | {"rolloutState": "FAILED", "rolloutStateReason": "why", "createdAt": NEW_AT} | {
+    "desiredCount": 4,
+    "runningCount": 3,
+    "pendingCount": 1,
+    "failedTasks": 2,
+}  # fmt: skip
+ONE: dict[str, Any] = {"id": "ecs-svc/7", "status": "PRIMARY", "images": ("r.io/app:v2",)}
+ONE["task_definition"] = DEFINITION["taskDefinitionArn"]
+NOTHING = {"state": "", "reason": "", "created": 0.0, "desired": 0, "running": 0, "failed": 0}
+ALL = {"state": "FAILED", "reason": "why", "created": NEW_AT, "desired": 4, "running": 3, "failed": 2, "pending": 1}
+BREAKER = {"deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True}}}
+CANARY = {
+    "strategy": "CANARY",
+    "bakeTimeInMinutes": 10,
+    "canaryConfiguration": {"canaryPercent": 10.0, "canaryBakeTimeInMinutes": 5},
+}
+LINEAR = {
+    "strategy": "LINEAR",
+    "bakeTimeInMinutes": 10,
+    "linearConfiguration": {"stepPercent": 25.0, "stepBakeTimeInMinutes": 2},
+}
+
+
+def error(code: str) -> Reply:
+    """An error as ECS reports it."""
+    return Reply(json.dumps({"__type": code, "message": "not now"}).encode(), 400, JSON)
+
+
+@contextmanager
+def ecs(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> Iterator[tuple[Reader, StandIn]]:
+    """A reader of the service app, and what AWS answers: operation -> body, reply, or a function of the request."""
+
+    def answer(*_: str) -> Reply:
+        request = aws.requests[-1]
+        name = request["headers"]["X-Amz-Target"].rpartition(".")[2]
+        found = answers.get(name, DENIED)
+        found = found(json.loads(request["body"])) if isinstance(found, Callable) else found  # type: ignore[arg-type]
+        return found if isinstance(found, Reply) else Reply(json.dumps(found).encode(), headers=JSON)
+
+    with stand_in(answer) as aws:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        yield Reader(settings.environment("dev"), "app"), aws
+
+
+def operations(aws: StandIn) -> list[str]:
+    """What AWS was asked, in order."""
+    return [request["headers"]["X-Amz-Target"].rpartition(".")[2] for request in aws.requests]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({}, Service("app", (), (), breaker=False)),
+        ({"deployments": [BARE]}, Service("app", (Deployment(**ONE, **NOTHING),), (), breaker=False)),
+        (
+            {"deployments": [WHOLE], "deploymentConfiguration": {}},
+            Service("app", (Deployment(**ONE, **ALL),), (), breaker=False),
+        ),
+        (
+            BREAKER
+            | {"events": [{}, {"message": "a", "createdAt": OLD_AT}, {"message": "b", "createdAt": NEW_AT, "id": "1"}]},
+            Service("app", (), (Event("b", NEW_AT, "1"), Event("a", OLD_AT), Event("", 0.0)), breaker=True),
+        ),
+        (
+            {"deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True, "rollback": True}}},
+            Service("app", (), (), breaker=True, takes_back=True),
+        ),
+        (
+            {"deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": False, "rollback": True}}},
+            Service("app", (), (), breaker=False),
+        ),
+        ({"status": "DRAINING"}, Service("app", (), (), breaker=False, status="DRAINING")),
+        # Neither has deployments; a service of the controller EXTERNAL has no task definition either.
+        (
+            {"deploymentController": {"type": "EXTERNAL"}, "taskSets": [{"id": "ecs-svc/1"}]},
+            Service("app", (), (), breaker=False, controller="EXTERNAL"),
+        ),
+        ({"deploymentConfiguration": CANARY}, Service("app", (), (), False, strategy="CANARY", bake=15.0)),
+        ({"deploymentConfiguration": LINEAR}, Service("app", (), (), False, strategy="LINEAR", bake=18.0)),
+    ],
+)
+def test_a_service_is_read_with_whatever_ecs_tells_of_it(
+    shown: dict[str, object], expected: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was deleted under the name is another one; what ECS leaves out is empty."""
+    gone = {"status": "INACTIVE", "deployments": [WHOLE, WHOLE]}
+    answers = {
+        "DescribeServices": {"services": [gone, shown]},
+        "DescribeTaskDefinition": {"taskDefinition": DEFINITION},
+    }
+    with ecs(monkeypatch, answers) as (found, aws):
+        assert found.look() == expected
+        assert found.look() == expected
+    assert json.loads(aws.requests[0]["body"]) == {"cluster": "dev-mint-app", "services": ["app"]}
+    # A task definition never changes.
+    assert operations(aws).count("DescribeTaskDefinition") == bool(expected.deployments)
+
+
+def test_a_service_that_was_deleted_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ECS goes on showing it for a while. While it is watched, there is nothing left to verify."""
+    with ecs(monkeypatch, {"DescribeServices": {"services": [{"status": "INACTIVE"}]}}) as (found, _):
+        with pytest.raises(DeployError, match="There is no service app in the cluster dev-mint-app"):
+            found.look()
+        assert verdict(STARTED, found.look(STARTED)) is Verdict.NOTHING
+
+
+TASK = {
+    "taskArn": f"{ARN}:task/dev/t1",
+    "taskDefinitionArn": f"{ARN}:task-definition/app:2",
+    "startedBy": "ecs-svc/7",
+    "lastStatus": "STOPPED",
+    "stopCode": "EssentialContainerExited",
+    "stoppedReason": "Essential container in task exited",
+    "stoppedAt": NEW_AT,
+    "containers": [{"name": "app", "image": "r.io/app:v2", "imageDigest": DIGEST, "exitCode": 1, "reason": "why"}, {}],
+}
+
+
+def test_tasks_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DescribeTasks takes a hundred at a time. A task that only starts does not run yet."""
+
+    def list_tasks(given: dict[str, Any]) -> dict[str, Any]:
+        assert given["serviceName"] == "app"
+        arns = [f"t{n}" for n in range(60)]
+        return {"taskArns": arns, **({} if given.get("nextToken") else {"nextToken": "2"})}
+
+    def describe(given: dict[str, Any]) -> dict[str, Any]:
+        assert len(given["tasks"]) in (100, 20)
+        return {"tasks": [TASK, TASK | {"lastStatus": "RUNNING"}, TASK | {"lastStatus": "PENDING"}]}
+
+    with ecs(monkeypatch, {"ListTasks": list_tasks, "DescribeTasks": describe}) as (found, _):
+        running, stopped = found.running(), found.stopped()
+
+    containers = (Container("app", "r.io/app:v2", DIGEST, 1, "why"), Container(""))
+    expected = Task(
+        "t1",
+        f"{ARN}:task-definition/app:2",
+        "ecs-svc/7",
+        "STOPPED",
+        "EssentialContainerExited",
+        "Essential container in task exited",
+        containers,
+        NEW_AT,
+    )
+    assert stopped[0] == expected
+    assert len(stopped) == 6
+    assert running is not None
+    assert [task.status for task in running] == ["RUNNING"] * 2
+
+
+def brief(name: str, revision: str, created: float) -> dict[str, Any]:
+    """A service deployment as ListServiceDeployments shows it."""
+    arn = f"{ARN}:service-deployment/dev/app/{name}"
+    return {
+        "serviceDeploymentArn": arn,
+        "targetServiceRevisionArn": f"{ARN}:service-revision/dev/app/{revision}",
+        "createdAt": created,
+    }
+
+
+def described(given: dict[str, Any]) -> dict[str, Any]:
+    """The service deployments that are asked for, each with all that ECS may say of it."""
+    return {
+        "serviceDeployments": [
+            {
+                "serviceDeploymentArn": arn,
+                "targetServiceRevision": {
+                    "arn": f"{ARN}:service-revision/dev/app/1",
+                    "requestedProductionTrafficWeight": 10.0,
+                },
+                "status": "ROLLBACK_IN_PROGRESS",
+                "statusReason": "why",
+                "lifecycleStage": "POST_TEST_TRAFFIC_SHIFT",
+                "lifecycleHookDetails": [
+                    {"hookId": "a", "status": "SUCCEEDED"},
+                    {"hookId": "b", "targetType": "PAUSE", "status": "AWAITING_ACTION"},
+                ],
+                "rollback": {"reason": "because"},
+                "deploymentCircuitBreaker": {"failureCount": 2, "threshold": 3},
+                "alarms": {"triggeredAlarmNames": ["5xx"]},
+                "createdAt": NEW_AT,
+            }
+            for arn in given["serviceDeploymentArns"]
+        ]
+    }
+
+
+def revisions(given: dict[str, Any]) -> dict[str, Any]:
+    """Revision 9 is of another task definition."""
+    return {
+        "serviceRevisions": [
+            {"serviceRevisionArn": arn, "taskDefinition": f"{ARN}:task-definition/app:{9 if arn[-1] == '9' else 2}"}
+            for arn in given["serviceRevisionArns"]
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "listed", "expected"),
+    [
+        (Before("v2", "app", id="ecs-svc/7"), [brief("a", "1", NEW_AT), brief("b", "7", OLD_AT)], "b"),
+        (Before("v2", "app", id="ecs-svc/7"), [brief("a", "1", NEW_AT - 90), brief("b", "2", NEW_AT)], "b"),
+        (Before("v2", "app", id="ecs-svc/7"), [brief("a", "9", NEW_AT)], ""),
+        (Before("v2", "app"), [brief("a", "1", OLD_AT), brief("b", "9", NEW_AT)], "a"),
+        (Before("v3", "app"), [brief("a", "1", NEW_AT), brief("b", "2", OLD_AT)], ""),
+        (Before("v2", "app"), [], ""),
+    ],
+    ids=["its number", "of two, the one that began with it", "another's", "its task definition", "no image", "none"],
+)
+def test_the_record_is_that_of_the_deployment(
+    before: Before, listed: list[dict[str, Any]], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its revision, else by its task definition and time, never by being the newest."""
+    pages = [{"serviceDeployments": listed[:1], "nextToken": "2"}, {"serviceDeployments": listed[1:]}]
+    answers = {
+        "DescribeServices": {"services": [{"deployments": [WHOLE]}]},
+        "DescribeTaskDefinition": {"taskDefinition": DEFINITION},
+        "ListServiceDeployments": lambda given: pages[1 if "nextToken" in given else 0],
+        "DescribeServiceDeployments": described,
+        "DescribeServiceRevisions": revisions,
+    }
+    with ecs(monkeypatch, answers) as (found, _):
+        record = found.look(before).record
+
+    assert (record.arn.rpartition("/")[2] if record else "") == expected
+    if record:
+        assert record == Record(
+            arn=record.arn,
+            status="ROLLBACK_IN_PROGRESS",
+            task_definition=f"{ARN}:task-definition/app:2",
+            reason="why",
+            rollback_reason="because",
+            stage="POST_TEST_TRAFFIC_SHIFT",
+            traffic=10.0,
+            hook="b",
+            failures=2,
+            threshold=3,
+            alarms=("5xx",),
+            created=NEW_AT,
+        )
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "UnknownOperationException", "InvalidAction"])
+def test_a_right_that_is_missing_is_said_once_and_the_rest_goes_on(
+    code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also an operation that this ECS does not have. What was read before is not left out for a denial."""
+    answers: dict[str, Any] = {
+        "DescribeServices": {"services": [{"deployments": [BARE]}]},
+        "ListServiceDeployments": error(code),
+        "DescribeTaskDefinition": error(code),
+        "ListTasks": error(code),
+    }
+    with ecs(monkeypatch, answers) as (found, aws):
+        for _ in range(3):
+            now = found.look(Before("v2", "app", id="ecs-svc/7"))
+        assert (now.record, now.deployments[0].task_definition, now.deployments[0].images) == (
+            None,
+            BARE["taskDefinition"],
+            (),
+        )
+        assert (found.running(), found.stopped()) == (None, ())
+        assert operations(aws).count("ListServiceDeployments") == 1
+        said = capsys.readouterr().err
+        assert said.count("app is judged without") == 3
+
+        answers["DescribeServices"] = {"services": [{}]}
+        answers["ListServiceDeployments"] = {"serviceDeployments": []}
+        for _ in range(reader.SKIP):
+            found.look(Before("v2", "app", id="ecs-svc/7"))
+        answers["ListServiceDeployments"] = error(code)
+        with pytest.raises(DeployError):
+            found.look(Before("v2", "app", id="ecs-svc/7"))
+
+
+@pytest.mark.parametrize(
+    ("failures", "tries"),
+    [
+        ([], 1),
+        ([DeployError("throttled")] * 3, 4),
+        ([DeployError("throttled")] * 4, 4),
+        ([Refused("no credentials")], 1),
+    ],
+)
+def test_a_read_that_a_decision_depends_on_is_repeated(failures: list[DeployError], tries: int) -> None:
+    """With growing pauses; what no repetition helps is not."""
+    left, time, done = list(failures), Time(), []
+
+    def read() -> str:
+        done.append(time.time)
+        if left:
+            raise left.pop(0)
+        return "it"
+
+    if len(failures) < tries:
+        assert steadily(read, clock=time.clock) == "it"
+    else:
+        with pytest.raises(DeployError):
+            steadily(read, clock=time.clock)
+    assert done == [0.0, 0.5, 1.5, 3.5][:tries]
+
+
+def test_the_images_of_an_index_are_variants_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task may run one of them; anything else has none."""
+    index = json.dumps({"manifests": [{"digest": DIGEST}]})
+    answers: dict[str, Any] = {"BatchGetImage": {"images": [{"imageManifest": index}]}}
+    with ecs(monkeypatch, answers) as (found, _):
+        assert found.variants("app", "sha256:b") == {DIGEST}
+        answers["BatchGetImage"] = {"images": [{"imageManifest": "{}"}]}
+        assert found.variants("app", "sha256:b") == frozenset()
+        del answers["BatchGetImage"]
+        assert found.variants("app", "sha256:b") == frozenset()
+
+
+def test_a_deployment_is_stopped_with_a_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which needs ECS's record of it."""
+    answers = {
+        "DescribeServices": {"services": [{"deployments": [WHOLE]}]},
+        "DescribeTaskDefinition": {"taskDefinition": DEFINITION},
+        "ListServiceDeployments": {"serviceDeployments": [brief("a", "7", NEW_AT)]},
+        "DescribeServiceDeployments": described,
+        "DescribeServiceRevisions": revisions,
+        "StopServiceDeployment": {},
+    }
+    with ecs(monkeypatch, answers) as (found, aws):
+        with pytest.raises(DeployError, match="record of the deployment of app cannot be read, so it is not stopped"):
+            found.stop()
+        found.look(Before("v2", "app", id="ecs-svc/7"))
+        found.stop()
+
+    assert json.loads(aws.requests[-1]["body"]) == {
+        "serviceDeploymentArn": f"{ARN}:service-deployment/dev/app/a",
+        "stopType": "ROLLBACK",
+    }
