@@ -101,7 +101,7 @@ def migrate_database(
     """Migrate the database: deploy the migrations of a version, run them once, show their logs."""
 
 
-@command(lambda: scripts.clean_database.clean_database)
+@command(lambda: scripts.clean_database.clean_database, locks=True)
 def clean_database() -> None:
     """Empty the database, if the settings allow it. Always refused for production."""
 
