@@ -9,11 +9,13 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.session import Session
 
 from ecs_manager import handler
 from local_aws import process
@@ -22,13 +24,11 @@ from scripts import (
     backup_database,
     build_image,
     check_image,
-    deploy_service,
-    migrate_database,
     revert,
     run_task,
     status,
 )
-from scripts.ecs import images, manager, rollout
+from scripts.ecs import images, logs, manager, reader, receipts
 from scripts.edges import aws, git, http, replies
 from scripts.edges.s3 import Bucket, Keys
 from scripts.frame import settings, version
@@ -146,6 +146,30 @@ def test_what_a_bucket_holds(read: Callable[[bytes], object], document: Any) -> 
     for body in [*bodies(document), b'{"id": "' + b"x" * HUGE]:
         said = outcome(lambda body=body: read(body))
         assert not said or "is damaged" in said or "has format" in said
+
+
+RECEIPT = {
+    "format": 1,
+    "id": "x",
+    "application": "x",
+    "environment": "x",
+    "command": "x",
+    "started": 1.0,
+    "seconds": 1.0,
+    "phases": [{"name": "x", "seconds": 1.0}],
+    "verdict": "x",
+    "exit_code": 0,
+    "services": [{"service": "x", "reasons": ["x"]}],
+}
+
+
+def test_a_receipt() -> None:
+    """It is read, or left out."""
+    read = 0
+    for body in [json.dumps(RECEIPT).encode(), *bodies(RECEIPT), b'{"id": "' + b"x" * HUGE]:
+        with suppress(ValueError):
+            read += isinstance(receipts.load(body), receipts.Receipt)
+    assert read
 
 
 # Files of a person
@@ -275,6 +299,18 @@ SCAN = {
 LINES = {"events": [{"message": "x", "timestamp": 1, "logStreamName": "x"}]}
 
 
+TASK = {
+    "taskArn": "x/y",
+    "taskDefinitionArn": "x",
+    "startedBy": "x",
+    "lastStatus": "STOPPED",
+    "stopCode": "x",
+    "stoppedReason": "x",
+    "stoppedAt": 1.0,
+    "containers": [{"name": "x", "image": "x", "imageDigest": "x", "exitCode": 1, "reason": "x"}],
+}
+
+
 @dataclass(frozen=True)
 class Reader:
     """What reads a response of AWS. valid: operation -> response that it reads without a fault; the last is altered."""
@@ -285,16 +321,19 @@ class Reader:
 
 READERS = {
     "a service": Reader(
-        lambda env: rollout.observe(env, "x"),
+        lambda env: reader.observe(env, "x"),
         {"DescribeTaskDefinition": DEFINITION, "DescribeServices": {"services": [SERVICE]}},
     ),
-    "a task definition": Reader(
-        lambda env: migrate_database.sources(env),
-        {"DescribeServices": {"services": [SERVICE]}, "DescribeTaskDefinition": DEFINITION},
+    "tasks": Reader(
+        lambda env: reader.Reader(env, "x").stopped(),
+        {"ListTasks": {"taskArns": ["x"]}, "DescribeTasks": {"tasks": [TASK]}},
     ),
-    "logs": Reader(
-        lambda env: migrate_database.read(env, migrate_database.Source("g", env.region, "p"), 0),
-        {"FilterLogEvents": LINES},
+    "a task definition": Reader(
+        lambda env: logs.sources(env, reader.Reader(env, "x").definition("x")), {"DescribeTaskDefinition": DEFINITION}
+    ),
+    "logs": Reader(lambda env: logs.since(env, logs.Source("c", "g", env.region, "p"), 0), {"FilterLogEvents": LINES}),
+    "the last logs": Reader(
+        lambda env: logs.last(env, logs.Source("c", "g", env.region, "p"), "x", 5), {"GetLogEvents": LINES}
     ),
     "an image": Reader(
         lambda env: images.find(env, "xx", "x"), {"DescribeImages": {"imageDetails": [{"imageDigest": "sha256:x"}]}}
@@ -333,23 +372,30 @@ def test_what_aws_answers_in_json(name: str, server: StandIn, dev: Environment) 
 
 
 def test_every_part_of_a_response_is_checked() -> None:
-    """As botocore hands it on: what is of another type is refused with its path."""
+    """As botocore hands it on: what is of another type than the service's model says is refused with its path."""
+    snapshot = {"DBSnapshotIdentifier": "x", "Status": "x", "TagList": [{"Key": "x", "Value": "x"}]}
     documents = {
-        "DescribeServices": {"services": [{**SERVICE, "deployments": [], "events": []}]},
-        "DescribeTaskDefinition": DEFINITION,
-        "DescribeImageScanFindings": SCAN,
-        "FilterLogEvents": LINES,
-        "DescribeDBSnapshots": {
-            "DBSnapshots": [{"DBSnapshotIdentifier": "x", "Status": "x", "TagList": [{"Key": "x", "Value": "x"}]}]
-        },
-        "CreateInvalidation": {"Invalidation": {"Id": "x", "Status": "x"}},
+        ("ecs", "DescribeServices"): {"services": [{**SERVICE, "deployments": [], "events": []}]},
+        ("ecs", "DescribeTaskDefinition"): DEFINITION,
+        ("ecs", "ListServiceDeployments"): {"serviceDeployments": [{"serviceDeploymentArn": "x"}], "nextToken": "x"},
+        ("ecr", "DescribeImageScanFindings"): SCAN,
+        ("logs", "FilterLogEvents"): LINES,
+        ("rds", "DescribeDBSnapshots"): {"DBSnapshots": [snapshot]},
+        ("cloudfront", "CreateInvalidation"): {"Invalidation": {"Id": "x", "Status": "x"}},
+        ("iam", "SimulatePrincipalPolicy"): {"EvaluationResults": [{"EvalActionName": "x", "EvalDecision": "x"}]},
     }
-    for operation, document in documents.items():
-        replies.check(operation, document)
-        leaves = [path for path in paths(document) if path and not isinstance(path[-1], int)]
-        for path, value in itertools.product(leaves, ([1], object())):
-            with pytest.raises(ValueError, match="at `\\$"):
-                replies.check(operation, changed(document, path, value))
+    for (service, operation), document in documents.items():
+        model = Session().get_service_model(service).operation_model(operation)
+        replies.check(model, document)
+        for path, value in itertools.product(list(paths(document))[1:], ([1], None, object(), True)):
+            if value is not True or not isinstance(at(document, path), bool):
+                with pytest.raises(ValueError, match="at `\\$"):
+                    replies.check(model, changed(document, path, value))
+
+
+def at(document: Any, path: tuple[Any, ...]) -> Any:
+    """The part of a document at the end of a path."""
+    return at(document[path[0]], path[1:]) if path else document
 
 
 STATUS = {"exitCode": 0, "stopCode": "x", "stoppedReason": "x"}
@@ -376,7 +422,6 @@ RESPONSE = {
 def test_what_lambda_answers(document: Any, server: StandIn, dev: Environment) -> None:
     """The manager and the scan: a reply is what its contract says, or the command ends with a sentence."""
     task = run_task.TaskRun("x", "x", manager.planned(dev, None, None, {}))
-    service = deploy_service.ServiceDeployment("x", "x", "", task.invocation)
     for body, failed in itertools.product(bodies(document), ("Unhandled", None)):
         outcome(lambda body=body, failed=failed: manager.manager_response(manager.parse(body, failed, "x"), "x"))
     for number, body in enumerate(bodies(document, 8)):
@@ -385,8 +430,7 @@ def test_what_lambda_answers(document: Any, server: StandIn, dev: Environment) -
         server.answer = lambda _, path, answer=answer: answer if "/functions/" in path else DENIED
         server.requests.clear()
         outcome(lambda: run_task.start(dev, task))
-        outcome(lambda: deploy_service.deploy(dev, service))
-        assert len(server.lambda_calls()) == 2
+        assert len(server.lambda_calls()) == 1
         outcome(lambda: check_image._count(check_image._asked(dev, task.invocation), "x"))
 
 

@@ -181,7 +181,7 @@ def _check(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:
 
     try:
         if http_response.status_code < 300:
-            replies.check(model.name, parsed)
+            replies.check(model, parsed)
     except ValueError as error:
         raise ResponseParserError(str(error)) from error
 

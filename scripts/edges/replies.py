@@ -1,10 +1,11 @@
-"""AWS's responses as typed records, checked as they arrive: what the commands read in each of them.
+"""Checks AWS's responses as they arrive.
 
-botocore parses a response by the model of its service, but passes a value of another type on as it is. Fields that no
-command reads are not checked; one with a default may be missing.
+botocore parses a response by the model of its service, but passes a value of another type on as it is: here each is
+compared with the model. The records below say what must not be missing in some of them, and which numbers are counts.
 """
 
 import datetime
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -196,8 +197,43 @@ REPLIES: dict[str, type[Struct]] = {
 }
 
 
-def check(operation: str, reply: Any) -> None:
-    """Raises ValueError, with the field's path, for a response in which a field is missing or of another type."""
-    kind = REPLIES.get(operation)
+# Types of botocore's models. A blob may be bytes or a stream.
+TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("string", "character"), str),
+    **dict.fromkeys(("integer", "long"), int),
+    **dict.fromkeys(("float", "double"), (int, float)),
+    **dict.fromkeys(("structure", "map"), dict),
+    "boolean": bool,
+    "timestamp": datetime.datetime,
+    "list": list,
+    "blob": object,
+}
+
+
+def check(model: Any, reply: Any) -> None:
+    """Check a response. model: botocore's, of the operation.
+
+    Raises ValueError, with the field's path, if a field is of another type, or one that is needed is missing.
+    """
+    for path, wanted in _wrong(model.output_shape, reply, "$"):
+        raise ValueError(f"Expected `{wanted}` at `{path}`")
+    kind = REPLIES.get(model.name)
     if kind:
         msgspec.convert(reply, kind)
+
+
+def _wrong(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Path and expected type of each field that is of another type."""
+    name = shape.type_name if shape is not None else "blob"
+    kind: Any = TYPES[name]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+        yield path, name
+    elif name == "list":
+        for number, item in enumerate(value):
+            yield from _wrong(shape.member, item, f"{path}[{number}]")
+    elif name == "map":
+        for key, item in value.items():
+            yield from _wrong(shape.value, item, f"{path}.{key}")
+    elif name == "structure" and not getattr(shape, "is_document_type", False):
+        for key in shape.members.keys() & value.keys():
+            yield from _wrong(shape.members[key], value[key], f"{path}.{key}")
