@@ -6,10 +6,8 @@ Lines are complete, sanitized (text.py) and flushed at once. Only `confirm` read
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from urllib.parse import quote
 
 from scripts.frame import text
@@ -37,18 +35,6 @@ def document(json: str) -> None:
 def relay(chunk: str) -> None:
     """Copy a line that another program printed to stderr. A newline is added where it has none."""
     print(plain(chunk), end="" if chunk.endswith("\n") else "\n", file=sys.stderr, flush=True)
-
-
-def hook_tracebacks() -> None:
-    """Sanitize the traceback of a bug too: the messages in it may quote text from outside, and secrets."""
-    sys.excepthook = _traceback
-    threading.excepthook = lambda end: _traceback(end.exc_type, end.exc_value, end.exc_traceback)
-
-
-def _traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    import traceback
-
-    say("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
 
 
 def _command(line: str) -> None:

@@ -20,7 +20,7 @@ from invoke.exceptions import ParseError
 from invoke.parser import Parser
 from invoke.tasks import Task, task
 
-from scripts.frame import console, stop
+from scripts.frame import errors, stop
 from scripts.frame.errors import Refused
 
 if TYPE_CHECKING:
@@ -207,4 +207,4 @@ def _open_streams() -> None:
 if _running_program():
     _open_streams()
     stop.listen()
-    console.hook_tracebacks()
+    errors.hook_tracebacks()

@@ -9,8 +9,11 @@
 Anything that is not a DeployError is a bug and is shown with its traceback. A stop is not an error: see stop.py.
 """
 
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 from invoke.exceptions import Exit
 
@@ -56,6 +59,18 @@ class RolledBack(DeployError):
     """ECS rolled the new version back: the previous one runs."""
 
     exit_code = ROLLED_BACK
+
+
+def hook_tracebacks() -> None:
+    """Sanitize the traceback of a bug too: the messages in it may quote text from outside, and secrets."""
+    sys.excepthook = _traceback
+    threading.excepthook = lambda end: _traceback(end.exc_type, end.exc_value, end.exc_traceback)
+
+
+def _traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    import traceback
+
+    print(text.plain("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr, flush=True)
 
 
 @contextmanager

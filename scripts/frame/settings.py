@@ -111,10 +111,10 @@ class Account(Setting):
 
 
 class BucketName(Setting):
-    """The name of an S3 bucket. https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
+    """The name of an S3 bucket, or BUCKET/FOLDER for a folder in it. https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html"""
 
-    pattern = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-    meaning = "an S3 bucket has 3 to 63 lower-case letters, digits, dots and hyphens"
+    pattern = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[\w.~-]{1,200}){0,4}", re.ASCII)
+    meaning = "an S3 bucket has 3 to 63 lower-case letters, digits, dots and hyphens, and /FOLDER may follow"
 
 
 def about(meaning: str, **rules: Any) -> Meta:
@@ -225,7 +225,10 @@ class Database(Table, frozen=True, kw_only=True):
 class Frontend(Table, frozen=True, kw_only=True):
     """The frontend: how it is built, and where it is released to."""
 
-    bucket: Annotated[BucketName, about("its S3 bucket")]
+    bucket: Annotated[BucketName, about("its S3 bucket, or BUCKET/FOLDER for a folder in it")]
+    base: Annotated[
+        str, about("path that it is served at; empty for that of the bucket's folder, or /", pattern=r"\A(/\S*)?\Z")
+    ] = ""
     folder: Annotated[str, about("folder that the build writes to")]
     build: Annotated[tuple[str, ...], about("command that builds it, as a list of words")]
     install: Annotated[tuple[str, ...], about("command that runs before it; empty for none")] = ()
@@ -235,13 +238,21 @@ class Frontend(Table, frozen=True, kw_only=True):
         int, about("share of the bucket that one release may delete; expired files do not count", ge=0, le=100)
     ] = 50
     variables: Annotated[dict[str, Setting], about("environment variables of the build")] = {}
+    keep: Annotated[
+        tuple[str, ...], about("patterns of keys that others write: never put, deleted, or missed by a page")
+    ] = ()
+    publish: Annotated[tuple[str, ...], about("patterns of files that are released although they look secret")] = ()
     cache_control: Annotated[dict[str, str], about("pattern of keys -> Cache-Control; the first match wins")] = {}
+    content_types: Annotated[dict[str, str], about("pattern of keys -> Content-Type; the first match wins")] = {}
+    put_headers: Annotated[
+        dict[str, str], about("x-amz-… headers of everything that is written, such as x-amz-server-side-encryption")
+    ] = {}
 
 
 class Storybook(Table, frozen=True, kw_only=True):
     """The storybook, where there is one."""
 
-    bucket: Annotated[BucketName, about("its S3 bucket")]
+    bucket: Annotated[BucketName, about("its S3 bucket, or BUCKET/FOLDER for a folder in it")]
     folder: Annotated[str, about("folder that its build writes to")] = "storybook-static"
 
 
