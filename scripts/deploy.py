@@ -1,15 +1,15 @@
 """The pipeline: runs the other commands in order. The workflow and a person call the same command."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-from scripts import clean_database, release_static
+from scripts import clean_database, release_static, verify
 from scripts.backup_database import backup_database
 from scripts.build_image import build_image
-from scripts.deploy_service import Deployed, Wish, carry_out, deploy_service, still
-from scripts.ecs import images, manager, promotion, receipts
+from scripts.deploy_service import Deployed, Wish, carry_out, still, wish_of
+from scripts.ecs import images, manager, preflight, promotion, receipts
 from scripts.edges import http
 from scripts.frame import console, version
 from scripts.frame.run import Run
@@ -22,8 +22,8 @@ from scripts.release import lease
 class Deployment:
     """What is deployed, and the results of the steps so far.
 
-    digest, migration_digest: of the images, None if they are found by tag. deployed: result of deploying the service,
-    None before that step and in a dry run.
+    digest, migration_digest: of the images, None if they are found by tag. migrations, deployed: results of deploying
+    them and the service, None before that step and in a dry run.
     """
 
     environment: Environment
@@ -33,6 +33,9 @@ class Deployment:
     no_build: bool
     build_dir: str | None
     skip_promotion: bool = False
+    supersede: bool = False
+    allow_secret_removal: bool = False
+    migrations: Deployed | None = None
     deployed: Deployed | None = None
 
     @property
@@ -65,13 +68,23 @@ def deploy(
     no_build: bool = False,
     build_dir: str | None = None,
     skip_promotion: bool = False,
+    supersede: bool = False,
+    allow_secret_removal: bool = False,
 ) -> None:
     """Deploy a version step by step; the first failure ends it."""
     for given, flag in ((digest, "--digest"), (migration_digest, "--migration-digest")):
         if given is not None:
             images.checked_digest(given, flag)
     now = Deployment(
-        run.environment, version.wanted(tag), digest, migration_digest, no_build, build_dir, skip_promotion
+        run.environment,
+        version.wanted(tag),
+        digest,
+        migration_digest,
+        no_build,
+        build_dir,
+        skip_promotion,
+        supersede,
+        allow_secret_removal,
     )
     steps = [step for step in PIPELINE if step.applies(now)]
     # A dry run reports what is missing at each step instead.
@@ -79,7 +92,41 @@ def deploy(
         step.check(now)
     run.facts["version"] = now.version
     with receipts.kept(run), lease.locked(run):
+        if not run.dry_run:
+            _look_first(run, now)
         run.run_steps([(step.name, partial(_do, run, now, step)) for step in steps])
+
+
+def _look_first(run: Run, now: Deployment) -> None:
+    """Look at all that is going to be deployed, before the database is touched. Raises Refused.
+
+    Not at images that are only built in this run.
+    """
+    env, migrations = now.environment, now.environment.migrations.service
+    of_service, of_migrations = _wish(now), _wish_of_migrations(now)
+    if now.builds_images:
+        of_service, of_migrations = (
+            replace(one, tag=None, digest=None, no_image=True) for one in (of_service, of_migrations)
+        )
+    for name in verify.targets(env):
+        wish = of_migrations if name == migrations else wish_of(env, of_service, name)
+        preflight.before(run, verify.call_for(env, wish, name), supersede=now.supersede, brief=True)
+
+
+def _wish(now: Deployment) -> Wish:
+    tag = None if now.digest else now.version
+    return Wish(
+        tag=tag,
+        digest=now.digest,
+        version=now.version,
+        supersede=now.supersede,
+        allow_secret_removal=now.allow_secret_removal,
+    )
+
+
+def _wish_of_migrations(now: Deployment) -> Wish:
+    tag = None if now.migration_digest else now.version
+    return Wish(now.environment.migrations.service, tag=tag, digest=now.migration_digest)
 
 
 def _do(run: Run, now: Deployment, step: Step) -> None:
@@ -114,13 +161,11 @@ def _build_frontend(run: Run, now: Deployment) -> None:
 
 
 def _deploy_migrations(run: Run, now: Deployment) -> None:
-    tag = None if now.migration_digest else now.version
-    deploy_service(run, service=now.environment.migrations.service, tag=tag, digest=now.migration_digest)
+    now.migrations = carry_out(run, _wish_of_migrations(now))
 
 
 def _deploy_service(run: Run, now: Deployment) -> None:
-    tag = None if now.digest else now.version
-    now.deployed = carry_out(run, Wish(tag=tag, digest=now.digest, version=now.version))
+    now.deployed = carry_out(run, _wish(now))
 
 
 def _release_frontend(run: Run, now: Deployment) -> None:
@@ -161,7 +206,7 @@ PIPELINE = (
     Step(
         "clean the database",
         lambda run, _: clean_database.clean_database(run),
-        lambda now: bool(now.environment.cleaner.function),
+        lambda now: clean_database.is_set(now.environment),
         lambda now: clean_database.check(now.environment),
     ),
     Step(
@@ -170,7 +215,11 @@ PIPELINE = (
         lambda now: bool(now.environment.migrations.service),
         lambda now: manager.checked_service(now.environment.migrations.service),
     ),
-    Step("migrate the database", lambda run, _: migrate(run), lambda now: bool(now.environment.migrations.service)),
+    Step(
+        "migrate the database",
+        lambda run, now: migrate(run, now.migrations),
+        lambda now: bool(now.environment.migrations.service),
+    ),
     Step("deploy the service", _deploy_service, check=_check_service),
     Step(
         "release the frontend",

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from scripts.deploy_service import deploy_service
+from scripts import run_task
+from scripts.deploy_service import Deployed, Wish, carry_out
 from scripts.ecs import logs, receipts
 from scripts.ecs.logs import Source
 from scripts.ecs.reader import Reader
@@ -17,7 +18,7 @@ from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.frame.waiting import CLOCK, Clock, TimedOut
 from scripts.release import lease
-from scripts.run_task import TaskEnded, run_task
+from scripts.run_task import TaskEnded
 
 # CloudWatch shows a line some seconds after it was logged.
 TIMEOUT, INTERVAL = 5.0, 1.5
@@ -27,26 +28,32 @@ LINES = 200
 
 
 def migrate_database(
-    run: Run, *, tag: str | None = None, digest: str | None = None, image_uri: str | None = None
+    run: Run,
+    *,
+    tag: str | None = None,
+    digest: str | None = None,
+    image_uri: str | None = None,
+    via: str | None = None,
 ) -> None:
     """Deploy the migrations, then run them once."""
-    name = service(run.environment)
+    wish = Wish(service=service(run.environment), tag=tag, digest=digest, image_uri=image_uri, via=via)
+    deployed: Deployed | None = None
+
+    def deploy() -> None:
+        nonlocal deployed
+        deployed = carry_out(run, wish)
+
     with receipts.kept(run), lease.locked(run):
         run.run_steps(
-            [
-                (
-                    "deploy the migrations",
-                    lambda: deploy_service(run, service=name, tag=tag, digest=digest, image_uri=image_uri),
-                ),
-                ("migrate the database", lambda: migrate(run)),
-            ]
+            [("deploy the migrations", deploy), ("migrate the database", lambda: migrate(run, deployed, via=via))]
         )
 
 
-def migrate(run: Run) -> TaskEnded | None:
-    """Run the deployed migrations once, and show their logs."""
-    with showing_logs(run.environment):
-        return run_task(run, service=service(run.environment))
+def migrate(run: Run, deployed: Deployed | None = None, *, via: str | None = None) -> TaskEnded | None:
+    """Run the deployed migrations once, and show their logs. deployed: what was deployed of them, None if not known."""
+    revision = deployed.task_definition if deployed else ""
+    with showing_logs(run.environment, revision):
+        return run_task.carry_out(run, service(run.environment), via=via, task_definition=revision)
 
 
 def service(environment: Environment) -> str:
@@ -57,24 +64,27 @@ def service(environment: Environment) -> str:
 
 
 @contextmanager
-def showing_logs(environment: Environment, *, clock: Clock = CLOCK) -> Iterator[None]:
-    """Show what the migration logged during the block, after it. A failure to read logs never changes the outcome."""
+def showing_logs(environment: Environment, revision: str = "", *, clock: Clock = CLOCK) -> Iterator[None]:
+    """Show what the migration logged during the block, after it. A failure to read logs never changes the outcome.
+
+    revision: its task definition, empty for the one that the service runs.
+    """
     since = time.time() - SKEW
     try:
         yield
     except Refused:
         raise
     except DeployError:
-        _show(environment, since, clock)
+        _show(environment, revision, since, clock)
         raise
     if not environment.dry_run:
-        _show(environment, since, clock)
+        _show(environment, revision, since, clock)
 
 
-def _show(environment: Environment, since: float, clock: Clock) -> None:
+def _show(environment: Environment, revision: str, since: float, clock: Clock) -> None:
     lines: list[str] = []
     try:
-        found = _sources(environment)
+        found = _sources(environment, revision)
 
         def look() -> tuple[str, list[str] | None]:
             return "", [line for source in found for line in logs.since(environment, source, since)] or None
@@ -92,8 +102,12 @@ def _show(environment: Environment, since: float, clock: Clock) -> None:
             console.say(f"  | {line}")
 
 
-def _sources(environment: Environment) -> list[Source]:
-    """The log sources of the containers in the task definition of the service that migrates."""
-    found = Reader(environment, service(environment))
-    primary = found.look().primary
-    return logs.sources(environment, found.definition(primary.task_definition)) if primary else []
+def _sources(environment: Environment, revision: str) -> list[Source]:
+    """The log sources of the containers of the migration."""
+    found, name = Reader(environment, service(environment)), service(environment)
+    if not revision and name in environment.tasks:
+        revision = environment.tasks[name].family
+    if not revision:
+        primary = found.look().primary
+        revision = primary.task_definition if primary else ""
+    return logs.sources(environment, found.definition(revision)) if revision else []

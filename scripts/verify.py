@@ -55,10 +55,9 @@ def verify(
     env = run.environment
     names = targets(env) if service is None else (manager.checked_service(service),)
     if service is None and (digest is not None or image_uri is not None):
-        # A digest is that of one image.
+        # They are of one image.
         names = names[:1]
-    wish = Wish(tag=tag, digest=digest, image_uri=image_uri)
-    calls = [_call(env, wish, name, via) for name in names]
+    calls = [call_for(env, Wish(tag=tag, digest=digest, image_uri=image_uri), name, via) for name in names]
     found = run.look("what a deployment depends on", lambda: look(run, calls))
     if found and found.refusals and not run.dry_run:
         raise Refused("\n".join([f"{found.line()}.", *(f"  {reason}" for reason in found.refusals)]))
@@ -71,9 +70,10 @@ def targets(environment: Environment) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*manager.services(environment), *migrations]))
 
 
-def _call(environment: Environment, wish: Wish, name: str, via: str | None) -> Invocation:
+def call_for(environment: Environment, wish: Wish, name: str, via: str | None = None) -> Invocation:
+    """The call that would deploy a service. Raises Refused for flags and settings that cannot be."""
     image = deploy_service.image_of(environment, wish, name)
-    event = manager.deploy_event(environment, name, str(image or ""))
+    event = manager.deploy_event(environment, name, str(image or ""), allow_secret_removal=wish.allow_secret_removal)
     return manager.planned(environment, None, None, event, via)
 
 

@@ -197,12 +197,12 @@ def test_the_image_of_each_of_several_services(
     file.write_text(file.read_text().replace("services.worker]", f'services.worker]\nimage = "{image}"'))
     environment = settings.environment("local", "--env")
 
-    assert deploy_service._wish_of(environment, wish, APP) == wish
+    assert deploy_service.wish_of(environment, wish, APP) == wish
     if expected:
-        assert deploy_service._wish_of(environment, wish, WORKER) == expected
+        assert deploy_service.wish_of(environment, wish, WORKER) == expected
     else:
         with pytest.raises(Refused, match="worker has another image than mint-app: give --service too"):
-            deploy_service._wish_of(environment, wish, WORKER)
+            deploy_service.wish_of(environment, wish, WORKER)
 
 
 @pytest.mark.parametrize("via", ["lambda", "ecs"])

@@ -74,10 +74,11 @@ class Preflight(Report):
             raise Refused(f"{self.name} is not deployed to {self.environment}. Nothing was changed.\n{reasons}")
 
 
-def before(run: Run, invocation: Invocation, *, supersede: bool = False) -> Preflight | None:
+def before(run: Run, invocation: Invocation, *, supersede: bool = False, brief: bool = False) -> Preflight | None:
     """Look before a deployment, and print what matters. Raises Refused if it must not begin.
 
-    A dry run prints everything, and says what a real run would refuse; None if it cannot look.
+    A dry run prints everything, and says what a real run would refuse; None if it cannot look. brief: print nothing,
+    because it is going to be looked at again.
     """
     name = subject(invocation)
     found = run.read(f"what a deployment of {name} finds", lambda: check(run, invocation, supersede=supersede))
@@ -86,10 +87,10 @@ def before(run: Run, invocation: Invocation, *, supersede: bool = False) -> Pref
     if run.dry_run:
         run.unread += [f"{r.about}: {r.text} A real run would be refused." for r in found.refusals]
         return found
-    for finding in found.findings:
+    for finding in () if brief else found.findings:
         if finding.result == WARNING:
             console.warn(f"{finding.about}: {finding.text}")
-    for line in found.diff:
+    for line in () if brief else found.diff:
         console.say(f"  {line}")
     found.require()
     return found
