@@ -84,7 +84,6 @@ class Ecs:
             "StopServiceDeployment": self.stop_service_deployment,
             "ContinueServiceDeployment": self.continue_service_deployment,
             "RunTask": self.run_task,
-            "StopTask": self.stop_task,
             "DescribeTasks": self.describe_tasks,
             "ListTasks": self.list_tasks,
         }
@@ -377,15 +376,6 @@ class Ecs:
             self.tasks[arn] = task
             known = [task]
         return {"tasks": [self._shown_task(task) for task in known], "failures": []}
-
-    def stop_task(self, region: str, given: dict[str, Any]) -> dict[str, Any]:
-        now, cluster = self.cloud.clock.now(), self._cluster(region, given)
-        task = next((t for t in self.tasks.values() if t.cluster == cluster and given["task"] in (t.arn, t.id)), None)
-        if task is None:
-            raise EcsError("InvalidParameterException", "The referenced task was not found.")
-        if task.status(now) != "STOPPED":
-            task.stops, task.stop = now, Stop("UserInitiated", given.get("reason", "Task stopped by user"), 143)
-        return {"task": self._shown_task(task)}
 
     def all_tasks(self, cluster: str) -> list[Task]:
         """The tasks of RunTask and of the deployments."""

@@ -188,10 +188,8 @@ def _exit_code(task: Task, container: Mapping[str, Any]) -> int:
     for override in task.overrides.get("containerOverrides", []):
         if override.get("name") == container["name"]:
             given |= variables(override)
-    if stop.exit_code is None:
-        return 0
     if stop.container == container["name"]:
-        return stop.exit_code
+        return stop.exit_code or 0
     if stop is EXITED:
         return int(given.get("EXIT_CODE", 1 if given.get("CRASH") else 0))
     # The others are asked to stop.

@@ -177,6 +177,29 @@ def test_the_tasks_of_a_service_are_listed_by_service_family_and_status(cloud: E
     assert "CannotPullContainerError" in task["stoppedReason"]
 
 
+def test_an_override_counts_for_the_container_that_it_names(cloud: EmbeddedCloud) -> None:
+    """For its exit code too."""
+    ecs = cloud.client("ecs")
+    containers = [{"name": name, "image": "public/job:1", "memory": 128} for name in ("one", "two")]
+    ecs.register_task_definition(family="job", containerDefinitions=containers)
+    fails = {"name": "two", "environment": [{"name": "EXIT_CODE", "value": "9"}]}
+    started = ecs.run_task(cluster=CLUSTER, taskDefinition="job", overrides={"containerOverrides": [fails]})
+    cloud.advance(2)
+
+    (task,) = ecs.describe_tasks(cluster=CLUSTER, tasks=[started["tasks"][0]["taskArn"]])["tasks"]
+    assert [container["exitCode"] for container in task["containers"]] == [0, 9]
+
+
+def test_clusters_services_and_task_definitions_are_listed(cloud: EmbeddedCloud) -> None:
+    """By name, family and cluster."""
+    ecs = cloud.client("ecs")
+
+    assert [one["clusterName"] for one in ecs.describe_clusters(clusters=[CLUSTER])["clusters"]] == [CLUSTER]
+    assert f":service/{CLUSTER}/{SERVICE}" in ecs.list_services(cluster=CLUSTER)["serviceArns"][0]
+    (arn,) = ecs.list_task_definitions(familyPrefix="local-mint-app-db-migrate")["taskDefinitionArns"]
+    assert arn.endswith(":task-definition/local-mint-app-db-migrate:1")
+
+
 def test_missing_resources_get_the_failures_and_errors_of_ecs(cloud: EmbeddedCloud) -> None:
     ecs = cloud.client("ecs")
 

@@ -407,6 +407,14 @@ def test_what_is_not_known_is_a_failure_or_an_error(cloud: EmbeddedCloud) -> Non
         ecs.stop_service_deployment(serviceDeploymentArn="none")
     with pytest.raises(ClientError, match="maximum of 20"):
         ecs.describe_service_deployments(serviceDeploymentArns=["none"] * 21)
+    begin(cloud)
+    arn = change(cloud)["serviceDeploymentArn"]
+    with pytest.raises(ClientError, match="the valid value is ROLLBACK"):
+        ecs.stop_service_deployment(serviceDeploymentArn=arn, stopType="ABORT")
+    with pytest.raises(ClientError, match="does not wait at this hook"):
+        ecs.continue_service_deployment(serviceDeploymentArn=arn, hookId="none")
+    with pytest.raises(ClientError, match="does not know ListAttributes"):
+        ecs.list_attributes(cluster=CLUSTER, targetType="container-instance")
 
 
 @pytest.mark.parametrize("kind", ["CODE_DEPLOY", "EXTERNAL"])
@@ -436,6 +444,8 @@ def test_more_tasks_take_a_while_and_start_no_deployment(cloud: EmbeddedCloud) -
 def test_a_deleted_service_drains_and_takes_no_update(cloud: EmbeddedCloud) -> None:
     """DRAINING, and INACTIVE at the end."""
     ecs = cloud.client("ecs")
+    with pytest.raises(ClientError, match="while it is scaled above 0"):
+        ecs.delete_service(cluster=CLUSTER, service=SERVICE)
     assert ecs.delete_service(cluster=CLUSTER, service=SERVICE, force=True)["service"]["status"] == "DRAINING"
     with pytest.raises(ecs.exceptions.ServiceNotActiveException):
         ecs.update_service(cluster=CLUSTER, service=SERVICE, forceNewDeployment=True)
