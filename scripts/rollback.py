@@ -28,6 +28,8 @@ from scripts.revert import fetch, revert, top
 
 # Receipts that are looked through, good versions that are shown, and seconds for the healthcheck.
 MOST, SHOWN, TIMEOUT = 300, 5, 5.0
+# How far back ECS's own records of deployments go.
+DAYS = 90
 # The least of a commit's hash that --to may give.
 SHORTEST = 7
 
@@ -131,6 +133,10 @@ def observe(environment: Environment, to: str | None, backend_only: bool) -> Tar
     service = environment.service.name
     running = _running(environment, kept)
     good = receipts.good(kept, service)
+    if to is None and all(one.version == running for one in good):
+        # Before there were receipts, ECS kept its own records.
+        left = receipts.rolled_back_from(kept)
+        good += [one for one in _by_ecs(environment) if one.version not in left | {running}]
     chosen = choose(good, kept, running, to, environment)
     version = chosen.version if chosen else str(to)
     return Target(
@@ -172,6 +178,37 @@ def choose(
             " choose one with --to=VERSION. Nothing was changed."
         )
     return found
+
+
+def _by_ecs(environment: Environment) -> list[Receipt]:
+    """The versions of which ECS's own records say that they were rolled out, as receipts would, newest first."""
+    service = environment.service
+    try:
+        found = Reader(environment, service.name).succeeded(time.time() - DAYS * 86400)
+    except DeployError as error:
+        console.say(f"ECS's records of deployments cannot be read: {error}")
+        return []
+    ran: dict[str, float] = {}
+    for began, references in found:
+        for image in filter(None, map(images.parse, references)):
+            if image.repository == service.image and image.tag:
+                ran.setdefault(image.tag, began)
+    return [
+        Receipt(
+            id="ecs",
+            application=environment.application.name,
+            environment=environment.name,
+            command="deploy",
+            version=version,
+            service=service.name,
+            actor="not known, by ECS's records",
+            started=began,
+            seconds=0,
+            verdict=receipts.SUCCEEDED,
+            exit_code=0,
+        )
+        for version, began in ran.items()
+    ]
 
 
 def _is(version: str, wanted: str) -> bool:

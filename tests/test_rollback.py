@@ -199,6 +199,24 @@ def test_two_rollbacks_in_a_row_go_further_back_with_both_halves(
     assert all(one["new_revision"] and one["release"].endswith(f"-{one['version']}") for one in left)
 
 
+def test_before_there_are_receipts_the_records_of_ecs_show_what_ran(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """v0 was rolled out, then v1 by somebody else's means."""
+    cloud.push("v1", "mint-backend")
+    ecs = cloud.client("ecs")
+    found = ecs.describe_task_definition(taskDefinition="local-mint-app")["taskDefinition"]
+    given = {key: found[key] for key in ("family", "containerDefinitions", "networkMode", "cpu", "memory")}
+    new = json.loads(json.dumps(given).replace("mint-backend:v0", "mint-backend:v1"))
+    made = ecs.register_task_definition(**new)["taskDefinition"]["taskDefinitionArn"]
+    ecs.update_service(cluster="local-mint-app", service="mint-app", taskDefinition=made)
+    cloud.advance(600)
+
+    done = invoke("rollback", "--dry-run", **cloud.env)
+
+    assert "local goes back from v1 to v0" in done.stderr, done.stderr
+    assert "->  v0" in done.stdout
+    assert cloud.requests("s3", "PutObject") == []
+
+
 def _keep(cloud: EmbeddedCloud, one: Receipt) -> None:
     """Put a receipt into the bucket."""
     body = json.dumps(structs.asdict(one)).encode()

@@ -196,6 +196,21 @@ class Reader:
         with self._errors(f"stopping the deployment of {self._service}", starts_something=True):
             self._client.stop_service_deployment(serviceDeploymentArn=self._record, stopType="ROLLBACK")
 
+    def succeeded(self, since: float) -> tuple[tuple[float, tuple[str, ...]], ...]:
+        """When deployments that ECS calls successful began, and their images, newest first; empty without the right.
+
+        since: Unix time. ECS keeps its records for 90 days.
+        """
+
+        def read() -> tuple[tuple[float, tuple[str, ...]], ...]:
+            briefs = [b for b in self._briefs(datetime.fromtimestamp(since, UTC)) if b.get("status") == "SUCCESSFUL"]
+            definitions = self._task_definitions(brief.get("targetServiceRevisionArn", "") for brief in briefs)
+            of = [(_time(b), definitions.get(b.get("targetServiceRevisionArn", ""), "")) for b in briefs]
+            newest_first = sorted(((at, arn) for at, arn in of if arn), reverse=True)
+            return tuple((at, _images(self.definition(arn))) for at, arn in newest_first)
+
+        return self._may(RECORDS, read, ())
+
     def _read_record(self, before: Before, now: Service) -> Record | None:
         self._record = self._record or self._find_record(before, now)
         if not self._record:
