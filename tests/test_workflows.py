@@ -1,7 +1,7 @@
-"""The workflow files: linters find nothing, and their deployment jobs really deploy.
+"""The workflow files: linters find nothing, their jobs run in the right order, and their deployments really deploy.
 
-The jobs are read from the files. Their expressions are resolved as by GitHub, as far as they use them, and every `run:`
-line runs in bash, in order, against the embedded AWS.
+The jobs are read from the files. tests/github.py runs them as GitHub does; every `run:` line runs in bash against the
+embedded AWS.
 """
 
 import json
@@ -10,21 +10,27 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from local_aws.server import Server
 from tests.conftest import ROOT, EmbeddedCloud
+from tests.github import Environment, GitHub, Job, Run, condition, contains_secret, load, masked, resolve
+from tests.local_aws.test_scenarios import stage
 from tests.stand_in import Reply, StandIn, stand_in
 
-WORKFLOWS = ROOT / ".github" / "workflows"
-SHA = "5" * 40
+FOLDER = ROOT / ".github"
+WORKFLOWS = FOLDER / "workflows"
+ACTION = load(FOLDER / "actions" / "setup" / "action.yml")
+FILES = {path.name: load(path) for path in sorted(WORKFLOWS.glob("*.yml"))}
+SHA, NEXT, THIRD = "5" * 40, "6" * 40, "7" * 40
 BIN = Path(sys.executable).parent
+ENVIRONMENTS = ("dev", "impl", "prod")
 
 
 @pytest.mark.parametrize(
@@ -32,9 +38,10 @@ BIN = Path(sys.executable).parent
     [
         ["zizmor", "--offline", "--no-progress", "--pedantic", ".github"],
         ["check-jsonschema", "--builtin-schema=vendor.github-workflows", *map(str, WORKFLOWS.glob("*.yml"))],
+        ["check-jsonschema", "--builtin-schema=vendor.github-actions", str(FOLDER / "actions/setup/action.yml")],
         ["check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml"],
     ],
-    ids=["zizmor", "schema of workflows", "schema of dependabot"],
+    ids=["zizmor", "schema of workflows", "schema of actions", "schema of dependabot"],
 )
 def test_the_linters_find_nothing(words: list[str]) -> None:
     """In their strictest mode, offline."""
@@ -43,18 +50,14 @@ def test_the_linters_find_nothing(words: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def load(name: str) -> dict[str, Any]:
-    """A workflow file. YAML 1.1 parses the key `on` as true."""
-    loaded: dict[str, Any] = yaml.safe_load((WORKFLOWS / name).read_text())
-    return loaded
-
-
-BUILD, DEPLOY = load("build.yml"), load("deploy.yml")
+def jobs() -> list[dict[str, Any]]:
+    """Every job of every file."""
+    return [job for file in FILES.values() for job in file["jobs"].values()]
 
 
 def steps() -> list[dict[str, Any]]:
-    """Every step of both files."""
-    return [step for file in (BUILD, DEPLOY) for job in file["jobs"].values() for step in job.get("steps", [])]
+    """Every step of every file."""
+    return [step for job in jobs() for step in job.get("steps", [])] + ACTION["runs"]["steps"]
 
 
 def test_no_expression_is_in_a_shell_line() -> None:
@@ -64,157 +67,353 @@ def test_no_expression_is_in_a_shell_line() -> None:
 
 def test_actions_are_pinned_by_commit() -> None:
     """With the version in a comment."""
-    used = [line for name in ("build.yml", "deploy.yml") for line in (WORKFLOWS / name).read_text().splitlines()]
-    used = [line.strip() for line in used if "uses: " in line and "uses: $/" not in line]
+    lines = [line.strip() for path in FOLDER.rglob("*.yml") for line in path.read_text().splitlines()]
+    used = [line for line in lines if "uses: " in line and "uses: $/" not in line]
 
     assert used
     assert [line for line in used if not re.fullmatch(r"uses: [\w/-]+@[0-9a-f]{40} # v[\d.]+", line)] == []
 
 
 def test_a_deployment_is_one_invoke_line() -> None:
-    """Besides the installation and the announcement of a failure."""
-    runs = [step["run"] for step in DEPLOY["jobs"]["deploy"]["steps"] if "run" in step]
+    """Besides the announcement of a failure."""
+    runs = [step["run"] for step in FILES["deploy.yml"]["jobs"]["deploy"]["steps"] if "run" in step]
 
-    assert runs == [
-        "pip install --require-hashes --requirement requirements.txt",
+    assert [" ".join(run.replace("\\\n", " ").split()) for run in runs] == [
         'invoke deploy --tag="$VERSION" --digest="$SERVER_DIGEST" --migration-digest="$MIGRATIONS_DIGEST"'
-        " --no-build --build-dir=build",
+        " --no-build --build-dir=build --lock-wait=900",
         "invoke announce-failure",
     ]
 
 
 def test_no_condition_contains_the_name_of_an_environment() -> None:
     """Differences between environments are in the settings."""
-    jobs = [job for file in (BUILD, DEPLOY) for job in file["jobs"].values()]
-    conditions = [str(item["if"]) for item in (*jobs, *steps()) if "if" in item]
+    conditions = [str(item["if"]) for item in (*jobs(), *steps()) if "if" in item]
 
     assert conditions
-    assert [one for one in conditions if re.search(r"environment|APP_ENV|'(dev|impl|prod|local)'", one)] == []
+    assert [one for one in conditions if re.search(r"environment\b|APP_ENV|'(dev|impl|prod|local)'", one)] == []
 
 
-def test_jobs_output_only_digests() -> None:
-    """GitHub drops outputs that contain a secret, and an image's URI contains the account's id."""
-    outputs = {
-        value for file in (BUILD, DEPLOY) for job in file["jobs"].values() for value in job.get("outputs", {}).values()
-    }
-
-    assert outputs == {"${{ steps.image.outputs.digest }}"}
-
-
-def test_a_running_deployment_is_never_cancelled() -> None:
-    """One concurrency group per environment, and every job has a time limit."""
-    job = DEPLOY["jobs"]["deploy"]
-    assert job["concurrency"] == {"group": "deploy-${{ inputs.environment }}", "cancel-in-progress": False}
-    assert job["environment"] == "${{ inputs.environment }}"
-    jobs = [job for file in (BUILD, DEPLOY) for job in file["jobs"].values() if "steps" in job]
-    assert all("timeout-minutes" in job for job in jobs)
+def test_every_job_has_a_time_limit_and_one_way_to_be_set_up() -> None:
+    """The commands come from one step, which takes them from a cache; pip is nowhere else."""
+    own = [job for job in jobs() if "steps" in job]
+    assert all("timeout-minutes" in job for job in own)
+    for job in own:
+        calls = [step for step in job["steps"] if re.match(r"invoke\b", step.get("run", ""))]
+        sets_up = [step for step in job["steps"] if step.get("uses") == "$/.github/actions/setup"]
+        assert len(sets_up) == bool(calls)
+    cached = ACTION["runs"]["steps"][0]["with"]
+    assert "hashFiles('requirements.txt')" in cached["key"]
+    installed = [step["run"] for step in steps() if "--require-hashes" in step.get("run", "")]
+    assert len(installed) == 1
+    assert cached["path"] in installed[0]
 
 
-def test_the_order_and_the_conditions_of_the_deployments() -> None:
-    """dev, impl, prod, after every check. Only on main; dev also for a pull request with the label."""
-    jobs = BUILD["jobs"]
-    assert {"anti_virus", "lint", "client_test", "server_test", "e2e_tests"} <= set(jobs["deploy_dev"]["needs"])
-    assert "deploy_dev" in jobs["deploy_impl"]["needs"]
-    assert "deploy_impl" in jobs["deploy_prod"]["needs"]
-    labelled = {"event": {"pull_request": {"labels": [{"name": "deploy_dev"}]}}, "ref": "refs/pull/1/merge"}
-    plain = {"event": {"pull_request": {"labels": []}}, "ref": "refs/pull/1/merge"}
-    main = {"event": {}, "ref": "refs/heads/main"}
-    expected = {"dev": (True, False, True), "impl": (True, False, False), "prod": (True, False, False)}
-    for name, runs in expected.items():
-        condition = jobs[f"deploy_{name}"]["if"]
-        assert tuple(bool(resolve(condition, {"github": g})) for g in (main, plain, labelled)) == runs
-    assert BUILD[True]["push"]["branches"] == BUILD[True]["pull_request"]["branches"] == ["main"]
+def test_artifacts_outlive_an_approval() -> None:
+    """A job waits for 30 days at most. What a second attempt uploads replaces what the first one did."""
+    uploads = [step["with"] for step in steps() if "upload-artifact" in step.get("uses", "")]
+    assert all(upload["overwrite"] for upload in uploads)
+    assert [upload["retention-days"] for upload in uploads if upload["name"].startswith("frontend")] == [35]
 
 
-# Expressions: the part of GitHub's syntax that the files use
-
-EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
+# The order of jobs: nothing runs here.
 
 
-def resolve(text: Any, context: Mapping[str, Any]) -> Any:
-    """A value of a workflow with its expressions resolved. Raises an error for syntax that is not supported."""
-    if not isinstance(text, str):
-        return text
-    whole = EXPRESSION.fullmatch(text)
-    if whole:
-        return evaluate(whole[1], context)
-    return EXPRESSION.sub(lambda match: str(evaluate(match[1], context)), text)
+def event(sha: str = SHA, name: str = "push", **request: Any) -> dict[str, Any]:
+    """What GitHub says of a push to main, or of a pull request from a branch of the repository or of a fork."""
+    if name != "pull_request":
+        return {"event_name": name, "ref": "refs/heads/main", "sha": sha, "event": {}}
+    labels = [{"name": label} for label in request.get("labels", [])]
+    head = {"sha": sha, "repo": {"full_name": request.get("repository", GitHub.repository)}}
+    pull = {"head": head, "labels": labels, "user": {"login": request.get("login", "octocat")}}
+    return {"event_name": name, "ref": "refs/pull/1/merge", "sha": "f" * 40, "event": {"pull_request": pull}}
 
 
-def evaluate(expression: str, context: Mapping[str, Any]) -> Any:
-    """The value of an expression with ||, ==, !=, contains, failure, literals and paths."""
-    for part in expression.split(" || "):
-        value = _comparison(part.strip(), context)
-        if value:
-            return value
-    return value
+def result(job: Job) -> tuple[str, dict[str, Any]]:
+    """What a job that succeeds tells."""
+    told = {"digest": f"sha256:{job.name}", "site": "https://example.org"}
+    return "success", {step: {"outputs": told} for step in ("image", "preview")}
 
 
-def _comparison(part: str, context: Mapping[str, Any]) -> Any:
-    for operator, wanted in ((" == ", True), (" != ", False)):
-        left, found, right = part.partition(operator)
-        if found:
-            return (_term(left, context) == _term(right, context)) is wanted
-    return _term(part, context)
+@dataclass
+class Jobs:
+    """What jobs do: they succeed, but for those that fail or go on until they are ended."""
+
+    fail: set[str] = field(default_factory=set)
+    hold: set[str] = field(default_factory=set)
+    ran: list[str] = field(default_factory=list)
+
+    def __call__(self, job: Job) -> tuple[str, dict[str, Any]] | None:
+        self.ran.append(job.name)
+        if job.name in self.hold:
+            return None
+        return ("failure", {}) if job.name in self.fail else result(job)
 
 
-def _term(term: str, context: Mapping[str, Any]) -> Any:
-    if term.startswith("'") and term.endswith("'"):
-        return term[1:-1]
-    if term == "failure()":
-        return context["failed"]
-    if match := re.fullmatch(r"contains\((.+), '(.+)'\)", term):
-        return match[2] in _term(match[1], context)
-    if not re.fullmatch(r"[a-z_]+(\.[A-Za-z0-9_*-]+)+", term):
-        raise ValueError(f"this expression is not understood: {term}")
-    value: Any = context
-    for name in term.split("."):
-        if name == "*":
-            value = value or []
-        elif isinstance(value, list):
-            value = [item.get(name) for item in value]
-        else:
-            value = (value or {}).get(name, "")
-    return value
+NAMES = (
+    "AWS_ROLE_TO_ASSUME",
+    "AWS_ROLE_TO_READ",
+    "STATIC_S3_BUCKET",
+    "OKTA_CLIENT_ID",
+    "OKTA_SERVER_ID",
+    "LD_CLIENT_ID",
+)
+
+
+def repository(execute: Any) -> GitHub:
+    """The repository as docs/adopting.md has it."""
+    secrets = {f"{name}_{env.upper()}": f"{name.lower()}-of-{env}" for name in NAMES for env in ENVIRONMENTS}
+    secrets |= {"AWS_ACCOUNT_ID": "123456789012", "SLACK_WEBHOOK_URL": "https://hooks.example.org/T/B/secret"}
+    secrets |= {"AWS_ROLE_TO_ASSUME": "role-of-build", "STORYBOOK_S3_BUCKET_DEV": "storybook-of-dev"}
+    environments = {f"{name}_gate": Environment(reviewers=name != "dev") for name in ENVIRONMENTS}
+    return GitHub(WORKFLOWS, execute, secrets, environments)
+
+
+@pytest.fixture
+def made() -> Jobs:
+    """What the jobs of `github` do."""
+    return Jobs()
+
+
+@pytest.fixture
+def github(made: Jobs) -> GitHub:
+    """A repository whose jobs run nothing."""
+    return repository(made)
+
+
+def deployed(run: Run) -> list[str]:
+    """The environments that a run has deployed to."""
+    return [name for name in ENVIRONMENTS if run.states().get(f"deploy_{name}/deploy") == "success"]
+
+
+def test_a_push_goes_from_environment_to_environment_with_an_approval_each(github: GitHub) -> None:
+    """After all checks, and only as far as it was approved."""
+    run = github.start("build.yml", event())
+    seen = [deployed(run)]
+    for name in ("impl", "prod"):
+        github.approve(run, f"{name}_gate")
+        seen.append(deployed(run))
+
+    assert seen == [["dev"], ["dev", "impl"], ["dev", "impl", "prod"]]
+    checks = {"deployment_checks", "anti_virus", "lint", "client_test", "server_test", "e2e_tests"}
+    assert checks <= {job.name for job in run["deploy_dev"].ancestors()}
+    assert run["announce_failure"].state == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        ({}, []),
+        ({"labels": ["deploy_dev"]}, ["dev"]),
+        ({"labels": ["deploy_dev"], "repository": "somebody/mint-app"}, []),
+        ({"labels": ["deploy_dev"], "login": "dependabot[bot]"}, []),
+    ],
+    ids=["plain", "labelled", "from a fork", "of Dependabot"],
+)
+def test_what_a_pull_request_deploys(of: dict[str, Any], expected: list[str], github: GitHub, made: Jobs) -> None:
+    """Without secrets it is only checked, and no job that needs them begins."""
+    run = github.start("build.yml", event(name="pull_request", **of))
+
+    assert deployed(run) == expected
+    assert run["lint"].state == "success"
+    assert "failure" not in run.states().values()
+    if run.fork:
+        assert not any(job.secrets for job in run.jobs)
+        assert not any(
+            name.startswith(("build_server", "build_db", "build_frontend", "deploy_dev")) for name in made.ran
+        )
+
+
+def test_a_run_that_waits_for_an_approval_blocks_nobody(github: GitHub) -> None:
+    """The next one goes as far as it can, and may be approved first."""
+    first = github.start("build.yml", event())
+    second = github.start("build.yml", event(NEXT))
+
+    assert (deployed(first), deployed(second)) == (["dev"], ["dev"])
+    github.approve(second, "impl_gate")
+    assert deployed(second) == ["dev", "impl"]
+    assert first["deploy_impl/approve"].state == "waiting"
+
+
+def test_of_those_that_wait_for_a_deployment_the_newest_goes(github: GitHub, made: Jobs) -> None:
+    """The one that runs goes on to its end. A revert, too, is a merge, and overtakes those that wait."""
+    made.hold.add("deploy_dev/deploy")
+    runs = [github.start("build.yml", event(sha)) for sha in (SHA, NEXT, THIRD)]
+
+    assert [run["deploy_dev/deploy"].state for run in runs] == ["running", "cancelled", "pending"]
+    github.finish(runs[0]["deploy_dev/deploy"])
+    assert [run["deploy_dev/deploy"].state for run in runs] == ["success", "cancelled", "running"]
+    # What was replaced has not failed.
+    assert runs[1]["announce_failure"].state == "skipped"
+    assert runs[1]["deploy_impl"].state == "skipped"
+
+
+def test_only_checks_of_a_pull_request_are_cancelled(github: GitHub, made: Jobs) -> None:
+    """By a newer push to it; a deployment that it has begun goes on."""
+    made.hold |= {"lint"}
+    old = github.start("build.yml", event(name="pull_request"))
+    main = github.start("build.yml", event())
+    github.start("build.yml", event(NEXT, "pull_request"))
+    assert (old["lint"].state, main["lint"].state) == ("cancelled", "running")
+
+    made.hold = {"deploy_dev/deploy"}
+    labelled = github.start("build.yml", event(name="pull_request", labels=["deploy_dev"]))
+    github.start("build.yml", event(NEXT, "pull_request"))
+    assert labelled["deploy_dev/deploy"].state == "running"
+
+
+def test_a_pull_request_takes_no_place_from_main(github: GitHub, made: Jobs) -> None:
+    """Their deployments to dev wait in queues of their own, and for the environment's lock."""
+    made.hold.add("deploy_dev/deploy")
+    github.start("build.yml", event())
+    waiting = github.start("build.yml", event(NEXT))
+    github.start("build.yml", event(THIRD, "pull_request", labels=["deploy_dev"]))
+
+    assert waiting["deploy_dev/deploy"].state == "pending"
+
+
+def test_a_failed_check_stops_everything_and_is_announced(github: GitHub, made: Jobs) -> None:
+    """Its second attempt runs it alone, and goes on with what the first one built."""
+    made.fail.add("lint")
+    run = github.start("build.yml", event())
+    assert (deployed(run), run["announce_failure"].state) == ([], "success")
+    made.fail.clear()
+    made.ran.clear()
+
+    github.rerun_failed(run)
+
+    assert made.ran[0] == "lint"
+    assert "build_server_image" not in made.ran
+    assert deployed(run) == ["dev"]
+    assert run["deploy_dev/deploy"].given["inputs"]["server-digest"] == "sha256:build_server_image"
+
+
+def test_a_second_attempt_of_a_deployment_needs_no_second_approval(github: GitHub, made: Jobs) -> None:
+    """Only the job that failed runs again, and what depends on it."""
+    made.fail.add("deploy_impl/deploy")
+    run = github.start("build.yml", event())
+    github.approve(run, "impl_gate")
+    assert run["deploy_impl"].state == "failure"
+    made.fail.clear()
+    made.ran.clear()
+
+    github.rerun_failed(run)
+
+    assert deployed(run) == ["dev", "impl"]
+    assert made.ran[0] == "deploy_impl/deploy"
+    assert run["deploy_prod/approve"].state == "waiting"
+
+
+def test_no_job_has_secrets_of_another_environment(github: GitHub) -> None:
+    """What would be deployed is shown with a role that only reads."""
+    run = github.start("build.yml", event())
+    for name in ("impl", "prod"):
+        github.approve(run, f"{name}_gate")
+
+    for name in ENVIRONMENTS:
+        own = [job for job in run.jobs if job.name.startswith((f"deploy_{name}/", f"build_frontend_{name}/"))]
+        values = [value for job in own for value in job.secrets.values()]
+        assert len(own) == 4
+        assert [value for value in values if any(f"-of-{other}" in value for other in {*ENVIRONMENTS} - {name})] == []
+    assert not condition("env.AWS_ROLE_TO_READ != ''", {"env": {"AWS_ROLE_TO_READ": ""}, "status": "success"})
+    used = [str(step) for step in FILES["deploy.yml"]["jobs"]["preview"]["steps"]]
+    assert "secrets.AWS_ROLE_TO_ASSUME" not in "".join(used)
+
+
+def test_what_holds_a_secret_does_not_leave_a_job(github: GitHub) -> None:
+    """GitHub drops such an output: an image's URI holds the account's id, its digest holds none."""
+    run = github.start("build.yml", event())
+    job = run["build_server_image"]
+
+    assert contains_secret("123456789012.dkr.ecr.us-west-2.amazonaws.com/mint-backend@sha256:1", job)
+    assert job.outputs == {"digest": "sha256:build_server_image"}
+
+
+def test_a_deployment_without_its_inputs_does_not_begin(github: GitHub, made: Jobs) -> None:
+    """An image whose digest is not known is no image."""
+    made_before = github.execute
+    github.execute = lambda job: ("success", {}) if job.name == "build_server_image" else made_before(job)
+
+    with pytest.raises(AssertionError, match="required inputs are empty"):
+        github.start("build.yml", event())
+
+
+EXPRESSIONS = [
+    ("'a' || 'b'", "a"),
+    ("github.none || 'b'", "b"),
+    ("github.event_name == 'PUSH' && github.ref || github.run_id", "refs/heads/main"),
+    ("!(github.event_name == 'push')", False),
+    ("github.event_name != 'pull_request' || (failure() && true)", True),
+    ("contains(github.event.labels.*.name, 'x')", False),
+    ("format('a{0}b', 1)", "a1b"),
+    ("'it''s'", "it's"),
+]
+
+
+@pytest.mark.parametrize(("expression", "expected"), EXPRESSIONS)
+def test_expressions(expression: str, expected: Any) -> None:
+    """As GitHub evaluates them."""
+    assert resolve(f"${{{{ {expression} }}}}", {"github": {**event(), "run_id": "7"}}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "expected"),
+    [
+        ("github.ref != ''", "success", True),
+        ("github.ref != ''", "failure", False),
+        ("failure()", "failure", True),
+        ("failure()", "cancelled", False),
+        ("${{ failure() && github.ref == 'refs/heads/main' }}", "failure", True),
+        ("always()", "cancelled", True),
+        ("cancelled()", "failure", False),
+    ],
+)
+def test_conditions(text: str, status: str, *, expected: bool) -> None:
+    """Without a status function, a condition holds only if nothing failed."""
+    assert condition(text, {"github": event(), "status": status}) is expected
 
 
 # Running jobs
 
-# Everything is already installed, so each installation runs only once.
-INSTALLED = set[str]()
+PASSED = {"deployment_checks", "anti_virus", "lint", "client_test", "server_test", "e2e_tests", "build_storybook"}
 
 
 @dataclass
 class Runner:
-    """A GitHub runner: a checkout, artifacts, and the secrets of the repository."""
+    """A GitHub runner with a checkout. The application's own checks succeed without being run.
+
+    built: what the jobs that build are taken to have built, None to run them.
+    """
 
     workspace: Path
     cloud: EmbeddedCloud
-    secrets: dict[str, str]
     variables: dict[str, str]
+    built: Mapping[str, str] | None = None
     artifacts: dict[str, Path] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    summaries: dict[str, str] = field(default_factory=dict)
     codes: list[int] = field(default_factory=list)
 
-    def run(self, job: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
-        """Run a job's steps. Returns whether all succeeded, and the outputs of its steps."""
-        failed, outputs = False, dict[str, Any]()
-        env = {name: resolve(value, context) for name, value in job.get("env", {}).items()}
-        for step in job["steps"]:
-            here = {**context, "failed": failed, "steps": outputs}
-            condition = resolve(step.get("if", not failed), here)
-            if not condition or (failed and "failure()" not in str(step.get("if"))):
+    def __call__(self, job: Job) -> tuple[str, dict[str, Any]]:
+        """Run a job. Returns how it ended, and the outputs of its steps."""
+        if job.name in PASSED or (self.built is not None and job.name.startswith("build_")):
+            return "success", {"image": {"outputs": {"digest": (self.built or {}).get(job.name, "")}}}
+        status, outputs = "success", dict[str, Any]()
+        context = {**job.context(), "secrets": job.secrets}
+        given = {**job.given["env"], **job.spec.get("env", {})}
+        env = {name: resolve(value, context) for name, value in given.items()}
+        for step in job.spec["steps"]:
+            here = {**context, "env": env, "status": status, "steps": outputs}
+            if not condition(step.get("if", "success()"), here):
                 continue
             if "uses" in step:
                 given = {key: resolve(value, here) for key, value in step.get("with", {}).items()}
                 env |= self._use(step["uses"].partition("@")[0], given)
                 continue
-            own = {name: resolve(value, here) for name, value in step.get("env", {}).items()}
-            ok, told = self._bash(step["run"], {**env, **own})
-            if "id" in step:
-                outputs[step["id"]] = {"outputs": told}
-            failed = failed or not ok
-        return not failed, outputs
+            own = {name: resolve(value, here) or "" for name, value in step.get("env", {}).items()}
+            code, told = self._bash(job, step["run"], {**env, **own})
+            outputs[step.get("id", "")] = {"outputs": told}
+            status = "failure" if code else status
+        return status, outputs
 
     def _use(self, action: str, given: Mapping[str, str]) -> dict[str, str]:
         """The effect of an action. Returns the variables that it sets."""
@@ -228,16 +427,12 @@ class Runner:
         elif action == "aws-actions/configure-aws-credentials":
             assert given["role-to-assume"]
             return {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": given["aws-region"]}
-        elif action not in ("actions/checkout", "actions/setup-python", "actions/setup-node"):
+        elif action not in ("actions/checkout", "actions/setup-node", "$/.github/actions/setup"):
             raise ValueError(f"this action is not understood: {action}")
         return {}
 
-    def _bash(self, line: str, env: Mapping[str, Any]) -> tuple[bool, dict[str, str]]:
-        """Run a line as GitHub does. Returns whether it succeeded, and the outputs that it set."""
-        if line.startswith("pip install "):
-            if line in INSTALLED:
-                return True, {}
-            INSTALLED.add(line)
+    def _bash(self, job: Job, line: str, env: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
+        """Run a line as GitHub does. Returns its exit code, and the outputs that it set."""
         files = {name: self.workspace.parent / name for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
         for path in files.values():
             path.write_text("")
@@ -248,34 +443,32 @@ class Runner:
                 "PATH": f"{BIN}:{os.environ['PATH']}",
                 "HOME": os.environ["HOME"],
                 **self.variables,
+                "GITHUB_JOB": job.name.rpartition("/")[2],
                 **{name: str(path) for name, path in files.items()},
-                **{name: str(value) for name, value in env.items()},
+                **{name: str(value) for name, value in env.items() if value is not None},
             },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=300,
         )
-        self.log.append(f"$ {line}\n{done.stdout}{done.stderr}")
+        self.log.append(masked(f"$ {line}\n{done.stdout}{done.stderr}", job))
+        self.summaries[job.name] = self.summaries.get(job.name, "") + masked(
+            files["GITHUB_STEP_SUMMARY"].read_text(), job
+        )
         self.codes.append(done.returncode)
-        told = dict(item.split("=", 1) for item in files["GITHUB_OUTPUT"].read_text().splitlines())
-        # GitHub does not pass on outputs that contain a secret.
-        told = {name: value for name, value in told.items() if not any(s in value for s in self.secrets.values())}
-        return done.returncode == 0, told
-
-
-ENVIRONMENTS = ("dev", "impl", "prod")
+        return done.returncode, dict(item.split("=", 1) for item in files["GITHUB_OUTPUT"].read_text().splitlines())
 
 
 @pytest.fixture
-def slack() -> Any:
+def slack() -> Iterator[StandIn]:
     """A Slack that accepts everything."""
     with stand_in(lambda *_: Reply(b"ok")) as server:
         yield server
 
 
 @pytest.fixture
-def runner(embedded_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slack: StandIn) -> Runner:
+def runner(cloud: EmbeddedCloud, embedded_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     """A runner with a checkout whose dev, impl and prod are on the embedded AWS."""
     url = embedded_server.cloud.url
     text = (ROOT / "environments.toml").read_text().partition("# The embedded AWS (local_aws/)")[0]
@@ -299,112 +492,77 @@ def runner(embedded_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     settings = workspace / "settings.toml"
     settings.write_text(text)
-    secrets = {"AWS_ACCOUNT_ID": "123456789012", "SLACK_WEBHOOK_URL": f"{slack.url}/slack"}
-    for name in ENVIRONMENTS:
-        upper = name.upper()
-        secrets |= {
-            f"{key}_{upper}": f"{key.lower()}-{name}" for key in ("OKTA_CLIENT_ID", "OKTA_SERVER_ID", "LD_CLIENT_ID")
-        }
-        secrets |= {f"STATIC_S3_BUCKET_{upper}": f"mint-static-{name}", f"AWS_ROLE_TO_ASSUME_{upper}": "arn:role"}
-        monkeypatch.setenv(f"STATIC_S3_BUCKET_{upper}", f"mint-static-{name}")
-    secrets["AWS_ROLE_TO_ASSUME"] = "arn:role"
     monkeypatch.setenv("ENVIRONMENTS_FILE", str(settings))
     monkeypatch.delenv("BUILD_PATH")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    embedded_server.cloud.clock.stop(stopped=False)
+    # The embedded AWS is seeded with the buckets of these settings.
+    monkeypatch.setenv("STORYBOOK_S3_BUCKET_DEV", "storybook-of-dev")
+    for name in ENVIRONMENTS:
+        monkeypatch.setenv(f"STATIC_S3_BUCKET_{name.upper()}", f"mint-static-{name}")
     embedded_server.reset()
     variables = {
         "CI": "true",
         "GITHUB_ACTIONS": "true",
         "GITHUB_SHA": SHA,
         "GITHUB_REF": "refs/heads/main",
-        "GITHUB_REPOSITORY": "CMS-Enterprise/mint-app",
+        "GITHUB_REPOSITORY": "somebody/another-name",
         "GITHUB_RUN_ID": "77",
-        "GITHUB_JOB": "deploy",
         "GITHUB_ACTOR": "octocat",
         "ENVIRONMENTS_FILE": str(settings),
         "AWS_ENDPOINT_URL": url,
         "DOCKER_HOST": "unix:///nowhere",
-        "IMAGE_TAG": SHA,
     }
-    return Runner(workspace, EmbeddedCloud(embedded_server), secrets, variables)
-
-
-GITHUB = {"sha": SHA, "ref": "refs/heads/main", "event": {}}
-
-
-def build_everything(runner: Runner) -> dict[str, Any]:
-    """Run the jobs that build. Returns the outputs that the deployments need."""
-    needs: dict[str, Any] = {}
-    for name in ("build_server_image", "build_db_migrate_image"):
-        job = BUILD["jobs"][name]
-        ok, outputs = runner.run(job, {"github": GITHUB, "secrets": runner.secrets})
-        assert ok, runner.log[-1]
-        told = {key: resolve(value, {"steps": outputs}) for key, value in job["outputs"].items()}
-        needs[name] = {"outputs": told}
-    for name in BUILD["jobs"]["build_frontend"]["strategy"]["matrix"]["environment"]:
-        context = {"github": GITHUB, "secrets": runner.secrets, "matrix": {"environment": name}}
-        assert runner.run(BUILD["jobs"]["build_frontend"], context)[0], runner.log[-1]
-    return needs
-
-
-def built(runner: Runner) -> dict[str, Any]:
-    """The outputs of the jobs that build, without running them."""
-    server, migrations = runner.cloud.push(SHA, "mint-backend", "mint-db-migrate")
-    page = runner.workspace.parent / "page"
+    page = tmp_path / "page"
     page.mkdir()
     (page / "index.html").write_text("<!doctype html><title>page</title>")
-    for name in BUILD["jobs"]["build_frontend"]["strategy"]["matrix"]["environment"]:
-        runner.artifacts[f"frontend-{name}"] = page
-    return {
-        "build_server_image": {"outputs": {"digest": server}},
-        "build_db_migrate_image": {"outputs": {"digest": migrations}},
-    }
+    return Runner(workspace, cloud, variables, artifacts={"storybook": page})
 
 
-def deploy(runner: Runner, name: str, needs: Mapping[str, Any]) -> bool:
-    """Run a deployment job: the reusable workflow with the inputs from build.yml."""
-    caller = BUILD["jobs"][f"deploy_{name}"]
-    outer = {"github": GITHUB, "secrets": runner.secrets, "needs": needs}
-    assert resolve(caller["if"], outer)
-    inputs = {key: resolve(value, outer) for key, value in caller["with"].items()}
-    secrets = {key: resolve(value, outer) for key, value in caller["secrets"].items()}
-    declared = DEPLOY[True]["workflow_call"]
-    assert set(inputs) == set(declared["inputs"])
-    assert set(secrets) == set(declared["secrets"])
-    assert all([*inputs.values(), *secrets.values()])
-    return runner.run(DEPLOY["jobs"]["deploy"], {"github": GITHUB, "inputs": inputs, "secrets": secrets})[0]
+def started(runner: Runner, slack: StandIn) -> tuple[GitHub, Run]:
+    """A push to main, on a repository whose deployments really run."""
+    github = repository(runner)
+    github.secrets |= {"SLACK_WEBHOOK_URL": f"{slack.url}/slack"}
+    github.secrets |= {f"STATIC_S3_BUCKET_{name.upper()}": f"mint-static-{name}" for name in ENVIRONMENTS}
+    return github, github.start("build.yml", event())
+
+
+def pushed(runner: Runner) -> None:
+    """Images and frontends as if the jobs that build had run."""
+    server, migrations = runner.cloud.push(SHA, "mint-backend", "mint-db-migrate")
+    runner.built = {"build_server_image": server, "build_db_migrate_image": migrations}
+    runner.artifacts |= {f"frontend-{name}": runner.artifacts["storybook"] for name in ENVIRONMENTS}
+
+
+def answers(cloud: EmbeddedCloud, name: str) -> str:
+    """The version that an environment answers with."""
+    with urllib.request.urlopen(f"{cloud.url}/{name}/api/v1/healthcheck") as answer:
+        return str(json.load(answer)["version"])
 
 
 def test_the_jobs_deploy_to_all_three_environments(runner: Runner, slack: StandIn) -> None:
     """Then each runs the version, the snapshots exist, and the frontends have their own values."""
-    needs = build_everything(runner)
-    digests = {name: needs[name]["outputs"]["digest"] for name in needs}
-    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in digests.values())
-    for name in ENVIRONMENTS:
-        assert deploy(runner, name, needs), "\n".join(runner.log)
+    github, run = started(runner, slack)
+    for name in ("impl", "prod"):
+        assert run[f"deploy_{name}/approve"].state == "waiting", "\n".join(runner.log)
+        github.approve(run, f"{name}_gate")
 
-    cloud = runner.cloud
+    assert deployed(run) == [*ENVIRONMENTS], "\n".join(runner.log)
+    cloud, digests = (
+        runner.cloud,
+        {name: run[f"build_{name}"].outputs["digest"] for name in ("server_image", "db_migrate_image")},
+    )
     s3, rds = cloud.client("s3"), cloud.client("rds")
     for name in ENVIRONMENTS:
-        import urllib.request
-
-        with urllib.request.urlopen(f"{cloud.url}/{name}/api/v1/healthcheck") as answer:
-            assert json.load(answer)["version"] == SHA
+        assert answers(cloud, name) == SHA
         page = s3.get_object(Bucket=f"mint-static-{name}", Key="index.html")["Body"].read().decode()
         script = re.search(r'src="/(assets/index-[^"]+\.js)"', page)
         assert script
         code = s3.get_object(Bucket=f"mint-static-{name}", Key=script[1])["Body"].read().decode()
         assert f'"REACT_APP_APP_ENV": "{name}"' in code
-        assert f'"REACT_APP_OKTA_CLIENT_ID": "okta_client_id-{name}"' in code
+        assert f'"REACT_APP_OKTA_CLIENT_ID": "okta_client_id-of-{name}"' in code
         manual = rds.describe_db_snapshots(DBInstanceIdentifier=f"mint{name}", SnapshotType="manual")["DBSnapshots"]
         assert len(manual) == (0 if name == "dev" else 1)
-    invoked = [
-        (r["path"].split("/")[3], r["parameters"]["command"])
-        for r in cloud.requests("lambda", "Invoke")
-        if "command" in r["parameters"]
-    ]
-    assert invoked == [
+    invoked = [r for r in cloud.requests("lambda", "Invoke") if "command" in r["parameters"]]
+    assert [(r["path"].split("/")[3], r["parameters"]["command"]) for r in invoked] == [
         ("mint-app-db-clean-tmp", "runtask"),
         *[
             (f"{name}-ecs-manager-docker", command)
@@ -412,40 +570,66 @@ def test_the_jobs_deploy_to_all_three_environments(runner: Runner, slack: StandI
             for command in ("deploy", "runtask", "deploy")
         ],
     ]
-    images = [
-        r["parameters"]["body"].get("image") for r in cloud.requests("lambda", "Invoke") if "command" in r["parameters"]
-    ]
     registry = f"127.0.0.1:{cloud.server.cloud.port}"
-    assert {image for image in images if image} == {
-        f"{registry}/mint-backend@{digests['build_server_image']}",
-        f"{registry}/mint-db-migrate@{digests['build_db_migrate_image']}",
+    assert {image for r in invoked if (image := r["parameters"]["body"].get("image"))} == {
+        f"{registry}/mint-backend@{digests['server_image']}",
+        f"{registry}/mint-db-migrate@{digests['db_migrate_image']}",
     }
     assert slack.requests == []
+    assert run["deploy_storybook_dev"].state == "success"
+    assert "index.html" in cloud.objects("storybook-of-dev")
+    told = runner.summaries["deploy_prod/deploy"]
+    assert len(re.findall("^### ", told, re.MULTILINE)) == 1
+    assert "```mermaid" in told
+    assert "| deploy the service | " in told
+    assert f"https://github.com/somebody/another-name/commit/{SHA}" in told
+    assert "#### frontend" in runner.summaries["deploy_prod/preview"]
+    assert run["deploy_prod/preview"].outputs == {"site": f"{cloud.url}/prod"}
 
 
 def test_a_broken_step_stops_the_job_and_is_announced(runner: Runner, slack: StandIn) -> None:
     """The snapshot of impl fails: impl is not changed, and a message is sent to Slack."""
-    needs = built(runner)
+    pushed(runner)
     runner.cloud.fail(service="rds", operation="CreateDBSnapshot", status=400, code="SnapshotQuotaExceeded", times=9)
+    github, run = started(runner, slack)
+    before = len(runner.cloud.requests("ecs", "UpdateService"))
 
-    assert not deploy(runner, "impl", needs)
+    github.approve(run, "impl_gate")
 
-    assert runner.cloud.requests("ecs", "UpdateService") == []
+    assert (run["deploy_impl/deploy"].state, run["deploy_prod"].state) == ("failure", "skipped")
+    assert len(runner.cloud.requests("ecs", "UpdateService")) == before
     (posted,) = slack.requests
     assert b"danger" in posted["body"]
-    assert "::error title=deploy::back up the database failed" in "".join(runner.log)
+    said = "".join(runner.log)
+    assert said.count("::error ") == 1
+    assert "::error title=deploy::back up the database failed" in said
+    assert f"{slack.url}/slack" not in said
 
 
 def test_an_image_that_cannot_be_pulled_ends_the_job_with_exit_code_4(runner: Runner, slack: StandIn) -> None:
     """The previous version answers, the frontend is untouched, and a message is sent to Slack."""
-    needs = built(runner)
-    needs["build_server_image"] = {"outputs": {"digest": "sha256:" + "0" * 64}}
+    pushed(runner)
+    stage(runner.cloud, "image-missing")
 
-    assert not deploy(runner, "dev", needs)
+    _, run = started(runner, slack)
 
-    assert runner.codes[-2:] == [4, 0]
+    assert run["deploy_dev/deploy"].state == "failure"
+    assert runner.codes[-2:] == [4, 0], "\n".join(runner.log)
     said = "".join(runner.log)
     assert "was rolled back" in said
     assert "CannotPullContainerError" in said
-    assert runner.cloud.requests("s3", "PutObject") == []
+    assert "index.html" not in runner.cloud.objects("mint-static-dev")
     assert len(slack.requests) == 1
+
+
+def test_an_image_that_does_not_exist_is_refused_before_anything_changes(runner: Runner, slack: StandIn) -> None:
+    """The database of dev keeps its data."""
+    pushed(runner)
+    runner.built = {**(runner.built or {}), "build_server_image": "sha256:" + "0" * 64}
+
+    _, run = started(runner, slack)
+
+    assert run["deploy_dev/deploy"].state == "failure"
+    assert runner.codes[-2:] == [2, 0], "\n".join(runner.log)
+    assert runner.cloud.requests("ecs", "RunTask") == []
+    assert answers(runner.cloud, "dev") == "v0"

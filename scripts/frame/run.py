@@ -40,6 +40,19 @@ class Step:
 
 
 @dataclass
+class Phase:
+    """One of the steps that a command runs in a row. at, seconds: since the command began, and how long it took.
+
+    now: what it did, empty if it failed.
+    """
+
+    name: str
+    at: float
+    seconds: float = 0.0
+    now: str = ""
+
+
+@dataclass
 class Run:
     """One run of a command. steps: what it did so far. progress: which steps are done, for the message after a stop.
 
@@ -60,6 +73,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.steps: list[Step] = []
+        self.phases: list[Phase] = []
         # What the receipt says beside the steps, such as the version; and whether lock and receipt are taken care of.
         self.facts: dict[str, str] = {}
         self.locked = self.recorded = False
@@ -124,12 +138,16 @@ class Run:
         for number, (name, step) in enumerate(steps):
             done, left = ", ".join(names[:number]) or "nothing", ", ".join(names[number + 1 :]) or "nothing"
             self.progress = f"Done: {done}. Interrupted: {name}. Not done: {left}."
-            before = len(self.steps)
+            before, begun = len(self.steps), time.monotonic()
+            phase = Phase(name, begun - self._started)
+            self.phases.append(phase)
             try:
                 with console.group(f"== {name}"):
                     stop.check()
                     step()
+                    phase.now = "done"
                     if len(self.steps) > before and self.steps[-1].result:
+                        phase.now = self.last_line
                         console.say(self.last_line)
             except DeployError as error:
                 message = f"{name} failed: {error}\nDone: {done}. Failed: {name}. Not done: {left}."
@@ -137,6 +155,8 @@ class Run:
                     # This step changed nothing, but earlier steps did: it is a failure, not a refusal.
                     raise DeployError(message) from error
                 raise error.with_message(message) from error
+            finally:
+                phase.seconds = time.monotonic() - begun
         self.progress = ""
 
     def confirm(self) -> None:
@@ -165,22 +185,34 @@ class Run:
             console.document(json.dumps(document, indent=2, default=str))
 
     def _markdown(self, error: DeployError | None) -> str:
-        """The step's summary in Actions: the steps with their results and durations, the error, and links."""
+        """The step's summary in Actions: what was done and how long it took, the error's reasons, and links."""
         sign = "❌" if error else "📝" if self.dry_run else "✅"
-        lines = [f"### {sign} {self.name} · {self.environment.name}", "", "| step | now | seconds |", "|---|---|---|"]
-        for step in self.steps:
-            now = step.result.line() if step.result else "planned" if self.dry_run else "failed"
-            lines.append(f"| {text.markdown(step.name)} | {text.markdown(now)} | {step.seconds:.1f} |")
+        lines = [f"### {sign} {self.name} · {self.environment.name}"]
         if error:
-            lines += ["", text.markdown_block(str(error))]
-        return "\n".join([*lines, "", " · ".join(f"[{text.markdown(name)}]({url})" for name, url in self._links())])
+            first, *more = str(error).splitlines() or [""]
+            lines += ["", f"**{_short(first)}**", "", *(f"- {_short(line)}" for line in more if line.strip())]
+        lines += ["", "| step | now | seconds |", "|---|---|---|"]
+        lines += [
+            f"| {text.markdown(name)} | {_short(now)} | {seconds:.1f} |" for name, now, seconds in self._done_so_far()
+        ]
+        lines += ["", *timeline(self.phases)]
+        links = [f"[{text.markdown(name)}]({url})" for name, url in self._links()]
+        return "\n".join([*lines, "", " · ".join(links)])
+
+    def _done_so_far(self) -> list[tuple[str, str, float]]:
+        """Each step: its name, what it did, and seconds."""
+        if self.phases and not self.dry_run:
+            return [(phase.name, phase.now or "failed", phase.seconds) for phase in self.phases]
+        missing = "planned" if self.dry_run else "failed"
+        return [(step.name, step.result.line() if step.result else missing, step.seconds) for step in self.steps]
 
     def _links(self) -> Iterator[tuple[str, str]]:
-        """Links to the site, and to the commit that the workflow runs for."""
+        """Links to the site, and to the commit that is worked on."""
         yield self.environment.site, self.environment.site
-        commit = os.environ.get("GITHUB_SHA", "")
+        commit = self.facts.get("version") or os.environ.get("GITHUB_SHA", "")
         if commit.isalnum():
-            yield commit[:7], console.github(f"{self.environment.application.repository}/commit/{commit}")
+            repository = os.environ.get("GITHUB_REPOSITORY") or self.environment.application.repository
+            yield commit[:7], console.github(f"{repository}/commit/{commit}")
 
     def _document(self, error: DeployError | None) -> dict[str, Any]:
         return {
@@ -195,6 +227,28 @@ class Run:
             "error": str(error) if error else None,
             "exit_code": error.code if error else 0,
         }
+
+
+def timeline(phases: Sequence[Phase]) -> list[str]:
+    """The steps as a chart over time, in lines of markdown; none for fewer than two.
+
+    https://mermaid.js.org/syntax/gantt.html
+    """
+    if len(phases) < 2:
+        return []
+    lines = ["```mermaid", "gantt", "  dateFormat x", "  axisFormat %M:%S"]
+    for phase in phases:
+        # Other characters would end the name, or the chart.
+        name = re.sub(r"[^\w' .,()/-]+", " ", phase.name)
+        begin, end = int(phase.at * 1000), int((phase.at + max(phase.seconds, 0.1)) * 1000)
+        lines.append(f"  {name} :{'done' if phase.now else 'crit'}, {begin}, {end}")
+    return [*lines, "```"]
+
+
+def _short(line: str) -> str:
+    """A line for markdown, with its digests and commits cut as people read them."""
+    cut = re.sub(r"sha256:([0-9a-f]{7})[0-9a-f]{57}", r"sha256:\1…", line)
+    return text.markdown(re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", cut))
 
 
 @contextmanager
