@@ -249,7 +249,7 @@ def _wait(call: Invocation, cluster: str, arn: str) -> dict[str, Any]:
             status = task.get("lastStatus", "not known yet")
             raise ManagerError(
                 "TaskStillRunning",
-                f"The task {arn} is {status}, and this function is about to time out: the task may still finish.",
+                f"The task {arn} is {status}, and the time to wait for it is over: it may still finish.",
             )
         call.sleep(POLL_SECONDS)
 

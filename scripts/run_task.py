@@ -6,7 +6,7 @@ The payload is byte for byte that of the old script db_lambda_invoke.
 from dataclasses import dataclass
 from functools import partial
 
-from scripts.ecs import manager, receipts
+from scripts.ecs import manager, preflight, receipts
 from scripts.ecs.manager import Invocation
 from scripts.frame import console
 from scripts.frame.errors import DeployError, Refused
@@ -73,6 +73,7 @@ def carry_out(
     name = manager.checked_service(env.migrations.service if service is None else service)
     call = manager.planned(env, function_name, qualifier, manager.run_event(env, name, task_definition), via)
     with receipts.kept(run), lease.locked(run):
+        preflight.require_account(run)
         return run.act(TaskRun(name, env.cluster, call), partial(start, env), f"run {name}")
 
 

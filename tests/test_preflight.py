@@ -13,7 +13,7 @@ from scripts.frame import settings
 from scripts.frame.errors import Refused
 from scripts.frame.run import Run
 from scripts.frame.settings import Account, Environment
-from tests.conftest import EmbeddedCloud
+from tests.conftest import EmbeddedCloud, Invoke
 
 APP, CLUSTER, ACCOUNT = "mint-app", "local-mint-app", "123456789012"
 REVISION = f"arn:aws:ecs:us-west-2:{ACCOUNT}:task-definition/app:7"
@@ -141,6 +141,23 @@ def test_a_secret_is_removed_only_if_that_was_asked_for(
 
     assert (finding.about, finding.result) == ("secrets", result)
     assert finding.text.startswith(text)
+
+
+HAND = f"arn:aws:secretsmanager:us-west-2:{ACCOUNT}:secret:x"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([{"name": "A", "valueFrom": "/a"}], [f"app: secret HAND stays from {HAND}: no parameter stands for it"]),
+        ([{"name": "A", "valueFrom": "/a"}, {"name": "HAND", "valueFrom": "/h"}], []),
+        ([], []),
+    ],
+    ids=["by hand", "a parameter has its name", "secrets are not looked for"],
+)
+def test_a_secret_that_stays_without_a_parameter_is_named(found: list[dict[str, str]], expected: list[str]) -> None:
+    """Nobody needs to wonder why it is still there."""
+    assert preflight.kept(definition(container(A="/a", HAND=HAND)), found, REVISION) == expected
 
 
 @pytest.mark.parametrize(
@@ -309,3 +326,42 @@ def test_credentials_of_another_account_end_the_look(cloud: EmbeddedCloud) -> No
     assert results(found) == {"identity": "refused"}
     assert text(found, "identity") == f"the credentials belong to account {ACCOUNT}, but local is account 999999999999."
     assert cloud.requests("ecs") == []
+
+
+def test_a_restart_needs_the_images_that_the_service_has(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Those in ECR: a sidecar of a public registry is not looked for."""
+    call = Invocation("f", "1", manager.deploy_event(local, APP, ""), "ecs")
+
+    found = preflight.check(Run("deploy-service", local), call)
+    cloud.client("ecr").batch_delete_image(repositoryName="mint-backend", imageIds=[{"imageTag": "v0"}])
+    gone = preflight.check(Run("deploy-service", local), call)
+
+    assert [finding.result for finding in found.findings if finding.about == "image"] == ["ok"]
+    assert [finding.about for finding in gone.refusals] == ["image"]
+
+
+def test_a_task_is_run_only_with_credentials_of_the_environments_account(cloud: EmbeddedCloud) -> None:
+    """Asked before the first write. A dry run needs no credentials."""
+    local = settings.environment("local", "--env")
+    filled = settings.Filled("999999999999")
+    filled.missing, filled.path, filled.environment = (), "account", "local"
+    other = structs.replace(local, account=Account(filled))
+
+    preflight.require_account(Run("run-task", local))
+    preflight.require_account(Run("run-task", other, dry_run=True))
+    with pytest.raises(Refused, match=f"^Nothing was changed: the credentials belong to account {ACCOUNT}, but local"):
+        preflight.require_account(Run("run-task", other))
+
+
+def test_a_dry_run_shows_the_difference_and_what_would_be_refused(cloud: EmbeddedCloud, invoke: Invoke) -> None:
+    """In lines for a person and as data, without any value of a secret."""
+    done = invoke("deploy-service", "--tag=absent", "--dry-run", "--json", **cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert "mint-app: + secret OKTA_CLIENT_SECRET from /local/mint-app/okta_client_secret" in done.stderr
+    assert any("absent does not exist" in line and "would be refused" in line for line in document["unread"])
+    found = document["steps"][0]["plan"]["preflight"]
+    assert {one["about"]: one["result"] for one in found["findings"]}["image"] == "refused"
+    assert len(found["diff"]) == 2
+    assert "secret-" not in done.stderr + done.stdout

@@ -119,9 +119,7 @@ def check(run: Run, invocation: Invocation, *, supersede: bool = False) -> Prefl
         current = str(seen[0].get("taskDefinition", "")) if seen else ""
     if current:
         found += _look("task definition", lambda: change(env, invocation, current, described, changes), patient)
-    image = images.parse(str(body.get("image", "")))
-    if image:
-        found += _look("image", lambda: image_exists(env, image, described), patient)
+    found += _look("image", lambda: images_exist(env, body.get("image"), described), patient)
     return Preflight(env.name, name, tuple(found), tuple(changes))
 
 
@@ -143,6 +141,15 @@ def _look(about: str, read: Callable[[], Iterator[Finding]], patient: bool) -> l
         return [Finding(about, REFUSED, f"{error.title}: {error.message}")]
     except DeployError as error:
         return [Finding(about, WARNING if is_denied(error) else REFUSED, f"it cannot be read: {error}")]
+
+
+def require_account(run: Run) -> None:
+    """Raises Refused if the credentials belong to another account than the environment's. A dry run does not ask."""
+    for finding in _look("identity", lambda: identity(run.environment), patient=True) if not run.dry_run else ():
+        if finding.result == REFUSED:
+            raise Refused(f"Nothing was changed: {finding.text}")
+        if finding.result == WARNING:
+            console.warn(f"{finding.about}: {finding.text}")
 
 
 def identity(environment: Environment) -> Iterator[Finding]:
@@ -199,7 +206,9 @@ def judged(found: Mapping[str, Any] | None, name: str, cluster: str, supersede: 
     if supersede:
         yield Finding("rollout", WARNING, f"{text}: it is superseded.")
     else:
-        yield Finding("rollout", REFUSED, f"{text}: wait until it has ended, or give --supersede.")
+        yield Finding(
+            "rollout", REFUSED, f"{text}: wait until it has ended, watch it with --resume, or give --supersede."
+        )
 
 
 def change(
@@ -233,9 +242,9 @@ def change(
         body.get("image"), secrets, body.get("containers", ()), str(now["taskDefinitionArn"]), drop
     )
     new = task_definition.changed(old, wanted)
-    changes[:] = difference(old, new)
+    changes[:] = [*difference(old, new), *kept(new, secrets or [], str(now["taskDefinitionArn"]))]
     revision = str(now["taskDefinitionArn"]).rpartition("/")[2]
-    yield Finding("task definition", OK, f"{revision} {'changes' if changes else 'stays as it is'}")
+    yield Finding("task definition", OK, f"{revision} {'stays as it is' if new == old else 'changes'}")
     if secrets is not None:
         yield from compared(old, new, drop)
 
@@ -256,6 +265,17 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         ]
         lines += [f"{name}: - secret {key} from {was[key]}" for key in sorted(was.keys() - now.keys())]
     return lines
+
+
+def kept(new: Mapping[str, Any], found: Sequence[Mapping[str, str]], own: str) -> list[str]:
+    """The secrets that stay although no parameter stands for them. found: those of parameters. own: an ARN of ours."""
+    names = {secret["name"] for secret in found}
+    return [
+        f"{container['name']}: secret {key} stays from {value}: no parameter stands for it"
+        for container in (new["containerDefinitions"] if found else [])
+        for key, value in sorted(_secrets(container).items())
+        if key not in names and task_definition.is_foreign(value, own)
+    ]
 
 
 def compared(old: Mapping[str, Any], new: Mapping[str, Any], drop: bool) -> Iterator[Finding]:
@@ -287,6 +307,17 @@ def _containers(
 
 def _secrets(container: Mapping[str, Any]) -> dict[str, str]:
     return {secret["name"]: secret["valueFrom"] for secret in container.get("secrets", [])}
+
+
+def images_exist(
+    environment: Environment, given: str | None, described: Sequence[Mapping[str, Any]]
+) -> Iterator[Finding]:
+    """Whether the image is in its registry. Of a restart: every image of the task definition that is in ECR."""
+    containers = described[0]["containerDefinitions"] if described else []
+    for reference in dict.fromkeys([given] if given else [str(c["image"]) for c in containers]):
+        image = images.parse(reference)
+        if image and (given or images.is_in_ecr(environment, image)):
+            yield from image_exists(environment, image, described)
 
 
 def image_exists(environment: Environment, image: Image, described: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:

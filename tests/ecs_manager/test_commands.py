@@ -500,7 +500,7 @@ def test_runtask_replies_before_the_function_times_out(cloud: EmbeddedCloud) -> 
     running = {"tasks": [{"lastStatus": "RUNNING", "taskArn": "arn:task", "containers": []}], "failures": []}
     limited = call(cloud, remaining=30, describe_tasks=lambda **_: running)
 
-    with pytest.raises(ManagerError, match="is RUNNING, and this function is about to time out") as error:
+    with pytest.raises(ManagerError, match="is RUNNING, and the time to wait for it is over") as error:
         commands.runtask(limited, run())
 
     assert error.value.title == "TaskStillRunning"
