@@ -41,6 +41,12 @@ def changes(cloud: EmbeddedCloud) -> list[dict[str, Any]]:
     return [request for request in cloud.requests() if request["operation"] in CHANGES]
 
 
+def is_change(request: dict[str, Any]) -> bool:
+    """Whether a request changes more than the lock and the receipt of the run."""
+    own = ("/_release/lease.json", "/_release/receipts/")
+    return request["operation"] in CHANGES and not any(part in request["path"] for part in own)
+
+
 def deploy(invoke: Invoke, cloud: EmbeddedCloud, version: str, *words: str) -> str:
     """Deploy a version. Returns stderr."""
     done = invoke("deploy", *words, **cloud.env, GITHUB_SHA=version, DOCKER_HOST="unix:///nowhere")
@@ -118,7 +124,7 @@ def test_two_versions_are_deployed_one_after_the_other(cloud: EmbeddedCloud, inv
             },
         },
     ]
-    order = [request["operation"] for request in second if request["operation"] in CHANGES]
+    order = [request["operation"] for request in second if is_change(request)]
     assert order[:10] == [
         "Invoke",
         "RunTask",
@@ -175,7 +181,7 @@ def test_deploying_a_version_again_only_restarts_the_services(cloud: EmbeddedClo
     first = len(cloud.requests())
     said = deploy(invoke, cloud, FIRST)
 
-    again = [r["operation"] for r in cloud.requests()[first:] if r["operation"] in CHANGES]
+    again = [r["operation"] for r in cloud.requests()[first:] if is_change(r)]
     assert again == ["Invoke", "RunTask", "Invoke", "UpdateService", "Invoke", "RunTask", "Invoke", "UpdateService"]
     assert said.count("skipping the build and the push") == 2
 
