@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -43,9 +44,18 @@ LIST_PAGE = DELETE_BATCH = 1000
 # A listing ends after so many pages: ten million objects.
 PAGES = 10_000
 SIZE = re.compile(r"[0-9]{1,18}")
+# Settings of AWS's tools that change S3's host, and the regions whose host ends with amazonaws.com.
+UNUSUAL = ("use_fips_endpoint", "use_dualstack_endpoint", "use_accelerate_endpoint")
+ORDINARY = ("us-", "eu-", "ap-", "sa-", "ca-", "me-", "af-", "il-", "mx-")
+PUT_HEADER = re.compile(r"x-amz-[a-z0-9-]+")
 # Below this number of uploads, importing obstore costs more time than it saves.
 OBSTORE_FROM = 9
+# How long obstore may use credentials that are renewed before it asks for them again. It asks early, by some minutes.
+ASK_AGAIN = timedelta(minutes=10)
+# Two writes of one key at the same moment: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+PASSING = {"RequestTimeout", "ConditionalRequestConflict"}
 CREDENTIALS = {"InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"}
+SKEWED = "RequestTimeTooSkewed"
 REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "TemporaryRedirect"}
 # urllib3 begins its messages with the connection as Python shows objects.
 OBJECT = re.compile(r"AWSHTTPS?Connection(Pool)?\(.*?\): ")
@@ -121,15 +131,33 @@ class Bucket:
     """One bucket. Requests that fail temporarily are retried a limited number of times, with backoff and jitter."""
 
     def __init__(
-        self, name: str, region: str, endpoint: str, keys: Keys, where: str, *, use_proxy: bool = True
+        self,
+        name: str,
+        region: str,
+        endpoint: str,
+        keys: Keys | Callable[[], Keys],
+        where: str,
+        *,
+        use_proxy: bool = True,
+        virtual: bool = False,
+        put_headers: Mapping[str, str] | None = None,
     ) -> None:
-        """endpoint: of a server other than AWS, else empty. where: the environment's name, for messages."""
-        self.name, self.region, self._keys, self._where = name, region, keys, where
+        """name: of the bucket, or BUCKET/FOLDER: then all keys are those in the folder.
+
+        endpoint: of a server other than AWS, else empty. keys: a function returns those that are valid at the moment.
+        where: the environment's name, for messages. virtual: the endpoint's host names the bucket. put_headers: of
+        every object that is written.
+        """
+        self.name, self.region, self._where = name, region, where
+        self._keys, self._renews = (keys, True) if callable(keys) else (lambda: keys, False)
+        self._put_headers = dict(put_headers or {})
+        self._bucket, _, folder = name.partition("/")
+        self._folder = f"{folder}/" if folder else ""
         self.requests = 0
         self._counting = Lock()
         self._use_proxy = use_proxy
-        self._virtual = not endpoint and "." not in name
-        host = f"{name}.s3.{region}.amazonaws.com" if self._virtual else f"s3.{region}.amazonaws.com"
+        self._virtual = virtual or (not endpoint and "." not in self._bucket)
+        host = f"{self._bucket}.s3.{region}.amazonaws.com" if self._virtual else f"s3.{region}.amazonaws.com"
         self._endpoint = (endpoint or f"https://{host}").rstrip("/")
 
     # Requests
@@ -140,10 +168,13 @@ class Bucket:
         token = ""
         for _ in range(PAGES):
             query = {"list-type": "2", "encoding-type": "url"}
-            query |= {name: value for name, value in (("prefix", prefix), ("continuation-token", token)) if value}
+            asked = (("prefix", self._folder + prefix), ("continuation-token", token))
+            query |= {name: value for name, value in asked if value}
             root = self._xml(self._send("GET", "", query=query, doing="listing"), "listing", "ListBucketResult")
             found |= (self._listed(item) for item in root.iter("Contents"))
             if root.findtext("IsTruncated") == "false":
+                # A folder that was made in the console is an object whose key is the folder itself.
+                found.pop("", None)
                 return found
             token = root.findtext("NextContinuationToken", "")
             if not token:
@@ -154,11 +185,11 @@ class Bucket:
         """Key and object of an entry of LIST. Raises DeployError for an entry that is malformed."""
         # Encoded as in a form, but some servers do not encode a +.
         key, size = unquote_plus(item.findtext("Key", "")), item.findtext("Size", "0")
-        if not key or not SIZE.fullmatch(size):
+        if not key or not key.startswith(self._folder) or not SIZE.fullmatch(size):
             raise DeployError(
                 f"The listing of {self.name} is malformed: the object {key[:200]!r} has the size {size[:20]!r}."
             )
-        return key, Remote(item.findtext("ETag", "").strip('"'), int(size))
+        return key.removeprefix(self._folder), Remote(item.findtext("ETag", "").strip('"'), int(size))
 
     def get(self, key: str, most: int, *, tries: int | None = None) -> tuple[bytes, str] | None:
         """An object's body and ETag, or None if there is no such key. Raises Refused for more than `most` bytes.
@@ -189,11 +220,25 @@ class Bucket:
 
         Raises S3Error with status 412 where the condition does not hold.
         """
+        return self._put(key, body, hashlib.sha256(body).digest(), headers, tries)
+
+    def _put(self, key: str, body: Any, sha256: bytes, headers: Mapping[str, str], tries: int | None) -> str:
         doing = f"writing {key}"
-        etag = _etag(self._send("PUT", key, headers=headers, body=body, doing=doing, tries=tries))
+        # Object Lock demands a checksum, and S3 compares it with what has arrived.
+        checksum = {"x-amz-checksum-sha256": base64.b64encode(sha256).decode()}
+        given = {**self._put_headers, **checksum, **headers}
+        etag = _etag(self._send("PUT", key, headers=given, body=body, doing=doing, tries=tries))
         if not etag:
             raise Unanswered(f"S3's response to {doing} {self.name} ({self._where}) has no ETag.")
         return etag
+
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object of up to 5 GB in the bucket. Raises DeployError."""
+        source = quote(f"{self._bucket}/{self._folder}{key}", safe="/~")
+        doing = f"copying {key} in"
+        answer = self._send("PUT", to, headers={**self._put_headers, "x-amz-copy-source": source}, doing=doing)
+        # An error may come with status 200: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
+        self._xml(answer, doing, "CopyObjectResult")
 
     def delete(self, keys: Sequence[str], etags: Mapping[str, str]) -> dict[str, str]:
         """Delete objects, 1,000 in a request. Returns the keys that could not be deleted, with the reason.
@@ -206,7 +251,7 @@ class Bucket:
             ElementTree.SubElement(root, "Quiet").text = "true"
             for key in keys[start : start + DELETE_BATCH]:
                 item = ElementTree.SubElement(root, "Object")
-                ElementTree.SubElement(item, "Key").text = key
+                ElementTree.SubElement(item, "Key").text = self._folder + key
                 if key in etags:
                     ElementTree.SubElement(item, "ETag").text = f'"{etags[key]}"'
             body = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
@@ -215,17 +260,18 @@ class Bucket:
                 "POST", "", query={"delete": ""}, headers={"Content-MD5": md5}, body=body, doing="deleting"
             )
             for item in self._xml(answer, "deleting", "DeleteResult").iter("Error"):
-                failed[item.findtext("Key", "")] = item.findtext("Code", "")
+                failed[item.findtext("Key", "").removeprefix(self._folder)] = item.findtext("Code", "")
         return failed
 
     def put_all(self, uploads: Sequence[Upload], done: Callable[[Upload, str], None]) -> None:
         """Upload many objects concurrently; `done` is called with each and its ETag. Ends at the first failure.
 
         A single object is uploaded by the calling thread, so that no other thread goes on with it after a stop.
+        obstore does not sign headers of our own: with those, it is not used.
         """
         if len(uploads) == 1 and uploads[0].size <= SINGLE_PUT:
             done(uploads[0], self._put_one(uploads[0]))
-        elif len(uploads) < OBSTORE_FROM and all(upload.size <= SMALL for upload in uploads):
+        elif self._put_headers or (len(uploads) < OBSTORE_FROM and all(upload.size <= SMALL for upload in uploads)):
             with workers(OBSTORE_FROM) as pool:
                 for upload, etag in zip(uploads, pool.map(self._put_one, uploads), strict=True):
                     done(upload, etag)
@@ -233,7 +279,10 @@ class Bucket:
             self._put_many(uploads, done)
 
     def _put_one(self, upload: Upload) -> str:
-        return self.put(upload.key, _content(upload), upload.headers)
+        if upload.size <= SINGLE_PUT:
+            return self.put(upload.key, _content(upload), upload.headers)
+        with open(_body(upload), "rb") as file:
+            return self._put(upload.key, file, bytes.fromhex(upload.sha256), upload.headers, None)
 
     # Many uploads
 
@@ -265,7 +314,7 @@ class Bucket:
                 attributes: Any = upload.headers
                 put = obstore.put_async(
                     store,
-                    upload.key,
+                    self._folder + upload.key,
                     body,
                     attributes=attributes,
                     use_multipart=upload.size > SINGLE_PUT,
@@ -291,20 +340,21 @@ class Bucket:
         return self._store(TIMEOUT), self._store(15 * TIMEOUT)
 
     def _store(self, timeout: float) -> Any:
-        from datetime import timedelta
-
         from obstore.store import S3Store
 
         first, longest = timedelta(seconds=FIRST_PAUSE), timedelta(seconds=LONGEST_PAUSE)
         backoff: Any = {"init_backoff": first, "max_backoff": longest, "base": 2}
-        keys = self._keys
+
         # As plain arguments, the keys would be combined with a session token from the environment.
-        credentials: Any = lambda: {  # noqa: E731
-            "access_key_id": keys.access_key,
-            "secret_access_key": keys.secret_key,
-            "token": keys.token or None,
-            "expires_at": None,
-        }
+        def credentials() -> Any:
+            keys = self._keys()
+            return {
+                "access_key_id": keys.access_key,
+                "secret_access_key": keys.secret_key,
+                "token": keys.token or None,
+                "expires_at": datetime.now(UTC) + ASK_AGAIN if self._renews else None,
+            }
+
         client: Any = {
             "timeout": timedelta(seconds=timeout),
             "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT),
@@ -313,11 +363,12 @@ class Bucket:
         }
         try:
             return S3Store(
-                self.name,
+                self._bucket,
                 endpoint=self._endpoint,
                 region=self.region,
                 credential_provider=credentials,
                 skip_signature=False,
+                checksum_algorithm="SHA256",
                 virtual_hosted_style_request=self._virtual,
                 client_options=client,
                 retry_config={
@@ -348,12 +399,12 @@ class Bucket:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
+        body: Any = b"",
         doing: str,
         most: int = MOST,
         tries: int | None = None,
     ) -> Answer:
-        """Send a request, with retries, and return the response. Raises DeployError."""
+        """Send a request, with retries, and return the response. body: bytes, or a file. Raises DeployError."""
         from botocore.exceptions import BotoCoreError
         from urllib3.exceptions import HTTPError
 
@@ -373,23 +424,24 @@ class Bucket:
             if answer.status < 300 or answer.status == 304:
                 return answer
             refusal = self._error(answer, doing)
-            passing = answer.status >= 500 or answer.status == 429 or refusal.s3_code == "RequestTimeout"
+            passing = answer.status >= 500 or answer.status == 429 or refusal.s3_code in PASSING
             if not passing or attempt == tries - 1:
                 raise refusal
         raise self._unreachable(doing, problem, tries)
 
     def _url(self, key: str, query: Mapping[str, str]) -> str:
-        path = "" if self._virtual else f"/{self.name}"
+        path = "" if self._virtual else f"/{self._bucket}"
         if key or self._virtual:
-            path += "/" + quote(key, safe="/~")
+            path += "/" + quote(self._folder + key if key else "", safe="/~")
         asked = "&".join(f"{quote(k, safe='~')}={quote(v, safe='~')}" for k, v in sorted(query.items()))
         return f"{self._endpoint}{path}{'?' if asked else ''}{asked}"
 
-    def _once(self, method: str, url: str, headers: Mapping[str, str], body: bytes, most: int, doing: str) -> Answer:
+    def _once(self, method: str, url: str, headers: Mapping[str, str], body: Any, most: int, doing: str) -> Answer:
+        from botocore.auth import S3SigV4Auth
         from botocore.awsrequest import AWSRequest
 
         request = AWSRequest(method, url, headers=headers, data=body, stream_output=True)
-        self._signer.add_auth(request)
+        S3SigV4Auth(self._keys(), "s3", self.region).add_auth(request)
         self._count(1)
         answer = self._session.send(request.prepare())
         # `most` is for the object; an error document can be longer.
@@ -408,12 +460,6 @@ class Bucket:
     def _count(self, requests: int) -> None:
         with self._counting:
             self.requests += requests
-
-    @cached_property
-    def _signer(self) -> Any:
-        from botocore.auth import S3SigV4Auth
-
-        return S3SigV4Auth(self._keys, "s3", self.region)
 
     @cached_property
     def _session(self) -> Any:
@@ -452,24 +498,29 @@ class Bucket:
         return root
 
     def _error(self, answer: Answer, doing: str) -> S3Error:
-        code = message = ""
+        code = message = region = ""
         try:
             root = _parsed(answer.body)
             code, message = root.findtext("Code", "")[: aws.LONGEST], root.findtext("Message", "")[: aws.LONGEST]
+            region = root.findtext("Region", "")[:30]
         except ValueError:
             pass
         code = code or {403: "AccessDenied", 301: "PermanentRedirect"}.get(answer.status, "")
-        return self._explained(answer.status, code, message, doing)
+        region = answer.headers.get("x-amz-bucket-region", "")[:30] or region
+        return self._explained(answer.status, code, message, doing, region, answer.headers.get("date", ""))
 
-    def _explained(self, status: int, code: str, message: str, doing: str) -> S3Error:
-        """An error of S3 as a sentence, with its exit code."""
+    def _explained(self, status: int, code: str, message: str, doing: str, region: str = "", date: str = "") -> S3Error:
+        """An error of S3 as a sentence, with its exit code. region: of the bucket, date: of S3, if S3 has said it."""
         where = f"{doing} the bucket {self.name} ({self._where}, {self.region})"
         text = f"S3 refused {where}: {code or status}{': ' + message if message else ''}"
         if code in CREDENTIALS:
             text = f"S3 rejected the credentials for {where}: {code}. Log in again and run this again."
         if code in REGION or status in (301, 307):
-            text = f"Wrong region for {where}: {code}. Check AWS_REGION and the settings."
-        refused = code in CREDENTIALS or code in REGION or status in (301, 307)
+            named = f"the bucket is in {region}" if region else code
+            text = f"Wrong region for {where}: {named}. Check AWS_REGION and the settings."
+        if code == SKEWED:
+            text = f"S3 refused {where}: {code}: {_skew(date)}. Set the clock, and run this again."
+        refused = code in CREDENTIALS or code in REGION or code == SKEWED or status in (301, 307)
         return S3Error(text, status, code, REFUSED if refused else FAILED)
 
     def _translated(self, error: BaseException) -> DeployError:
@@ -546,6 +597,17 @@ def _certificates() -> str:
     return str(get_cert_path(chosen or True))
 
 
+def _skew(date: str) -> str:
+    """How far this machine's clock is from the date of a response, as a clause."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        seconds = round((datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds())
+    except (ValueError, TypeError):
+        return "this machine's clock is wrong"
+    return f"this machine's clock is {abs(seconds):,} s {'ahead of' if seconds > 0 else 'behind'} S3's"
+
+
 def _etag(answer: Answer) -> str:
     return answer.headers.get("etag", "").strip('"')
 
@@ -593,16 +655,54 @@ def open_bucket(environment: Environment, name: str) -> Bucket:
     finds them (profiles, single sign-on, web identity). Raises Refused if there are none.
     """
     aws.quiet()
+    wanted, region = _wanted_headers(environment), environment.region
     if environment.endpoint_url:
         # An embedded AWS is on this machine: no proxy.
-        keys = Keys("local", "local")
-        return Bucket(name, environment.region, environment.endpoint_url, keys, environment.name, use_proxy=False)
+        embedded, url = Keys("local", "local"), environment.endpoint_url
+        return Bucket(name, region, url, embedded, environment.name, use_proxy=False, put_headers=wanted)
     endpoint = aws.endpoint_of("s3", environment)
     if endpoint.url:
         http.checked(endpoint.url, f"the endpoint of S3 ({endpoint.origin})")
     access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    keys: Keys | Callable[[], Keys]
     if access and secret and not os.environ.get("AWS_PROFILE"):
         keys = Keys(access, secret, os.environ.get("AWS_SESSION_TOKEN", ""))
     else:
-        keys = Keys(*aws.credentials(environment))
-    return Bucket(name, environment.region, endpoint.url, keys, environment.name)
+        keys = partial(_found_keys, environment)
+        keys()
+    if not endpoint.url and _is_unusual(region):
+        url, virtual = _resolved(environment, name.partition("/")[0])
+        return Bucket(name, region, url, keys, environment.name, virtual=virtual, put_headers=wanted)
+    return Bucket(name, region, endpoint.url, keys, environment.name, put_headers=wanted)
+
+
+def _is_unusual(region: str) -> bool:
+    """Whether botocore has to say S3's host: FIPS, dual-stack, accelerated, or another partition. That takes 0.2 s."""
+    asked = any(os.environ.get(f"AWS_{name.upper()}") for name in UNUSUAL)
+    return asked or not region.startswith(ORDINARY) or any(map(aws._file_names, UNUSUAL))
+
+
+def _resolved(environment: Environment, bucket: str) -> tuple[str, bool]:
+    """The endpoint that botocore chooses for a bucket, and whether its host names the bucket."""
+    client = aws.client("s3", environment)
+    with aws.errors(f"finding the endpoint of {bucket}", environment):
+        accelerated = urlsplit(client.generate_presigned_url("list_objects_v2", {"Bucket": bucket})).netloc
+    host = urlsplit(client.meta.endpoint_url).netloc
+    if ".s3-accelerate." in accelerated:
+        host = accelerated
+    elif "." not in bucket:
+        host = f"{bucket}.{host}"
+    return f"https://{host}", host.startswith(f"{bucket}.")
+
+
+def _found_keys(environment: Environment) -> Keys:
+    """The credentials that botocore finds, which renews those of a role or a login when they are about to expire."""
+    return Keys(*aws.credentials(environment))
+
+
+def _wanted_headers(environment: Environment) -> Mapping[str, str]:
+    """The headers of the settings for everything that is written. Raises Refused for any that S3 does not define."""
+    for name in environment.frontend.put_headers:
+        if not PUT_HEADER.fullmatch(name):
+            raise Refused(f"frontend.put_headers of {environment.name}: {name[:100]!r} does not begin with x-amz-.")
+    return {name: str(value) for name, value in environment.frontend.put_headers.items()}
