@@ -1,7 +1,4 @@
-"""The whole command line: one declaration per command, whose parameters are its flags.
-
-What a command does is in the file of `scripts/` that is named like it, imported when it runs (scripts/__init__.py).
-"""
+"""The whole command line: one declaration per command, whose parameters are its flags, as scripts/ has one file each."""
 
 import scripts
 from scripts.frame import flags
@@ -122,12 +119,15 @@ def release_static(
     no_build: bool = switch("Release the folder as it is, without a build."),
     bucket: Text = flags.TARGET,
     wait: bool = flags.WAIT,
+    allow_missing: Text = flags.ALLOW_MISSING,
 ) -> None:
     """Build the frontend and release it to S3. The site stays complete at every moment."""
 
 
 @command(lambda: scripts.release_static.release_storybook, locks=True)
-def release_storybook(build_dir: Text = flags.FOLDER, bucket: Text = flags.STORYBOOK) -> None:
+def release_storybook(
+    build_dir: Text = flags.FOLDER, bucket: Text = flags.STORYBOOK, allow_missing: Text = flags.ALLOW_MISSING
+) -> None:
     """Release a built storybook to its bucket in S3."""
 
 

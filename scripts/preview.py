@@ -147,7 +147,7 @@ def frontend(environment: Environment, wanted: str, build_dir: str | None) -> li
         seen = release_static.observe(environment, name, folder)
         decided = release_static.decide(environment, seen, of_version=wanted)
     except DeployError as error:
-        files = release_static.read_site(folder).files
+        files = release_static.observe_folder(environment, "", folder).site.files
         size = sum(file.size for file in files.values())
         return [f"the build has {len(files)} files ({size:,} bytes)", f"the bucket cannot be read: {error}"]
     *details, total = decided.describe()

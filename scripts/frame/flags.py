@@ -14,6 +14,7 @@ SCENARIO = flag("What is to go wrong in it: a name in docs/runbook.md, or health
 URI = flag("Full URI of the image, instead of --tag.")
 BUILD_DIR = flag("Folder of the built frontend. Default: from the settings.")
 FOLDER = flag("Folder to release. Default: from the settings.")
+ALLOW_MISSING = flag("Patterns, separated by commas, of files that pages need and that may be missing in the build.")
 STORYBOOK = flag("Bucket to release to. Default: $STORYBOOK_S3_BUCKET_<ENV>, $STORYBOOK_S3_BUCKET, or the settings.")
 PORT = flag("Port on 127.0.0.1. Default: from the settings. Set AWS_ENDPOINT_URL so that other commands use it.")
 SUPERSEDE = switch("Deploy although a rollout of somebody else is in progress, which then ends.")

@@ -6,7 +6,7 @@ are under `_release/files/`. A rollback is an ordinary release of the site that 
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,14 +110,11 @@ def _stored(entry: Entry) -> tuple[str, dict[str, str]]:
     return entry.sha256, dict(entry.headers)
 
 
-def restored(
-    bucket: Bucket, state: State, wanted: str | None, folder: Path, headers: Callable[[str], Mapping[str, str]]
-) -> tuple[Release, Site]:
+def restored(bucket: Bucket, state: State, wanted: str | None, folder: Path) -> tuple[Release, Site]:
     """A release, by default the one of `to_go_back_to`, and its site.
 
     Files that are no longer in the bucket as they were are restored from their copies into the folder; the others stay
-    where they are. headers: returns the headers for a key. Raises Refused if the release is not kept, or if one of its
-    files is missing or damaged.
+    where they are. Raises Refused if the release is not kept, or if one of its files is missing or damaged.
     """
     current = known(state, bucket.name)
     to = to_go_back_to(current, bucket.name) if wanted is None else find(current, wanted, bucket.name)
@@ -125,8 +122,8 @@ def restored(
     files: dict[str, File] = {}
     missing = []
     for key, entry in current.releases[to].items():
-        files[key] = File("", entry.size, entry.sha256)
-        if not reason_to_put(files[key], headers(key), there.get(key), (state.listing or {}).get(key)):
+        files[key] = File("", entry.size, entry.sha256, entry.headers)
+        if not reason_to_put(files[key], there.get(key), (state.listing or {}).get(key)):
             continue
         found = bucket.get(manifest.blob_key(entry.sha256), entry.size)
         if found is None or hashlib.sha256(found[0]).hexdigest() != entry.sha256:
@@ -134,7 +131,7 @@ def restored(
             continue
         path = folder / entry.sha256
         write(path, found[0])
-        files[key] = File(str(path), entry.size, entry.sha256)
+        files[key] = File(str(path), entry.size, entry.sha256, entry.headers)
     if missing:
         raise Refused(f"{to.id} cannot be restored: missing or changed in the bucket: {', '.join(missing[:10])}.")
     return to, Site(str(folder), files)

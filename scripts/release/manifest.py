@@ -5,8 +5,9 @@ compared, never computed, so this also holds with KMS and for multipart uploads.
 overwritten is noticed by its ETag.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -21,6 +22,9 @@ T = TypeVar("T")
 KEY = f"{PREFIX}manifest.json"
 LEASE = f"{PREFIX}lease.json"
 BLOBS = f"{PREFIX}files/"
+# What a release is about to put, noted before the commit point: if the manifest is not written after it, the next
+# command knows from this note which release is live.
+NEXT = f"{PREFIX}next.json"
 JSON = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
 FORMAT = 1
 # Bytes of a manifest that are read. One of three releases with 100,000 different files each has 50 MB.
@@ -89,13 +93,15 @@ class Manifest:
 class State:
     """What a bucket holds. listing: None if it could not be read. etag: of the manifest, empty if there is none.
 
-    unread: why the manifest could not be read, empty if it was.
+    unread: why the manifest could not be read, empty if it was. repaired: the live release is not in the manifest of
+    the bucket, because it was not written after the commit point.
     """
 
     listing: Mapping[str, Remote] | None
     manifest: Manifest | None
     etag: str = ""
     unread: str = ""
+    repaired: bool = False
 
 
 class Stored(NamedTuple):
@@ -133,6 +139,24 @@ class _Document(Struct, frozen=True):
     pending: tuple[Annotated[str, Meta(pattern=r"\A/[!-~]*\Z", max_length=8192)], ...]
     releases: list[_Files]
     headers: list[dict[Text, Text]]
+
+
+class _Next(Struct, frozen=True):
+    """A release as its difference to the live one. live: the id of that, empty if there is none.
+
+    last: the keys that are put last before the release is live. pending: as in the manifest.
+    """
+
+    format: int
+    application: Text
+    environment: Text
+    live: Text
+    release: Release
+    files: dict[Key, _Row]
+    without: list[Key]
+    headers: list[dict[Text, Text]]
+    last: list[Key]
+    pending: tuple[Annotated[str, Meta(pattern=r"\A/[!-~]*\Z", max_length=8192)], ...]
 
 
 class _Format(Struct, frozen=True):
@@ -210,6 +234,105 @@ def _entry(key: str, row: _Row, headers: list[dict[str, str]], release: Release)
     if row.headers >= len(headers):
         raise ValueError(f"{key} has no headers")
     return Entry(row.sha256, row.size, row.etag, headers[row.headers])
+
+
+def note(live: Manifest | None, new: Manifest, last: Iterable[str]) -> bytes:
+    """The note of a release before its commit point. new: the manifest after it, whose ETags are not known yet.
+
+    last: the keys that are put last before it is live.
+    """
+    kinds: list[Mapping[str, str]] = []
+    old = live.files if live else {}
+    release, files = next(iter(new.releases.items()))
+    rows = {}
+    for key, entry in files.items():
+        if key in old and (old[key].sha256, dict(old[key].headers)) == (entry.sha256, dict(entry.headers)):
+            continue
+        if entry.headers not in kinds:
+            kinds.append(entry.headers)
+        rows[key] = [entry.sha256, entry.size, "", kinds.index(entry.headers)]
+    document = {
+        "format": FORMAT,
+        "application": new.application,
+        "environment": new.environment,
+        "live": _live(live),
+        "release": asdict(release),
+        "files": rows,
+        "without": [key for key in old if key not in files],
+        "headers": kinds,
+        "last": list(last),
+        "pending": new.pending,
+    }
+    return msgspec.json.encode(document)
+
+
+def _live(current: Manifest | None) -> str:
+    """The id of the live release, empty if there is none."""
+    return next(iter(current.releases)).id if current and current.releases else ""
+
+
+def repaired(bucket: Bucket, state: State) -> State:
+    """The state with the release that is live by its note, although the manifest was not written after it.
+
+    Raises DeployError if the bucket cannot be read.
+    """
+    listing = state.listing or {}
+    if state.unread or NEXT not in listing:
+        return state
+    found = bucket.get(NEXT, MOST)
+    try:
+        noted = decoded(found[0], _Next) if found else None
+        files = {k: _entry(k, row, noted.headers, noted.release) for k, row in noted.files.items()} if noted else {}
+    except ValueError:
+        return state
+    if not noted or noted.format != FORMAT or noted.live != _live(state.manifest) or not noted.last:
+        return state
+    if not all(_holds(bucket, key, files.get(key)) for key in noted.last):
+        return state
+    old = state.manifest.files if state.manifest else {}
+    known = state.manifest.known() if state.manifest else {}
+    without = set(noted.without)
+    now = {key: entry for key, entry in old.items() if key not in without}
+    for key, entry in files.items():
+        now[key] = replace(entry, etag=_put_etag(entry, known.get(key), listing.get(key)))
+    releases = {noted.release: now, **(state.manifest.releases if state.manifest else {})}
+    pending = (*noted.pending, *(state.manifest.pending if state.manifest else ()))
+    current = Manifest(noted.application, noted.environment, releases, tuple(dict.fromkeys(pending)))
+    return replace(state, manifest=current, repaired=True)
+
+
+def _holds(bucket: Bucket, key: str, entry: Entry | None) -> bool:
+    """Whether the bucket holds an object with this content."""
+    if entry is None:
+        return False
+    try:
+        found = bucket.get(key, entry.size)
+    except Refused:
+        return False
+    return found is not None and hashlib.sha256(found[0]).hexdigest() == entry.sha256
+
+
+def _put_etag(entry: Entry, known: Entry | None, remote: Remote | None) -> str:
+    """The ETag of an object of a noted release, if it was put; else empty."""
+    if remote is None or remote.size != entry.size:
+        return ""
+    was_put = known is None or remote.etag != known.etag or known.sha256 == entry.sha256
+    return remote.etag if was_put else ""
+
+
+def without(state: State, keeps: Callable[[str], bool]) -> State:
+    """The state without the keys that others write. keeps: whether a key is one of them."""
+
+    def ours(key: str) -> bool:
+        return key.startswith(PREFIX) or not keeps(key)
+
+    listing, current = state.listing, state.manifest
+    if listing is not None:
+        listing = {key: remote for key, remote in listing.items() if ours(key)}
+    if current is not None:
+        kept = {release: {k: e for k, e in files.items() if ours(k)} for release, files in current.releases.items()}
+        current = replace(current, releases=kept)
+    return replace(state, listing=listing, manifest=current)
 
 
 def read(bucket: Bucket) -> Stored:

@@ -1,6 +1,7 @@
 """Decides a release: what is put in which stage, what is deleted, and why. Pure."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -8,13 +9,27 @@ from scripts.edges.s3 import DELETE_BATCH, LIST_PAGE, Remote, requests_of
 from scripts.frame.errors import Refused
 from scripts.release import content
 from scripts.release.manifest import BLOBS, Entry, Manifest, Release, State, blob_key
-from scripts.release.site import ENTRY, PREFIX, File, Site
+from scripts.release.site import ENTRY, PREFIX, File, Site, shown
 
 # The stages of a release; each starts when the one before has succeeded.
 HASHED, OTHER, PAGES, COMMIT = "hashed files", "other files", "pages", "the commit point"
-STAGES = (HASHED, OTHER, PAGES, COMMIT)
+# What describes the page comes after it, and a service worker, which may read that, at the end: one that installs
+# before the page is there keeps the old page as if it were the new one.
+POINTERS, WORKERS = "files that describe the page", "service workers"
+STAGES = (HASHED, OTHER, PAGES, COMMIT, POINTERS, WORKERS)
+POINTER = re.compile(
+    r"(?:.*/)?(?:ngsw|version|build-?info|meta|asset-manifest|precache-manifest[^/]*|stories)\.js(?:on)?|(?:.*/)?version\.txt"
+    r"|(?:.*/)?\.vite/[^/]*\.json|(?:.*/)?(?:sitemap[^/]*|feed|rss|atom)\.(?:xml|json)(?:\.gz)?|.*\.(?:rss|atom|appcache)",
+    re.IGNORECASE,
+)
+WORKER = re.compile(
+    r"(?:.*/)?(?:(?:[^/]*[-_.])?(?:sw|service[-_]?worker)(?:\.min)?|ngsw-worker|safety-worker|OneSignalSDK[^/]*)\.m?js",
+    re.IGNORECASE,
+)
 # More paths than this are invalidated as `/*`, because CloudFront bills each path.
 MOST_PATHS = 15
+# Reasons to put an object that others may have cached: unless it is new, and if its content is certainly another.
+CHANGED, SURELY = ("content", "headers", "foreign", "unknown"), ("content", "foreign")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +58,38 @@ class Delete:
 class ReleasePlan:
     """Everything that a release is going to do.
 
-    release: the new one, or the live one if it has the same files (is_new is false then). blobs: keys of unhashed files
-    to be copied for a rollback. invalidate: paths in the CDN. total_bytes: size of the whole site. requests: to S3,
-    including LIST and the manifest's GET.
+    release: the new one, or the live one if it has the same files (is_new is false then). live: the id of the one that
+    it replaces, empty for the first. blobs: keys of files to be copied for a rollback. rescues: key -> sha256, of
+    objects that a kept release needs and that are overwritten: they are copied first. invalidate: paths in the CDN.
+    total_bytes: size of the whole site. requests: to S3, including LIST and the manifest's GET. allowed_missing: files
+    that pages need, and that somebody has allowed to be missing. warnings: what a person should know. repairs: the
+    manifest in the bucket is behind (see State).
     """
 
     bucket: str
     release: Release
+    live: str
     puts: tuple[Put, ...]
     blobs: tuple[str, ...]
+    rescues: Mapping[str, str]
     deletes: tuple[Delete, ...]
     unchanged: tuple[str, ...]
     invalidate: tuple[str, ...]
     is_new: bool
     total_bytes: int
     requests: int
+    allowed_missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    repairs: bool = False
 
     @property
     def is_needed(self) -> bool:
-        return bool(self.puts or self.deletes or self.invalidate or self.is_new)
+        return bool(self.puts or self.deletes or self.invalidate or self.is_new or self.repairs)
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether the release is noted in the bucket before the commit point (see manifest.NEXT)."""
+        return self.is_new and bool(self.puts)
 
     def describe(self) -> list[str]:
         """Foreign keys that would be deleted come first."""
@@ -82,16 +110,20 @@ class ReleasePlan:
         return lines
 
 
-def stage_of(key: str) -> str:
-    """The stage in which a key is put."""
+def stage_of(key: str, headers: Mapping[str, str], needed: Container[str] = ()) -> str:
+    """The stage in which a key is put. needed: keys that pages load themselves, which have to be there before them."""
     if key == ENTRY:
         return COMMIT
     if key.endswith((".html", ".htm")):
         return PAGES
-    return HASHED if content.is_hashed(key) else OTHER
+    if content.is_immutable(headers):
+        return HASHED
+    if key in needed:
+        return OTHER
+    return WORKERS if WORKER.fullmatch(key) else POINTERS if POINTER.fullmatch(key) else OTHER
 
 
-def reason_to_put(file: File, headers: Mapping[str, str], known: Entry | None, remote: Remote | None) -> str:
+def reason_to_put(file: File, known: Entry | None, remote: Remote | None) -> str:
     """Why an object has to be put (see Put), empty if it is unchanged in the bucket."""
     if remote is None:
         return "new"
@@ -99,7 +131,7 @@ def reason_to_put(file: File, headers: Mapping[str, str], known: Entry | None, r
         return "unknown"
     if known.sha256 != file.sha256 or known.size != file.size:
         return "content"
-    if dict(known.headers) != dict(headers):
+    if dict(known.headers) != dict(file.headers):
         return "headers"
     return "" if (remote.etag, remote.size) == (known.etag, known.size) else "foreign"
 
@@ -112,50 +144,58 @@ def plan(
     release: Release,
     application: str,
     environment: str,
-    cache_control: Mapping[str, str],
     keep_releases: int,
     max_delete_percent: int,
     distribution: str = "",
+    base: str = "/",
+    needed: Container[str] = (),
 ) -> ReleasePlan:
-    """Decide a release. Raises Refused if the bucket is another environment's, or too much would be deleted."""
+    """Decide a release. Raises Refused if the bucket is another environment's, or too much would be deleted.
+
+    base: the path at which the site is served. needed: as for `stage_of`.
+    """
     check_owner(state.manifest, bucket, application, environment)
     listing = state.listing or {}
     known = state.manifest.known() if state.manifest else {}
     puts, unchanged = [], []
     for key, file in sorted(site.files.items()):
-        headers = content.headers(key, cache_control)
-        reason = reason_to_put(file, headers, known.get(key), listing.get(key))
+        reason = reason_to_put(file, known.get(key), listing.get(key))
         if reason:
-            puts.append(Put(key, stage_of(key), reason, file.size, headers))
+            puts.append(Put(key, stage_of(key, file.headers, needed), reason, file.size, file.headers))
         else:
             unchanged.append(key)
     puts.sort(key=lambda put: STAGES.index(put.stage))
-    is_new = not is_live(site, state.manifest, cache_control)
-    if not is_new and state.manifest:
-        release = next(iter(state.manifest.releases))
-    deletes = _deletes(site, state, releases_after(site, state, keep_releases, is_new), keep_releases)
-    check_deletes(deletes, state, max_delete_percent, bucket)
+    is_new = not is_live(site, state.manifest)
+    live = next(iter(state.manifest.releases)) if state.manifest and state.manifest.releases else None
+    if not is_new and live:
+        release = live
+    kept = releases_after(site, state, keep_releases, is_new)
+    changed = _changed(site, kept)
+    deletes, left = checked(_deletes(site, state, kept, keep_releases), state, max_delete_percent, bucket)
     decided = ReleasePlan(
         bucket=bucket,
         release=release,
+        live=live.id if live else "",
         puts=tuple(puts),
-        blobs=_blobs(site, listing) if keep_releases and (puts or is_new) else (),
+        blobs=_blobs(site, listing, changed) if keep_releases and (puts or is_new) else (),
+        rescues=_rescues(puts, known, listing, kept),
         deletes=tuple(deletes),
         unchanged=tuple(unchanged),
-        invalidate=_paths(puts, deletes, state.manifest) if distribution else (),
+        invalidate=_paths(puts, deletes, state.manifest, base) if distribution else (),
         is_new=is_new,
         total_bytes=sum(file.size for file in site.files.values()),
         requests=0,
+        warnings=tuple(_warnings(puts, deletes, left, state, bucket, keep_releases)),
+        repairs=state.repaired,
     )
     return replace(decided, requests=_requests(decided, site, state))
 
 
-def is_live(site: Site, manifest: Manifest | None, cache_control: Mapping[str, str]) -> bool:
+def is_live(site: Site, manifest: Manifest | None) -> bool:
     """Whether the live release has exactly these files, with the headers that they should have now."""
     live = manifest.files if manifest else {}
     return live.keys() == site.files.keys() and all(
-        live[key].sha256 == file.sha256 and live[key].headers == content.headers(key, cache_control)
-        for key, file in site.files.items()
+        live[key].sha256 == file.sha256 and live[key].headers == file.headers for key, file in site.files.items()
     )
 
 
@@ -168,23 +208,58 @@ def check_owner(manifest: Manifest | None, bucket: str, application: str, enviro
         )
 
 
-def check_deletes(deletes: Iterable[Delete], state: State, percent: int, bucket: str) -> None:
-    """Raises Refused if a release would delete more of the bucket than the settings allow.
+def checked(deletes: Iterable[Delete], state: State, percent: int, bucket: str) -> tuple[list[Delete], list[str]]:
+    """The deletes that are allowed, and the foreign keys that stay because they are too many.
 
-    Files that only earlier releases of ours have are not counted: that they expire is normal.
+    Files that only earlier releases of ours have are not counted: that they expire is normal. Raises Refused if a
+    release would delete more of its own files than the settings allow, and if the first one would delete too much.
     """
     releases = state.manifest.releases if state.manifest else {}
     live = state.manifest.files if state.manifest else {}
     retired = {key for release, files in releases.items() if release.at for key in files} - live.keys()
     gone = [d for d in deletes if not d.key.startswith(PREFIX) and d.key not in retired]
     present = sum(1 for key in state.listing or () if not key.startswith(PREFIX))
-    if len(gone) * 100 > percent * present:
-        foreign = [d.key for d in gone if d.reason == "foreign"]
-        shown = ", ".join((foreign or [d.key for d in gone])[:10])
+    if len(gone) * 100 <= percent * present:
+        return list(deletes), []
+    foreign = [d.key for d in gone if d.key not in live]
+    if state.manifest is None or (len(gone) - len(foreign)) * 100 > percent * present:
         raise Refused(
             f"This release would delete {len(gone)} of the {present} objects in {bucket}, more than the {percent} %"
-            f" that max_delete_percent allows: {shown}{' …' if len(gone) > 10 else ''}. Nothing was changed."
+            f" that max_delete_percent allows: {shown(foreign or [d.key for d in gone])}. Nothing was changed."
         )
+    stay = set(foreign)
+    return [delete for delete in deletes if delete.key not in stay], foreign
+
+
+def _warnings(
+    puts: Iterable[Put], deletes: Iterable[Delete], left: list[str], state: State, bucket: str, keep_releases: int
+) -> Iterator[str]:
+    """What a person should know about a release before it begins."""
+    changed = [put.key for put in puts if put.stage == HASHED and put.reason == "content"]
+    if changed:
+        yield (
+            f"files have new content under names that browsers keep for a year: {shown(changed)}. Give them other"
+            " names, or another frontend.cache_control."
+        )
+    known = state.manifest.known() if state.manifest else {}
+    theirs = [delete.key for delete in deletes if not (known[delete.key].sha256 if delete.key in known else "")]
+    theirs = [key for key in theirs if not key.startswith(PREFIX)]
+    mine = "what others write belongs into frontend.keep of the settings"
+    if theirs:
+        yield f"{len(theirs)} objects that no release has put are deleted from {bucket}: {shown(theirs)}; {mine}"
+    if left:
+        yield (
+            f"{len(left)} objects that no release has put stay in {bucket}, because they are more than"
+            f" max_delete_percent allows to delete: {shown(left)}; {mine}"
+        )
+    if state.manifest is None and not state.unread and keep_releases:
+        found = [key for key in sorted(state.listing or ()) if not key.startswith(PREFIX)]
+        others = [key for key in found if key not in {put.key for put in puts}]
+        if others:
+            yield (
+                f"{bucket} holds {len(others)} objects that no release has put: {shown(others)}. After {keep_releases}"
+                f" more releases they are deleted, as far as max_delete_percent allows; {mine}"
+            )
 
 
 def releases_after(site: Site, state: State, keep_releases: int, is_new: bool) -> dict[Release, Mapping[str, Entry]]:
@@ -224,11 +299,40 @@ def _deletes(site: Site, state: State, kept: Mapping[Release, Mapping[str, Entry
     return foreign + [Delete(key, "expired") for key in gone if key in known] + [Delete(k, "expired") for k in stale]
 
 
-def _blobs(site: Site, listing: Mapping[str, Remote]) -> tuple[str, ...]:
-    """Keys of the unhashed files that are to be copied, for a rollback to this release."""
-    unhashed = (key for key in sorted(site.files) if not content.is_hashed(key))
-    wanted = {site.files[key].sha256: key for key in unhashed}
+def _changed(site: Site, kept: Mapping[Release, Mapping[str, Entry]]) -> set[str]:
+    """The keys whose content differs between this release and a kept one."""
+    return {
+        key
+        for files in kept.values()
+        for key, entry in files.items()
+        if key in site.files and entry.sha256 not in ("", site.files[key].sha256)
+    }
+
+
+def _blobs(site: Site, listing: Mapping[str, Remote], changed: Container[str]) -> tuple[str, ...]:
+    """Keys of the files that are to be copied, for a rollback to this release: those that a later one may overwrite."""
+    keys = (key for key in sorted(site.files) if not content.is_immutable(site.files[key].headers) or key in changed)
+    wanted = {site.files[key].sha256: key for key in keys if site.files[key].path}
     return tuple(key for sha256, key in wanted.items() if blob_key(sha256) not in listing)
+
+
+def _rescues(
+    puts: Iterable[Put],
+    known: Mapping[str, Entry],
+    listing: Mapping[str, Remote],
+    kept: Mapping[Release, Mapping[str, Entry]],
+) -> dict[str, str]:
+    """Objects that are overwritten, that a kept release needs, and of which there is no copy: key -> sha256."""
+    found = {}
+    for put in puts:
+        entry, remote = known.get(put.key), listing.get(put.key)
+        if put.reason != "content" or not entry or not remote or not entry.sha256:
+            continue
+        needed = any(files.get(put.key) and files[put.key].sha256 == entry.sha256 for files in kept.values())
+        is_it = (remote.etag, remote.size) == (entry.etag, entry.size)
+        if needed and is_it and blob_key(entry.sha256) not in listing:
+            found[put.key] = entry.sha256
+    return found
 
 
 def _requests(decided: ReleasePlan, site: Site, state: State) -> int:
@@ -239,20 +343,29 @@ def _requests(decided: ReleasePlan, site: Site, state: State) -> int:
     # The lease is taken with one request and deleted with the others; while it is held, the manifest is read once more.
     locked = 1 if state.unread else 2
     sizes = [put.size for put in decided.puts] + [site.files[key].size for key in decided.blobs]
-    manifests = 0 if state.unread else 2 if decided.invalidate else 1
-    deletes = -(-(len(decided.deletes) + 1) // DELETE_BATCH)
-    return look + locked + sum(map(requests_of, sizes)) + manifests + deletes
+    manifests = 0 if state.unread else (2 if decided.invalidate else 1) + decided.is_noted
+    deletes = -(-(len(decided.deletes) + (0 if state.unread else decided.is_noted) + 1) // DELETE_BATCH)
+    return look + locked + sum(map(requests_of, sizes)) + len(decided.rescues) + manifests + deletes
 
 
-def _paths(puts: Iterable[Put], deletes: Iterable[Delete], manifest: Manifest | None) -> tuple[str, ...]:
-    """The paths to invalidate: unhashed files that change or go, and what an earlier release did not invalidate."""
-    keys = [put.key for put in puts if put.stage != HASHED and put.reason != "new"]
-    keys += [d.key for d in deletes if not content.is_hashed(d.key) and not d.key.startswith(PREFIX)]
-    paths = {escaped(f"/{key}") for key in keys}
-    if f"/{ENTRY}" in paths:
-        paths.add("/")
+def _paths(puts: Iterable[Put], deletes: Iterable[Delete], manifest: Manifest | None, base: str) -> tuple[str, ...]:
+    """The paths to invalidate: files that change or go, and what an earlier release did not invalidate.
+
+    Files that are cached forever are among them only if their content has changed all the same.
+    """
+    known = manifest.known() if manifest else {}
+    keys = [put.key for put in puts if put.reason in (SURELY if put.stage == HASHED else CHANGED)]
+    keys += [d.key for d in deletes if not d.key.startswith(PREFIX) and not _was_immutable(d.key, known)]
+    # A page of a folder is also requested by the folder's own name.
+    keys += [key.removesuffix(ENTRY) for key in keys if key == ENTRY or key.endswith(f"/{ENTRY}")]
+    paths = {escaped(f"/{base.strip('/')}/{key}".replace("//", "/", 1)) for key in keys}
     paths |= set(manifest.pending if manifest else ())
     return ("/*",) if len(paths) > MOST_PATHS or "/*" in paths else tuple(sorted(paths))
+
+
+def _was_immutable(key: str, known: Mapping[str, Entry]) -> bool:
+    stored = known[key].headers if key in known else {}
+    return content.is_immutable(stored) if stored else content.is_hashed(key)
 
 
 def escaped(path: str) -> str:
@@ -266,7 +379,6 @@ def next_manifest(
     state: State,
     etags: Mapping[str, str],
     *,
-    cache_control: Mapping[str, str],
     keep_releases: int,
     application: str,
     environment: str,
@@ -277,7 +389,7 @@ def next_manifest(
     """
     known = {key: entry.etag for key, entry in state.manifest.known().items()} if state.manifest else {}
     files = {
-        key: Entry(file.sha256, file.size, etags.get(key) or known.get(key, ""), content.headers(key, cache_control))
+        key: Entry(file.sha256, file.size, etags.get(key) or known.get(key, ""), file.headers)
         for key, file in site.files.items()
     }
     releases = {decided.release: files, **releases_after(site, state, keep_releases, decided.is_new)}

@@ -6,18 +6,22 @@ completes the release.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from scripts.edges.s3 import Bucket, S3Error, Upload, is_doubtful
 from scripts.frame import console, stop
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Report
 from scripts.frame.settings import Environment
+from scripts.frame.threads import workers
 from scripts.release import cdn, lease, manifest, plan
 from scripts.release.lease import Lease
 from scripts.release.manifest import JSON, Manifest, State
 from scripts.release.plan import COMMIT, STAGES, ReleasePlan
-from scripts.release.site import Site
+from scripts.release.site import Site, shown
+
+# How many objects the next command reads to know whether a noted release is live.
+MOST_LOOKED_AT = 3
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,31 @@ class Released(Report):
     unchanged: int
     requests: int
     invalidation: str = ""
+    allowed_missing: tuple[str, ...] = ()
 
     def line(self) -> str:
+        excused = f"; missing, and allowed: {shown(self.allowed_missing)}" if self.allowed_missing else ""
         if not self.puts and not self.deletes:
-            return f"{self.bucket} already holds this build ({self.unchanged} files, {self.requests} requests)"
+            return f"{self.bucket} already holds this build ({self.unchanged} files, {self.requests} requests){excused}"
         return (
             f"{self.bucket} holds release {self.release}: {self.puts} files put ({self.bytes:,} bytes),"
-            f" {self.unchanged} unchanged, {self.deletes} deleted, {self.requests} requests"
+            f" {self.unchanged} unchanged, {self.deletes} deleted, {self.requests} requests{excused}"
         )
 
     def outputs(self) -> dict[str, str]:
         return {"release-id": self.release}
+
+
+@dataclass
+class _Progress:
+    """What a release has done so far. etags: of what was put, as S3 returned them.
+
+    writing: a request may have changed the site. committed: the commit point is done, or there is none.
+    """
+
+    etags: dict[str, str] = field(default_factory=dict)
+    writing: bool = False
+    committed: bool = False
 
 
 MEANWHILE = "Another release to {} has finished since this one read the bucket."
@@ -64,15 +82,15 @@ def publish(
 
     Raises DeployError. The old page is whole before the commit point, the new one after it.
     """
-    etags: dict[str, str] = {}
     invalidation = ""
     if decided.is_needed:
-        with lease.held(bucket, lease.here(actor, run, version=decided.release.version), force=force_lock) as mine:
+        own = lease.here(actor, run, version=decided.release.version)
+        progress = _Progress()
+        with _said(bucket.name, decided, progress), lease.held(bucket, own, force=force_lock) as mine:
             if not (state.unread or bucket.is_still(manifest.KEY, state.etag, manifest.MOST)):
                 raise Refused(f"{MEANWHILE.format(bucket.name)} Nothing was changed: run it again.")
-            _put_stages(bucket, site, decided, etags, mine)
-            with _committed(bucket.name):
-                invalidation = _finish(bucket, site, state, decided, environment, etags, mine)
+            _put_stages(bucket, site, decided, _note(site, state, decided, environment), progress, mine)
+            invalidation = _finish(bucket, site, state, decided, environment, progress.etags, mine)
             if not mine.shared:
                 # Waiting for the CDN needs it no more.
                 mine.give_back()
@@ -86,68 +104,112 @@ def publish(
         unchanged=len(decided.unchanged),
         requests=bucket.requests,
         invalidation=invalidation,
+        allowed_missing=decided.allowed_missing,
     )
 
 
-def _put_stages(bucket: Bucket, site: Site, decided: ReleasePlan, etags: dict[str, str], mine: Lease) -> None:
-    """Put the files stage by stage. etags: gets those that S3 returns."""
-    for stage in STAGES:
-        uploads = [
-            Upload(put.key, site.files[put.key].path, put.size, site.files[put.key].sha256, put.headers)
-            for put in decided.puts
-            if put.stage == stage
-        ]
-        if stage == plan.OTHER:
-            # No page references the copies for a rollback, so they can be put in any stage.
-            uploads += [_blob(site, key) for key in decided.blobs]
-        if not uploads:
-            continue
-        if stage != COMMIT:
-            console.say(f"{stage}: putting {len(uploads)}")
-        count = 0
+def _put_stages(
+    bucket: Bucket, site: Site, decided: ReleasePlan, noted: bytes, progress: _Progress, mine: Lease
+) -> None:
+    """Put the files stage by stage. noted: the note of the release, which is put beside the first ones."""
+    progress.writing = bool(decided.rescues or noted)
+    for key, sha256 in decided.rescues.items():
+        bucket.copy(key, manifest.blob_key(sha256))
+    with workers(1) as pool:
+        noting = pool.submit(bucket.put, manifest.NEXT, noted, JSON) if noted else None
+        for stage in STAGES:
+            if noting and stage == COMMIT:
+                noting.result()
+            _put_stage(bucket, site, decided, stage, progress, mine)
+            progress.committed = progress.committed or stage == COMMIT
 
-        def done(upload: Upload, etag: str, total: int = len(uploads)) -> None:
-            nonlocal count
-            stop.check()
-            count += 1
-            etags[upload.key] = etag
-            console.progress(f"{count} of {total}")
-            mine.renew()
 
+def _put_stage(bucket: Bucket, site: Site, decided: ReleasePlan, stage: str, progress: _Progress, mine: Lease) -> None:
+    uploads = [
+        Upload(put.key, site.files[put.key].path, put.size, site.files[put.key].sha256, put.headers)
+        for put in decided.puts
+        if put.stage == stage
+    ]
+    if stage == plan.OTHER:
+        # No page references the copies for a rollback, so they can be put in any stage.
+        uploads += [_blob(site, key) for key in decided.blobs]
+    if not uploads:
+        return
+    if stage != COMMIT:
+        console.say(f"{stage}: putting {len(uploads)}")
+    count = 0
+
+    def done(upload: Upload, etag: str) -> None:
+        nonlocal count
+        stop.check()
+        count += 1
+        progress.etags[upload.key] = etag
+        console.progress(f"{count} of {len(uploads)}")
         mine.renew()
-        try:
-            with _putting(bucket.name, stage, etags):
-                bucket.put_all(uploads, done)
-        finally:
-            console.progress_done()
+
+    mine.renew()
+    # Of several that are sent at once, one may be written although another one fails.
+    progress.writing = progress.writing or bool(progress.etags) or len(uploads) > 1
+    try:
+        bucket.put_all(uploads, done)
+    except DeployError as error:
+        if stage == COMMIT and is_doubtful(error):
+            unknown = f"It is not known whether {bucket.name} has the old or the new page: {error} Run it again."
+            raise OutcomeUnknown(unknown) from error
+        progress.writing = progress.writing or is_doubtful(error)
+        raise
+    finally:
+        console.progress_done()
+    progress.writing = True
 
 
 @contextmanager
-def _putting(name: str, stage: str, etags: Mapping[str, str]) -> Iterator[None]:
-    """Set the exit code of an error in a stage: unknown if index.html may have been put.
+def _said(name: str, decided: ReleasePlan, progress: _Progress) -> Iterator[None]:
+    """Have an error say which release is live and what the next run does, and give it the exit code of what was done.
 
-    etags: of what was put before. If there are any, no error is Refused, which would mean that nothing was changed.
+    After the first write none is Refused, which would mean that nothing was changed.
     """
     try:
         yield
     except DeployError as error:
-        if stage == COMMIT and is_doubtful(error):
-            unknown = f"It is not known whether {name} has the old or the new page: {error} Run it again."
-            raise OutcomeUnknown(unknown) from error
-        if error.code == Refused.exit_code and etags:
-            raise DeployError(str(error)) from error
-        raise
+        if progress.committed:
+            unknown = is_doubtful(error) or isinstance(error, OutcomeUnknown)
+            kind: type[DeployError] = OutcomeUnknown if unknown else DeployError
+            raise kind(
+                f"The new page in {name} is live ({decided.release.id}), but the release is not complete: {error}"
+                " The next run completes it."
+            ) from error
+        if isinstance(error, OutcomeUnknown) or not progress.writing:
+            raise
+        live = f"release {decided.live} is still live" if decided.live else "the page is still the old one"
+        raise DeployError(
+            f"{error} In {name} {live}; {len(progress.etags)} files of the new one are there, and the next run puts the"
+            " others."
+        ) from error
 
 
-@contextmanager
-def _committed(name: str) -> Iterator[None]:
-    """Make errors after the commit point say that the new page is live; none of them is Refused."""
-    try:
-        yield
-    except DeployError as error:
-        unknown = is_doubtful(error) or isinstance(error, OutcomeUnknown)
-        kind = OutcomeUnknown if unknown else DeployError
-        raise kind(f"The new page in {name} is live, but the release is not complete: {error}") from error
+def _note(site: Site, state: State, decided: ReleasePlan, environment: Environment) -> bytes:
+    """The note of a release (see manifest.NEXT), empty if it needs none."""
+    if state.unread or not decided.is_noted:
+        return b""
+    stages = [put.stage for put in decided.puts if STAGES.index(put.stage) <= STAGES.index(COMMIT)]
+    last = max(stages or [put.stage for put in decided.puts], key=STAGES.index)
+    keys = [put.key for put in decided.puts if put.stage == last][:MOST_LOOKED_AT]
+    return manifest.note(state.manifest, _next(site, state, decided, environment, {}), keys)
+
+
+def _next(
+    site: Site, state: State, decided: ReleasePlan, environment: Environment, etags: Mapping[str, str]
+) -> Manifest:
+    return plan.next_manifest(
+        decided,
+        site,
+        state,
+        etags,
+        keep_releases=environment.frontend.keep_releases,
+        application=environment.application.name,
+        environment=environment.name,
+    )
 
 
 def _blob(site: Site, key: str) -> Upload:
@@ -169,16 +231,7 @@ def _finish(
     if state.unread:
         # Without the manifest nothing is known of older releases, so it is not overwritten and nothing is deleted.
         return cdn.invalidate(environment, decided.invalidate) if decided.invalidate else ""
-    new = plan.next_manifest(
-        decided,
-        site,
-        state,
-        etags,
-        cache_control=environment.frontend.cache_control,
-        keep_releases=environment.frontend.keep_releases,
-        application=environment.application.name,
-        environment=environment.name,
-    )
+    new = _next(site, state, decided, environment, etags)
     etag = write(bucket, new, state.etag)
     invalidation, failure = "", None
     try:
@@ -228,11 +281,14 @@ def write(bucket: Bucket, new: Manifest, etag: str) -> str:
 def _prune(bucket: Bucket, decided: ReleasePlan, mine: Lease) -> None:
     """Delete what has no place any more. The lease goes with it, in the same request, if nothing else needs it."""
     condition = {} if mine.shared else mine.condition
-    keys = [*(delete.key for delete in decided.deletes), *condition]
+    noted = [manifest.NEXT] if decided.is_noted or decided.repairs else []
+    keys = [*(delete.key for delete in decided.deletes), *noted, *condition]
     failed = bucket.delete(keys, condition)
     if condition and manifest.LEASE not in failed:
         mine.etag = ""
     failed.pop(manifest.LEASE, None)
+    # It says nothing more once the manifest is written.
+    failed.pop(manifest.NEXT, None)
     if failed:
         shown = ", ".join(f"{key} ({code})" for key, code in list(failed.items())[:10])
         raise DeployError(f"{decided.bucket} holds the new release, but {len(failed)} keys were not deleted: {shown}.")

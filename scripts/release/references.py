@@ -10,14 +10,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from fnmatch import fnmatchcase
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from scripts.frame import console
 from scripts.frame.errors import Refused
 from scripts.release import bundles, javascript, pages, styles
 from scripts.release.javascript import Kind
-from scripts.release.site import Site
+from scripts.release.site import Site, matches
 
 # Stands for the site's own origin.
 ORIGIN = "https://site.invalid"
@@ -62,29 +61,51 @@ class Missing:
         return f"{self.key} (in {self.by if self.by == self.page else f'{self.by}, for {self.page}'})"
 
 
-def check(site: Site, *, base: str = "/", allowed: Sequence[str] = ()) -> None:
+def check(site: Site, *, base: str = "/", keep: Sequence[str] = (), allowed: Sequence[str] = ()) -> tuple[str, ...]:
     """Warn of missing files that scripts reference. Raises Refused if files are missing that pages need.
 
-    base: the path at which the folder is served. allowed: patterns (fnmatch) of keys that may be missing.
+    base: the path at which the folder is served. Patterns (fnmatch) of keys: keep, those that others write; allowed,
+    those that may be missing. Returns the missing keys that were allowed.
     """
-    absent = [one for one in missing(site, base) if not any(fnmatchcase(one.key, pattern) for pattern in allowed)]
+    absent = [one for one in missing(site, base) if not matches(one.key, keep)]
+    excused = tuple(one.key for one in absent if matches(one.key, allowed))
+    absent = [one for one in absent if one.key not in excused]
     needed = [one for one in absent if one.certainty is Certainty.CERTAIN]
     if needed:
-        raise Refused(f"The build needs files that are not in {site.folder}: {_shown(needed)}.{_advice(needed, site)}")
+        raise Refused(
+            f"The build needs files that are not in {site.folder}: {_shown(needed)}.{_advice(needed, site, base)}"
+            " If one is not the build's own: frontend.keep of the settings, or --allow-missing=PATTERN."
+        )
     if absent:
         console.warn(f"scripts of the build reference files that are not in {site.folder}: {_shown(absent)}")
+    return excused
 
 
-def references_in(key: str, text: str) -> Iterator[str]:
-    """The keys this file references, without guesses. key: the file's own, which its URLs are relative to."""
-    for reference in _read(key, text, f"{ORIGIN}/").references:
+def references_in(key: str, text: str, base: str = "/") -> Iterator[Reference]:
+    """What this file references, without guesses. key: the file's own, which its URLs are relative to.
+
+    base: as in `check`.
+    """
+    for reference in _read(key, text, _root(base)).references:
         if reference.certainty is not Certainty.GUESSED:
-            yield reference.key
+            yield reference
+
+
+def needed_by_pages(site: Site, base: str = "/") -> frozenset[str]:
+    """The keys that pages load themselves, as their HTML and styles say. base: as in `check`."""
+    root = _root(base)
+    found = (one for key in site.files if _ends(key, PAGES) for one in _read(key, _text(site, key), root).references)
+    return frozenset(one.key for one in found if one.certainty is Certainty.CERTAIN)
+
+
+def _root(base: str) -> str:
+    """The URL at which the folder is served."""
+    return ORIGIN + quote(f"/{base.strip('/')}/".replace("//", "/"))
 
 
 def missing(site: Site, base: str = "/") -> list[Missing]:
     """What the site references and does not have: each key once, with its surest reference. base: as in `check`."""
-    walk = _Walk(site, ORIGIN + quote(f"/{base.strip('/')}/".replace("//", "/")))
+    walk = _Walk(site, _root(base))
     folders = {key.rpartition("/")[0] for key in site.files}
     absent: dict[str, Missing] = {}
     for one in walk.all():
@@ -228,9 +249,12 @@ def _shown(absent: Sequence[Missing]) -> str:
     return ", ".join(map(str, absent[:SHOWN])) + more
 
 
-def _advice(absent: Sequence[Missing], site: Site) -> str:
+def _advice(absent: Sequence[Missing], site: Site, base: str) -> str:
     """A hint for a build that was made to be served at another path."""
     prefix = absent[0].key.partition("/")[0] + "/"
     if all(one.key.startswith(prefix) and one.key.removeprefix(prefix) in site.files for one in absent):
-        return f" They are there without {prefix}: the build is made to be served at /{prefix}, not at /."
+        return (
+            f" They are there without {prefix}: the build is made to be served at /{prefix}, not at {base}. Set"
+            f" frontend.base, or frontend.bucket to BUCKET/{prefix.rstrip('/')}."
+        )
     return ""

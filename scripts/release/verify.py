@@ -1,14 +1,16 @@
 """Compares a bucket, and what a URL serves, with the manifest."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from scripts.edges import http
 from scripts.frame.report import Report
 from scripts.frame.threads import workers
 from scripts.release import references
 from scripts.release.manifest import Manifest, State
+from scripts.release.references import Certainty
 from scripts.release.site import ENTRY, PREFIX
 
 # Seconds for one file.
@@ -65,8 +67,12 @@ def compare(state: State, current: Manifest, bucket: str, served: tuple[str, ...
     )
 
 
-def served(current: Manifest, url: str) -> tuple[str, ...]:
-    """Fetch the page and every file that it needs. Returns those that differ in status, type or content, with how."""
+def served(current: Manifest, url: str, keeps: Callable[[str], bool] = lambda _: False) -> tuple[str, ...]:
+    """Fetch the page and every file that it needs. Returns those that differ in status, type or content, with how.
+
+    url: at which the folder of the site is served. keeps: whether a key is one that others write.
+    """
+    base = urlsplit(url).path
     found: list[str] = []
     bodies: dict[str, bytes] = {}
 
@@ -79,7 +85,12 @@ def served(current: Manifest, url: str) -> tuple[str, ...]:
     with workers(AT_THE_SAME_TIME) as pool:
         while todo:
             list(pool.map(check, todo))
-            named = {ref for key in todo for ref in references.references_in(key, bodies[key].decode(errors="replace"))}
+            named = {
+                one.key
+                for key in todo
+                for one in references.references_in(key, bodies[key].decode(errors="replace"), base)
+                if not keeps(one.key) and (one.key in current.files or one.certainty is Certainty.CERTAIN)
+            }
             todo = sorted(named - seen)
             seen |= named
     return tuple(sorted(found))

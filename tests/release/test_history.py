@@ -193,7 +193,7 @@ def test_only_changed_unhashed_paths_are_invalidated(site: Site, release: Releas
     release(folder, "--wait", **env)
 
     told = [r["parameters"]["paths"] for r in site.cloud.requests("cloudfront", "CreateInvalidation")]
-    assert told == [["/", "/help/index.html", "/index.html"]]
+    assert told == [["/", "/help/", "/help/index.html", "/index.html"]]
     for number in range(20):
         (folder / f"page{number}.txt").write_text("1")
     release(folder, **env)
@@ -217,7 +217,7 @@ def test_a_failed_invalidation_is_repeated_by_the_next_run(site: Site, release: 
 
     release(folder, **env)
     assert [r["parameters"]["paths"] for r in site.cloud.requests("cloudfront", "CreateInvalidation")] == [
-        ["/", "/help/index.html", "/index.html"]
+        ["/", "/help/", "/help/index.html", "/index.html"]
     ]
     assert site.puts() == []
     site.cloud.server.cloud.requests.clear()

@@ -28,14 +28,17 @@ def key(number, version):
 def digest(number, version):
     return f"{number:032x}{version if number % 10 == 0 else 0:032x}"
 
+def headers(name):
+    return content.headers(name, content.content_type(name, {}), {})
+
 def written():
     releases = {}
     for version in (3, 2, 1):
         files = {}
         for number in range(FILES):
             name = key(number, version)
-            files[name] = Entry(digest(number, version), 100, f"{number:032x}", content.headers(name, {}))
-        files["index.html"] = Entry("0" * 64, 1, "e", content.headers("index.html", {}))
+            files[name] = Entry(digest(number, version), 100, f"{number:032x}", headers(name))
+        files["index.html"] = Entry("0" * 64, 1, "e", headers("index.html"))
         releases[Release(f"r{version}", str(version), version, "somebody", "")] = files
     return manifest.dump(Manifest("mint-app", "prod", releases))
 
@@ -48,10 +51,10 @@ if sys.argv[2] == "write":
 else:
     old = manifest.load(open(sys.argv[3], "rb").read())
     listing = {name: Remote(entry.etag, entry.size) for name, entry in old.known().items()}
-    files = {key(n, 4): File(f"/build/{key(n, 4)}", 100, digest(n, 4)) for n in range(FILES)}
-    files["index.html"] = File("/build/index.html", 1, "1" * 64)
+    files = {key(n, 4): File(f"/build/{key(n, 4)}", 100, digest(n, 4), headers(key(n, 4))) for n in range(FILES)}
+    files["index.html"] = File("/build/index.html", 1, "1" * 64, headers("index.html"))
     site, state = Site("/build", files), State(listing, old, "etag")
-    settings = {"cache_control": {}, "keep_releases": 2, "application": "mint-app", "environment": "prod"}
+    settings = {"keep_releases": 2, "application": "mint-app", "environment": "prod"}
     decided = plan.plan(
         site, state, bucket="b", release=Release("r4", "4", 4, "", ""), max_delete_percent=50, **settings
     )

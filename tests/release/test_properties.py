@@ -17,6 +17,7 @@ from scripts.frame.settings import Environment
 from scripts.release.manifest import blob_key
 from scripts.release.plan import ReleasePlan
 from scripts.release.publish import Released
+from scripts.release.site import LITTER
 from tests.conftest import EmbeddedCloud
 from tests.release.test_publish import OURS
 
@@ -39,6 +40,7 @@ def _files_only(tree: Mapping[str, bytes]) -> dict[str, bytes]:
     """The tree without files that would also have to be folders, and without names that are too long."""
     folders = {"/".join(key.split("/")[:depth]) for key in tree for depth in range(1, key.count("/") + 1)}
     fits = {key: body for key, body in tree.items() if key not in folders and len(key.encode()) < 200}
+    fits = {key: body for key, body in fits.items() if not any(map(LITTER.fullmatch, key.split("/")))}
     return {key: body for key, body in fits.items() if key != "index.html" and not key.startswith("index.html/")}
 
 

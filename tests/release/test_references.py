@@ -40,6 +40,11 @@ def missing(site: Site, base: str = "/") -> dict[str, Certainty]:
     return {one.key: one.certainty for one in references.missing(site, base)}
 
 
+def keys_in(key: str, text: str) -> set[str]:
+    """The keys that a file references."""
+    return {one.key for one in references.references_in(key, text)}
+
+
 def split(words: str) -> set[str]:
     """The words of a text."""
     return set(words.split())
@@ -97,7 +102,7 @@ PAGES = [
 @pytest.mark.parametrize(("html", "keys"), PAGES, ids=[html[:50] for html, _ in PAGES])
 def test_references_of_a_page(html: str, keys: str) -> None:
     """From elements, attributes, inline styles and scripts. Links and other origins are not the build's own files."""
-    found = set(references.references_in("sub/page.html", html))
+    found = keys_in("sub/page.html", html)
 
     assert {key.replace(" ", "_") for key in found} == split(keys)
 
@@ -128,7 +133,7 @@ STYLES = [
 @pytest.mark.parametrize(("css", "keys"), STYLES, ids=[css[:50] for css, _ in STYLES])
 def test_references_of_a_style_sheet(css: str, keys: str) -> None:
     """Only from url() and @import tokens, not from strings, comments or data URLs."""
-    assert set(references.references_in("css/a.css", css)) == split(keys)
+    assert keys_in("css/a.css", css) == split(keys)
 
 
 SCRIPTS = [
@@ -189,15 +194,15 @@ SCRIPTS = [
 @pytest.mark.parametrize(("script", "keys"), SCRIPTS, ids=[script[:50] for script, _ in SCRIPTS])
 def test_references_of_a_script(script: str, keys: str) -> None:
     """Strings, comments, templates and regular expressions are told apart from code."""
-    assert set(references.references_in("js/a.js", script)) == split(keys)
+    assert keys_in("js/a.js", script) == split(keys)
 
 
 def test_the_lists_of_a_bundler_are_relative_to_the_folder_of_its_build() -> None:
     """Vite's `assets/…` is relative to the root of its build; `./…` is relative to the script."""
     script = 'const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=["assets/b.js","./c.js"])))=>i'
 
-    assert set(references.references_in("app/assets/a.js", script)) == {"app/assets/b.js", "app/assets/c.js"}
-    assert set(references.references_in("a.js", script)) == {"assets/b.js", "c.js"}
+    assert keys_in("app/assets/a.js", script) == {"app/assets/b.js", "app/assets/c.js"}
+    assert keys_in("a.js", script) == {"assets/b.js", "c.js"}
 
 
 @pytest.mark.parametrize(
@@ -325,14 +330,15 @@ def test_a_missing_file_that_a_page_needs_is_refused(build: Callable[..., Site])
         references.check(site)
     assert refused.value.exit_code == 2
     assert f"needs files that are not in {site.folder}: a0.png (in index.html), " in str(refused.value)
-    assert str(refused.value).endswith("a9.png (in index.html) and 2 more.")
+    assert "a9.png (in index.html) and 2 more. If one is not the build's own: frontend.keep" in str(refused.value)
 
 
 def test_missing_files_can_be_allowed_by_a_pattern(build: Callable[..., Site]) -> None:
     """For keys that the build is not meant to contain."""
     site = build({"index.html": "<script src=/env.js></script><img src=/docs/a.png>"})
 
-    references.check(site, allowed=["env.js", "docs/*"])
+    assert references.check(site, allowed=["env.js", "docs/*"]) == ("env.js", "docs/a.png")
+    assert references.check(site, keep=["docs/*"], allowed=["env.js"]) == ("env.js",)
     with pytest.raises(Refused, match=r"not in .*: env\.js"):
         references.check(site, allowed=["docs/*"])
 
