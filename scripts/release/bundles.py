@@ -11,17 +11,21 @@ from scripts.release.pages import parse_json
 
 # Files for developers; no page loads them.
 OPTIONAL = (".map", ".LICENSE.txt")
+# The script of Storybook's page: it loads the list of the stories, and the page that shows one.
+STORYBOOK = "sb-manager/runtime.js"
 # A hash between the name of the source and the ending: .0123abcd.chunk.js, -AbCd_-09.css
 INSERTED = re.compile(r"[.-]([\w-]{8,64})(?:\.(?:chunk|module|min|bundle))?\.[A-Za-z0-9]+(?:\.map)?", re.ASCII)
 
 
 def may_list(key: str) -> bool:
-    """Whether a file has the name of a bundler's manifest."""
-    return key.rpartition("/")[2] in ("asset-manifest.json", "manifest.json", "ngsw.json")
+    """Whether a file has the name of a bundler's manifest, or is Storybook's manager."""
+    return key.endswith(STORYBOOK) or key.rpartition("/")[2] in ("asset-manifest.json", "manifest.json", "ngsw.json")
 
 
 def references(key: str, text: str) -> list[str]:
     """URLs of the files that a manifest lists, relative to it. Empty if the file is not a bundler's manifest."""
+    if key.endswith(STORYBOOK):
+        return ["../index.json", "../iframe.html"]
     name, document = key.rpartition("/")[2], parse_json(text)
     found: Iterable[str]
     if name == "ngsw.json":
@@ -42,9 +46,9 @@ def hashed(key: str, text: str) -> set[str]:
 
     One hash alone may be a word. But if most of the names have a random part, the others of its length are hashes too.
     """
-    name, document = key.rpartition("/")[2], parse_json(text)
-    if name == "ngsw.json":
+    if key.endswith((STORYBOOK, "ngsw.json")):
         return set()
+    name, document = key.rpartition("/")[2], parse_json(text)
     folder = key.removesuffix(name).removesuffix(".vite/")
     parts = {
         posixpath.normpath(folder + urlsplit(file).path.lstrip("/")): part

@@ -156,7 +156,9 @@ def _read(key: str, text: str, root: str) -> _Found:
     if _ends(key, PAGES):
         return _page(key, text, here, root)
     if _ends(key, SCRIPTS):
-        return _Found(list(_script(key, text, here, root, in_page=False)))
+        found = list(_script(key, text, here, root, in_page=False))
+        listed = bundles.references(key, text) if bundles.may_list(key) else []
+        return _Found(found + _resolved(listed, here, root))
     urls: list[str] = []
     if _ends(key, STYLES):
         urls += styles.references(text)
