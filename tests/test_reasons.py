@@ -77,13 +77,17 @@ def test_tasks_that_died_for_the_same_reason_are_one_sentence() -> None:
 
 def test_a_sidecar_that_ended_well_is_not_named() -> None:
     """And what the task and its container say alike is said once."""
-    containers = (Container("app", reason=CANNOT_PULL), Container("proxy", exit_code=0), Container("log"))
-    task = dead(stop_code="TaskFailedToStart", reason=CANNOT_PULL, containers=containers)
+    others = (Container("proxy", exit_code=0), Container("log"), Container("router", exit_code=143))
+    task = dead(
+        stop_code="TaskFailedToStart", reason=CANNOT_PULL, containers=(Container("app", reason=CANNOT_PULL), *others)
+    )
+    stopped = dead(containers=(Container("router", exit_code=143), Container("app", exit_code=1)))
 
-    (told,) = reasons.grouped([task])
+    (told,), (other,) = reasons.grouped([task]), reasons.grouped([stopped])
 
     assert told.count("CannotPull") == 1
-    assert "proxy" not in told
+    assert not any(name in told for name in ("proxy", "log", "router"))
+    assert other.endswith("; app exited with 1")
 
 
 @pytest.mark.parametrize(

@@ -107,14 +107,14 @@ def grouped(died: Sequence[Task]) -> list[str]:
 def _sentence(task: Task) -> str:
     """Why a task died, in ECS's words, and what that most often means."""
     words = [f"{task.stop_code}: {task.reason}" if task.reason else task.stop_code]
-    for container in task.containers:
+    for container in task.ended:
         reason = f" ({container.reason})" if container.reason not in ("", task.reason) else ""
         if container.exit_code:
             words.append(f"{container.name} exited with {container.exit_code}{reason}")
         elif reason:
             words.append(f"{container.name}{reason}")
     told = text.one_line("; ".join(words), 300)
-    meant = hint(told, next((c.exit_code for c in task.containers if c.exit_code), None))
+    meant = hint(told, next((c.exit_code for c in task.ended if c.exit_code), None))
     return f"{told} – {meant}" if meant else told
 
 
@@ -134,7 +134,7 @@ def last_lines(
     found = logs.sources(environment, definition)
     if not died:
         return "", []
-    ended = {c.name for c in died[0].containers if c.exit_code}
+    ended = {container.name for container in died[0].ended}
     found = [s for s in found if s.container in ended] or found
     if not found:
         return "its containers do not log to CloudWatch", []

@@ -27,6 +27,8 @@ SAME_DEATHS = 2
 FEWEST_FAILURES, FAILURES_PER_TASK = 10, 2
 # Seconds between the event of a rollback and the deployment that it starts, at most.
 TOGETHER = 5.0
+# The exit code of a container that was told to stop.
+SIGTERM = 143
 GRADUAL = {"BLUE_GREEN", "LINEAR", "CANARY"}
 
 
@@ -175,11 +177,15 @@ class Task:
         )
 
     @property
+    def ended(self) -> tuple[Container, ...]:
+        """Its containers that ended badly or never started, without those that were only told to stop (143) then."""
+        bad = tuple(c for c in self.containers if c.exit_code or (c.reason and c.exit_code is None))
+        return tuple(c for c in bad if c.exit_code != SIGTERM) or bad
+
+    @property
     def death(self) -> tuple[object, ...]:
         """Why it died, the same for all tasks that died for the same reason."""
-        ends = tuple(
-            (c.name, c.exit_code, VARIES.sub("…", c.reason)) for c in self.containers if c.exit_code or c.reason
-        )
+        ends = tuple((c.name, c.exit_code, VARIES.sub("…", c.reason)) for c in self.ended)
         return self.stop_code, VARIES.sub("…", self.reason), ends
 
 

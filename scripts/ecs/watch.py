@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from scripts.ecs import proof, reader, rollout
+from scripts.ecs import proof, reader, reasons, rollout
 from scripts.ecs.proof import Answers, Tasks
 from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Deployment, Service, Task, Verdict
@@ -168,7 +168,7 @@ class _Watch:
             self._since["verdict"] = self._clock.now()
             self._tasks = None
         self._verdict = found
-        line = f"ECS: {now.name} {found.says}{_detail(self._before, now, found)}"
+        line = f"ECS: {now.name} {found.says}{_detail(self._before, now, found)}{_trouble(self._before, now, found)}"
         if line != self._said and found is not Verdict.NOTHING:
             console.say(line)
             self._said = line
@@ -366,6 +366,13 @@ def _detail(before: Before, now: Service, verdict: Verdict) -> str:
     if verdict is Verdict.IN_PROGRESS and ours:
         return f": {_counts(ours)}{_stage(record.stage, record.traffic) if record else ''}"
     return ""
+
+
+def _trouble(before: Before, now: Service, verdict: Verdict) -> str:
+    """Why it does not get on, while it is still under way: the end may be minutes away."""
+    if verdict not in (Verdict.IN_PROGRESS, Verdict.ROLLING_BACK):
+        return ""
+    return "".join(f"; {line}" for line in reasons.grouped(rollout.deaths(before, now))[:1])
 
 
 def _counts(ours: Deployment) -> str:
