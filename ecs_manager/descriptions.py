@@ -35,7 +35,7 @@ def describe(ecs: Any, name: str) -> tuple[dict[str, Any], list[dict[str, str]]]
             "UnknownFields",
             f"The task definition {definition.get('taskDefinitionArn', name)} has fields that botocore"
             f" {botocore.__version__} does not know, and the new revision would lose them: {', '.join(lost)}. Update"
-            " botocore. Nothing was changed.",
+            " botocore, or deploy from where it is newer (--via). Nothing was changed.",
         )
     return dict(definition), list(answer.get("tags", []))
 
@@ -49,13 +49,16 @@ def _raw(bodies: Sequence[bytes]) -> Any:
 
 
 def unknown(raw: Any, parsed: Any, path: str) -> Iterator[str]:
-    """The paths of values in a JSON document that are missing in what botocore made of it. Null is no value."""
+    """The paths of values in a JSON document that are missing in what botocore made of it.
+
+    Null and what is empty are no values: nothing is lost with them.
+    """
     if isinstance(raw, Mapping) and isinstance(parsed, Mapping):
         for key, value in raw.items():
             here = f"{path}.{key}".lstrip(".")
             if key in parsed:
                 yield from unknown(value, parsed[key], here)
-            elif value is not None:
+            elif value not in (None, "", [], {}):
                 yield here
     elif isinstance(raw, list) and isinstance(parsed, list):
         for one, other in zip(raw, parsed, strict=False):

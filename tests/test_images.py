@@ -60,8 +60,9 @@ def asked(server: StandIn) -> list[tuple[str, dict[str, Any], str]]:
         (Image(OWN, "mint-backend", "v1"), (OWN[:12], "us-west-2"), {"imageTag": "v1"}),
         (Image(OTHER, "mint-backend", "v1"), (OTHER[:12], "us-east-1"), {"imageTag": "v1"}),
         (Image(OTHER, "mint-backend", "v1", DIGEST), (OTHER[:12], "us-east-1"), {"imageDigest": DIGEST}),
+        (Image(OWN, "mint-backend"), (OWN[:12], "us-west-2"), {"imageTag": "latest"}),
     ],
-    ids=["the environment's registry", "another account's", "by its digest"],
+    ids=["the environment's registry", "another account's", "by its digest", "without a tag"],
 )
 def test_an_image_is_looked_up_in_the_account_and_region_of_its_registry(
     image: Image, where: tuple[str, str], which: dict[str, str], dev: Environment, monkeypatch: pytest.MonkeyPatch

@@ -193,7 +193,7 @@ def test_what_was_found_is_a_line_a_table_and_a_refusal() -> None:
     with pytest.raises(Refused) as error:
         STOPPED.require()
     assert str(error.value).splitlines() == [
-        "mint-app is not deployed to prod. Nothing was changed.",
+        "mint-app is not deployed to prod, and nothing of it was changed:",
         "  service: s",
         "  image: i",
     ]
@@ -349,7 +349,7 @@ def test_a_task_is_run_only_with_credentials_of_the_environments_account(cloud: 
 
     preflight.require_account(Run("run-task", local))
     preflight.require_account(Run("run-task", other, dry_run=True))
-    with pytest.raises(Refused, match=f"^Nothing was changed: the credentials belong to account {ACCOUNT}, but local"):
+    with pytest.raises(Refused, match=f"^No task was started: the credentials belong to account {ACCOUNT}, but local"):
         preflight.require_account(Run("run-task", other))
 
 

@@ -117,13 +117,18 @@ def _registry(environment: Environment, image: Image) -> tuple[Any, dict[str, st
     return aws.client("ecr", there), {"registryId": found["account"]}
 
 
+def _id(image: Image) -> dict[str, str]:
+    """How ECR names an image. Without digest and tag it is the one that Docker pulls."""
+    return {"imageDigest": image.digest} if image.digest else {"imageTag": image.tag or "latest"}
+
+
 def look_up(environment: Environment, image: Image) -> Stored | None:
     """An image in ECR, by its digest, else by its tag; None if there is none.
 
     Raises DeployError if the repository does not exist or ECR cannot be asked.
     """
     client, account = _registry(environment, image)
-    which = {"imageDigest": image.digest} if image.digest else {"imageTag": image.tag}
+    which = _id(image)
     with aws.errors(f"looking for {image}", environment):
         try:
             answer = client.describe_images(repositoryName=image.repository, imageIds=[which], **account)
@@ -140,7 +145,7 @@ def look_up(environment: Environment, image: Image) -> Stored | None:
 def platforms(environment: Environment, image: Image) -> tuple[str, ...]:
     """The platforms that an image in ECR is for, such as linux/amd64. Raises DeployError if they cannot be read."""
     client, account = _registry(environment, image)
-    which = {"imageDigest": image.digest} if image.digest else {"imageTag": image.tag}
+    which = _id(image)
     with aws.errors(f"reading the manifest of {image}", environment):
         answer = client.batch_get_image(
             repositoryName=image.repository, imageIds=[which], acceptedMediaTypes=MANIFESTS, **account

@@ -71,7 +71,9 @@ class Preflight(Report):
         """Raises Refused with every reason if it must not be deployed."""
         if self.refusals:
             reasons = "\n".join(f"  {finding.about}: {finding.text}" for finding in self.refusals)
-            raise Refused(f"{self.name} is not deployed to {self.environment}. Nothing was changed.\n{reasons}")
+            raise Refused(
+                f"{self.name} is not deployed to {self.environment}, and nothing of it was changed:\n{reasons}"
+            )
 
 
 def before(run: Run, invocation: Invocation, *, supersede: bool = False, brief: bool = False) -> Preflight | None:
@@ -147,7 +149,7 @@ def require_account(run: Run) -> None:
     """Raises Refused if the credentials belong to another account than the environment's. A dry run does not ask."""
     for finding in _look("identity", lambda: identity(run.environment), patient=True) if not run.dry_run else ():
         if finding.result == REFUSED:
-            raise Refused(f"Nothing was changed: {finding.text}")
+            raise Refused(f"No task was started: {finding.text}")
         if finding.result == WARNING:
             console.warn(f"{finding.about}: {finding.text}")
 

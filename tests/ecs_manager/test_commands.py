@@ -706,7 +706,7 @@ def test_a_field_that_botocore_does_not_know_is_refused(
     """It would be lost in the new revision. The message names it; null is no value."""
     arn = service(cloud)["taskDefinition"]
     kept = cloud.server.ecs.describe_definition("us-west-2", {"taskDefinition": arn})["taskDefinition"]
-    where(kept).update(newField={"a": 1}, alsoNew=None)
+    where(kept).update(newField={"a": 1}, alsoNew=None, andNew=[])
     cloud.server.cloud.written = True
 
     with pytest.raises(ManagerError, match=rf"does not know, .*would lose them: {field}\. Update") as error:
