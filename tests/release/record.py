@@ -3,7 +3,7 @@
     python -m tests.release.record FOLDER tests/release/builds/NAME.json "bundler and version, what is special" [BASE]
 
 Pictures and fonts become empty. Of a large script only the code around its references stays, with which exactly the
-same references are found. `not_needed` and `needed_by_scripts` are what is found now: read them before they are committed.
+same references are found. `not_needed` and `needed_by_scripts` are what is found now: read them before you commit them.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Sites to release: folders like those that real bundlers write."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,21 @@ def name(stem: str, body: str, ending: str, style: str) -> str:
     if style == "vite":
         return f"assets/{stem}-aB{digest[:2]}cD{digest[2:4]}.{ending}"
     return f"static/{ending}/{stem}.{digest[:8]}.chunk.{ending}"
+
+
+def add_worker(folder: Path, version: str) -> Path:
+    """Add a service worker that precaches the page and all that belongs to it, and a file with the version.
+
+    A revision is the hash of the content, as workbox writes it.
+    """
+    (folder / "version.json").write_text(f'{{"version": "{version}"}}')
+    keys = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    entries = [
+        {"url": f"/{key}", "revision": hashlib.md5((folder / key).read_bytes(), usedforsecurity=False).hexdigest()}
+        for key in keys
+    ]
+    (folder / "sw.js").write_text(f"precacheAndRoute({json.dumps(entries)})")
+    return folder
 
 
 def build(folder: Path, version: str, *, style: str = "vite", chunks: int = 5) -> Path:

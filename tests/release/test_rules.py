@@ -1,0 +1,452 @@
+"""Other people's keys, sites in a folder, names that prove nothing, and errors that say what was done."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from scripts import release_static, releases
+from scripts.edges import s3
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.settings import Environment
+from scripts.release import history
+from scripts.release import verify as verification
+from scripts.release.publish import Released
+from tests.conftest import EmbeddedCloud, Invoke
+from tests.release import browser, sites
+from tests.release.fault_proxy import DENIED, Fault, FaultProxy, fault_proxy
+from tests.release.test_publish import BUCKET, Site, changed_settings, site
+
+__all__ = ["site"]
+
+EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+GONE = b"<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>"
+SKEWED = b"<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>"
+CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>Try again.</Message></Error>"
+INTERNAL = b"<Error><Code>InternalError</Code><Message>Please try again.</Message></Error>"
+
+Local = Callable[..., Environment]
+
+
+@pytest.fixture
+def local(cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch) -> Local:
+    """`local(keep=("env.js",))`: the embedded environment with other settings of the frontend."""
+    for name, value in cloud.env.items():
+        monkeypatch.setenv(name, value)
+
+    def make(**changes: Any) -> Environment:
+        environment = settings.find("local")
+        return msgspec.structs.replace(environment, frontend=msgspec.structs.replace(environment.frontend, **changes))
+
+    return make
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer tries and shorter pauses."""
+    monkeypatch.setattr(s3, "TRIES", 3)
+    monkeypatch.setattr(s3, "FIRST_PAUSE", 0.02)
+
+
+@pytest.fixture
+def proxy(cloud: EmbeddedCloud, local: Local, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A proxy in front of the embedded AWS."""
+    with fault_proxy(cloud.url) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
+        yield running
+
+
+def release(environment: Environment, folder: Path, name: str = BUCKET) -> Released:
+    """Release a folder in this process. Raises DeployError."""
+    observed = release_static.observe(environment, name, folder)
+    return release_static.release(environment, observed, release_static.decide(environment, observed))
+
+
+def write(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write files into a folder."""
+    for key, text in files.items():
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def live(environment: Environment, name: str = BUCKET) -> str:
+    """The id of the live release, as `release.list` says it."""
+    return next(iter(history.known(releases.look(environment, name)[1], name).releases)).id
+
+
+def roll_back(environment: Environment, folder: Path, to: str | None = None, name: str = BUCKET) -> None:
+    """Go back to a release, by default the one before."""
+    folder.mkdir(exist_ok=True)
+    found = releases.restored(environment, name, to, folder)
+    decided = release_static.decide(environment, found.observed)
+    release_static.release(environment, found.observed, decided)
+
+
+# Keys of others
+
+
+def test_keys_of_others_are_never_put_deleted_or_missed(site: Site, local: Local, tmp_path: Path) -> None:
+    """Although the build has one of them, the page references two, and no release is kept."""
+    environment = local(keep=("env.js", "runtime-config.json", "docs/*"), keep_releases=0, max_delete_percent=100)
+    for key in ("env.js", "runtime-config.json", "docs/a/b.html"):
+        site.put(key)
+    page = '<script src="/env.js"></script><img src="/docs/a.png">'
+    for number in range(3):
+        folder = write(
+            tmp_path / str(number), {"index.html": f"{page}{number}", "env.js": "local", "a.txt": str(number)}
+        )
+        release(environment, folder)
+
+    assert site.puts() == ["env.js", "runtime-config.json", "docs/a/b.html", *["a.txt", "index.html"] * 3]
+    assert site.all_keys() == {"env.js", "runtime-config.json", "docs/a/b.html", "a.txt", "index.html"}
+    _, state = releases.look(environment, BUCKET)
+    assert verification.compare(state, history.known(state, BUCKET), BUCKET).lines() == []
+
+
+def test_a_key_that_becomes_anothers_stays_where_it_is(site: Site, local: Local, tmp_path: Path) -> None:
+    """It is in an earlier release, which can still be restored."""
+    folder = write(tmp_path / "build", {"index.html": "1", "env.js": "1"})
+    release(local(keep_releases=1), folder)
+    environment = local(keep_releases=1, keep=("env.js",))
+    write(folder, {"index.html": "2", "env.js": "2"})
+    release(environment, folder)
+    site.put("env.js", b"theirs")
+    release(environment, write(folder, {"index.html": "3"}))
+
+    roll_back(environment, tmp_path / "back")
+
+    assert site.get("index.html") == ("text/html; charset=utf-8", b"2")
+    assert (site.get("env.js") or ("", b""))[1] == b"theirs"
+
+
+def test_many_foreign_objects_are_named_at_the_first_release_and_stay(
+    site: Site, local: Local, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All releases go: what is too much to delete stays, and each says so."""
+    for number in range(60):
+        site.put(f"theirs/{number:02}")
+    plans = []
+    for number in range(5):
+        folder = write(tmp_path / "build", {"index.html": str(number), "a.txt": "a"})
+        observed = release_static.observe(local(), BUCKET, folder)
+        plans.append(release_static.decide(local(), observed))
+        release_static.release(local(), observed, plans[-1])
+
+    first = plans[0].warnings[0]
+    assert "holds 60 objects that no release has put: theirs/00, theirs/01," in first
+    assert first.count("theirs/") == 20
+    assert " and 40 more. After 2 more releases they are deleted, as far as max_delete_percent allows" in first
+    assert "60 objects that no release has put stay in" in plans[-1].warnings[0]
+    assert len(site.all_keys()) == 62
+
+
+def test_a_few_foreign_objects_are_named_before_they_are_deleted(site: Site, local: Local, tmp_path: Path) -> None:
+    """Also those that came later."""
+    folder = write(tmp_path / "build", {"index.html": "1", "a.txt": "", "b.txt": "", "c.txt": ""})
+    release(local(), folder)
+    site.put("theirs.txt")
+
+    decided = release_static.decide(local(), release_static.observe(local(), BUCKET, folder))
+
+    assert [delete.key for delete in decided.deletes] == ["theirs.txt"]
+    assert "1 objects that no release has put are deleted from" in decided.warnings[0]
+    assert "theirs.txt; what others write belongs into frontend.keep" in decided.warnings[0]
+
+
+# A folder of the bucket
+
+
+def test_a_site_in_a_folder_of_its_bucket(site: Site, local: Local, tmp_path: Path) -> None:
+    """With its own manifest; the rest of the bucket is not touched, and its page is served below the folder."""
+    name, distribution = f"{BUCKET}/app", site.cloud.distribution()
+    environment = local(keep_releases=1, max_delete_percent=100, distribution=distribution)
+    for key in ("index.html", "other/a.txt", "app/"):
+        site.put(key)
+    page = '<script src="/app/a.js"></script><script src="b.js"></script>'
+    for number in range(3):
+        files = {"index.html": f"{page}{number}", "help/index.html": str(number), "a.js": "", "b.js": str(number)}
+        release(environment, write(tmp_path / "build", files), name)
+    now = live(environment, name)
+    roll_back(environment, tmp_path / "back", name=name)
+
+    ours = {"app/index.html", "app/help/index.html", "app/a.js", "app/b.js"}
+    keys = {key for key in site.cloud.objects(BUCKET) if "_release/" not in key}
+    assert keys == {"index.html", "other/a.txt", "app/", *ours}
+    assert site.get("app/index.html") == ("text/html; charset=utf-8", f"{page}1".encode())
+    assert live(environment, name) != now
+    assert site.get("_release/manifest.json") is None
+    assert site.get("app/_release/manifest.json") is not None
+    told = [request["parameters"]["paths"] for request in site.cloud.requests("cloudfront", "CreateInvalidation")]
+    assert told[-1] == ["/app/", "/app/b.js", "/app/help/", "/app/help/index.html", "/app/index.html"]
+
+
+def test_a_build_for_another_path_is_refused_with_the_setting_that_is_missing(local: Local, tmp_path: Path) -> None:
+    """With that setting it goes."""
+    folder = write(tmp_path / "build", {"index.html": "<script src=/app/a.js></script>", "a.js": ""})
+
+    with pytest.raises(Refused, match=r"Set frontend\.base, or frontend\.bucket to BUCKET/app"):
+        release_static.observe(local(), BUCKET, folder)
+    release(local(base="/app/"), folder)
+
+
+@pytest.mark.parametrize("name", ["a/b", "bucket/", "bucket//a", "bucket/../a", "bucket/a b", "bucket/./a"])
+def test_a_folder_that_cannot_be_one_is_refused(name: str) -> None:
+    setting = settings.find("local").frontend.bucket
+
+    with pytest.raises(Refused, match="is not the name of a bucket"):
+        release_static.bucket_name(setting, name)
+
+
+def test_the_folder_of_a_bucket_may_be_given_on_the_command_line(site: Site, invoke: Invoke, tmp_path: Path) -> None:
+    folder = write(tmp_path / "build", {"index.html": "<script src=/a/b/c.js></script>", "c.js": ""})
+
+    done = invoke("release-static", "--no-build", f"--build-dir={folder}", f"--bucket={BUCKET}/a/b", **site.cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert f"{BUCKET}/a/b holds release" in done.stderr
+    assert site.get("a/b/index.html") is not None
+
+
+def test_missing_files_are_allowed_knowingly(site: Site, invoke: Invoke, tmp_path: Path) -> None:
+    """By patterns on the command line. The receipt says which were missing."""
+    folder = write(tmp_path / "build", {"index.html": "<script src=/env.js></script><img src=/docs/a.png>"})
+    words = ("release-static", "--no-build", f"--build-dir={folder}")
+
+    refused = invoke(*words, **site.cloud.env)
+    empty = invoke(*words, "--allow-missing=", **site.cloud.env)
+    done = invoke(*words, "--allow-missing=env.js, docs/*", **site.cloud.env)
+
+    assert (refused.returncode, empty.returncode, done.returncode) == (2, 2, 0)
+    assert "--allow-missing=PATTERN" in refused.stderr.splitlines()[-1]
+    (receipt,) = [body for key, (_, body) in site.cloud.objects(BUCKET).items() if "/receipts/" in key]
+    assert "missing, and allowed: env.js, docs/a.png" in json.dumps(json.loads(receipt))
+
+
+# Names that prove nothing
+
+HASHED = "assets/index-Dk3l_9aZ.js"
+
+
+def test_content_that_changes_under_a_hashed_name_can_be_rolled_back(site: Site, local: Local, tmp_path: Path) -> None:
+    """It is said, invalidated and copied first; each kept release can be restored."""
+    environment = local(distribution=site.cloud.distribution())
+    page = f'<script type="module" src="/{HASHED}"></script>'
+    folders = [write(tmp_path / str(n), {"index.html": f"{page}{n}", HASHED: f"'{n}'"}) for n in range(3)]
+    release(environment, folders[0])
+    for folder in folders[1:]:
+        observed = release_static.observe(environment, BUCKET, folder)
+        decided = release_static.decide(environment, observed)
+        release_static.release(environment, observed, decided)
+        assert f"files have new content under names that browsers keep for a year: {HASHED}" in decided.warnings[0]
+        assert f"/{HASHED}" in decided.invalidate
+
+    kept = list(history.known(releases.look(environment, BUCKET)[1], BUCKET).releases)
+    for number, one in enumerate(reversed(kept)):
+        roll_back(environment, tmp_path / f"back{number}", one.id)
+        assert site.holds(folders[number])
+        assert browser.problems(site.get) == []
+
+
+def test_a_rule_for_a_folder_makes_its_files_immutable(site: Site, local: Local, tmp_path: Path) -> None:
+    """They need no copy, and come first."""
+    environment = local(cache_control={"fixed/*": "public, max-age=31536000, immutable"})
+
+    release(environment, write(tmp_path / "build", {"index.html": "1", "fixed/a.js": "1", "b.js": "1"}))
+
+    assert site.puts()[0] == "fixed/a.js"
+    copies = [key for key in site.cloud.objects(BUCKET) if key.startswith("_release/files/")]
+    assert len(copies) == 1
+
+
+def test_names_that_may_be_hashed_and_unknown_types_are_hinted_at(
+    local: Local, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each in one line."""
+    files = {f"lib/part{number}.Standard.js": "" for number in range(6)}
+    release_static.read_site(local(), BUCKET, write(tmp_path, {"index.html": "1", "a.unknown": "", **files}))
+
+    said = capsys.readouterr().err
+    assert "of unknown type, frontend.content_types can name it: a.unknown" in said
+    assert "6 names may have a hash, and are not cached forever: lib/part0.Standard.js" in said
+    assert 'frontend.cache_control."lib/*" = "public, max-age=31536000, immutable"' in said
+
+
+# Order
+
+
+def test_a_service_worker_that_installs_at_any_moment_ends_with_the_new_page(
+    site: Site, local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every single change of two releases a browser installs it, and comes back when the release is done."""
+    browsers: list[browser.Worker] = []
+    outermost = site.cloud.server._outermost
+
+    def watched(environ: dict[str, Any], start: Any) -> Any:
+        answer = outermost(environ, start)
+        if environ["REQUEST_METHOD"] == "PUT" and environ["PATH_INFO"].startswith(f"/{BUCKET}"):
+            browsers.append(browser.Worker(site.get))
+        return answer
+
+    monkeypatch.setattr(site.cloud.server, "_outermost", watched)
+    for version in ("one", "two"):
+        release(local(), sites.add_worker(sites.build(tmp_path / "build", version), version))
+
+    for one in browsers:
+        one.update(site.get)
+        assert one.stale(site.get) == []
+    assert len(browsers) > 20
+    assert site.puts()[-3:] == ["index.html", "version.json", "sw.js"]
+
+
+def test_a_file_that_describes_the_page_but_is_loaded_by_it_comes_before(
+    site: Site, local: Local, tmp_path: Path
+) -> None:
+    """Whatever its name says."""
+    release(local(), write(tmp_path, {"index.html": "<script src=sw.js></script>", "sw.js": "", "version.json": "{}"}))
+
+    assert site.puts() == ["sw.js", "index.html", "version.json"]
+
+
+# What was done
+
+
+@pytest.mark.parametrize("body", [EXPIRED, DENIED, GONE, SKEWED], ids=["expired", "denied", "gone", "skewed"])
+@pytest.mark.parametrize(
+    ("path", "live_is"),
+    [("/robots.txt", "old"), ("^/[^/]*/index.html", "old"), ("/manifest.json", "new"), ("/sw.js", "new")],
+)
+def test_an_error_after_the_first_write_is_no_refusal(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path, body: bytes, path: str, live_is: str
+) -> None:
+    """Whatever kind it is. It says which release is live, and the next run completes the release."""
+    environment = local()
+    old = release(environment, sites.add_worker(sites.build(tmp_path / "old", "one"), "one"))
+    new = sites.add_worker(sites.build(tmp_path / "new", "two"), "two")
+    (new / "robots.txt").write_text("new")
+    observed = release_static.observe(environment, BUCKET, new)
+    decided = release_static.decide(environment, observed)
+    proxy.faults.append(Fault("PUT", path, status=403, body=body))
+
+    with pytest.raises(DeployError) as failed:
+        release_static.release(environment, observed, decided)
+
+    assert failed.value.exit_code == 1
+    if live_is == "old":
+        assert f"release {old.release} is still live" in str(failed.value)
+        assert "the next run puts the others" in str(failed.value)
+    else:
+        assert f"is live ({decided.release.id}), but the release is not complete" in str(failed.value)
+    proxy.faults.clear()
+    assert live(environment) == (old.release if live_is == "old" else decided.release.id)
+    release(environment, new)
+    assert site.holds(new)
+    assert site.get("_release/next.json") is None
+
+
+@pytest.mark.parametrize("body", [EXPIRED, SKEWED], ids=["expired", "skewed"])
+def test_an_error_before_the_first_write_changes_nothing(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path, body: bytes
+) -> None:
+    proxy.faults.append(Fault("GET", "list-type=2", status=403, body=body))
+
+    with pytest.raises(DeployError) as failed:
+        release(local(), sites.build(tmp_path / "old", "one"))
+    assert failed.value.exit_code == 2
+    assert site.puts() == []
+
+
+def test_a_slow_answer_to_the_page_leaves_the_outcome_unknown(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path
+) -> None:
+    proxy.faults.append(Fault("PUT", f"^/{BUCKET}/index.html", status=500, body=INTERNAL))
+
+    with pytest.raises(OutcomeUnknown, match="It is not known whether"):
+        release(local(), sites.build(tmp_path / "old", "one"))
+
+
+@pytest.mark.parametrize("fault", [Fault("PUT", "/manifest.json", status=403, body=DENIED),
+                                   Fault("PUT", "/manifest.json", "reset")], ids=["denied", "lost"])  # fmt: skip
+def test_after_a_lost_manifest_every_command_knows_the_live_release(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path, fault: Fault
+) -> None:
+    """The list, verify and rollback before the next release; and that one repairs the manifest and does no more."""
+    environment = local()
+    old, new = sites.build(tmp_path / "old", "one"), sites.build(tmp_path / "new", "two")
+    first = release(environment, old)
+    proxy.faults.append(Fault(**vars(fault)))
+    with pytest.raises(DeployError, match="is live"):
+        release(environment, new)
+    proxy.faults.clear()
+
+    _, state = releases.look(environment, BUCKET)
+    current = history.known(state, BUCKET)
+    assert [one.id for one in current.releases][1:] == [first.release]
+    assert current.files["index.html"].size == (new / "index.html").stat().st_size
+    assert verification.compare(state, current, BUCKET).is_whole
+    before = len(site.puts())
+    done = release(environment, new)
+
+    assert (done.release, done.puts) == (live(environment), 0)
+    assert site.puts()[before:] == []
+    assert site.get("_release/next.json") is None
+    roll_back(environment, tmp_path / "back")
+    assert site.holds(old)
+
+
+def test_a_note_of_a_release_that_never_went_live_says_nothing(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path
+) -> None:
+    """The old release is the live one, for every command."""
+    environment = local()
+    first = release(environment, sites.build(tmp_path / "old", "one"))
+    proxy.faults.append(Fault("PUT", f"^/{BUCKET}/index.html", status=403, body=DENIED))
+    with pytest.raises(DeployError):
+        release(environment, sites.build(tmp_path / "new", "two"))
+
+    assert site.get("_release/next.json") is not None
+    assert live(environment) == first.release
+    site.put("_release/next.json", b"nonsense")
+    assert live(environment) == first.release
+
+
+def test_two_writes_at_the_same_moment_are_tried_again(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path
+) -> None:
+    """S3 answers 409, which says nothing about who won."""
+    proxy.faults.append(Fault("PUT", "/manifest.json", times=1, status=409, body=CONFLICT))
+
+    release(local(), sites.build(tmp_path / "old", "one"))
+
+    assert proxy.faults[0].times == 0
+    assert site.get("_release/manifest.json") is not None
+
+
+def test_headers_of_the_settings_are_sent_with_everything_that_is_written(
+    site: Site, invoke: Invoke, tmp_path: Path
+) -> None:
+    """With many uploads too; and each PUT has a checksum. Another header is refused."""
+    env = changed_settings(tmp_path)
+    path = Path(env["ENVIRONMENTS_FILE"])
+    text = path.read_text()
+    path.write_text(f'{text}\n[environments.local.frontend.put_headers]\nx-amz-server-side-encryption = "aws:kms"\n')
+    folder = sites.build(tmp_path / "build", "one", chunks=20)
+    (folder / "film.mp4").write_bytes(bytes(17 << 20))
+    with fault_proxy(site.cloud.url) as proxy:
+        words = ("release-static", "--no-build", f"--build-dir={folder}")
+        done = invoke(*words, **{**site.cloud.env, **env, "AWS_ENDPOINT_URL": proxy.url})
+        path.write_text(f'{text}\n[environments.local.frontend.put_headers]\nHost = "a"\n')
+        refused = invoke(*words, **{**site.cloud.env, **env})
+
+    assert done.returncode == 0, done.stderr
+    assert site.holds(folder)
+    keys = list(site.cloud.objects(BUCKET))
+    kinds = {site.s3.head_object(Bucket=BUCKET, Key=key).get("ServerSideEncryption") for key in keys}
+    assert kinds == {"aws:kms"}
+    assert refused.returncode == 2
+    assert "'Host' does not begin with x-amz-" in refused.stderr
