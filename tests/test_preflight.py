@@ -1,6 +1,7 @@
 """What is looked at before a deployment begins: what is refused, what is a warning, and what would change."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -251,16 +252,21 @@ def test_all_that_a_deployment_depends_on_is_read_and_nothing_is_written(
     assert written == []
 
 
-def test_what_would_go_wrong_is_all_said_at_once(cloud: EmbeddedCloud, local: Environment) -> None:
-    """A rollout that is not over, a secret that no parameter stands for, an image that does not exist."""
+def add_secret(cloud: EmbeddedCloud) -> None:
+    """Give the service a secret by hand, of a parameter that the settings' expression does not match."""
     ecs = cloud.client("ecs")
-    cloud.stop_clock()
     arn = ecs.describe_services(cluster=CLUSTER, services=[APP])["services"][0]["taskDefinition"]
     old = ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
     own = old["containerDefinitions"][0]
     own["secrets"] += [{"name": "HAND", "valueFrom": "/other/path/hand"}]
     new = ecs.register_task_definition(family=old["family"], containerDefinitions=[own])
     ecs.update_service(cluster=CLUSTER, service=APP, taskDefinition=new["taskDefinition"]["taskDefinitionArn"])
+
+
+def test_what_would_go_wrong_is_all_said_at_once(cloud: EmbeddedCloud, local: Environment) -> None:
+    """A rollout that is not over, a secret that no parameter stands for, an image that does not exist."""
+    cloud.stop_clock()
+    add_secret(cloud)
 
     found, allowed = look(local, "absent"), look(local, "absent", supersede=True, allow_secret_removal=True)
 
@@ -365,3 +371,21 @@ def test_a_dry_run_shows_the_difference_and_what_would_be_refused(cloud: Embedde
     assert {one["about"]: one["result"] for one in found["findings"]}["image"] == "refused"
     assert len(found["diff"]) == 2
     assert "secret-" not in done.stderr + done.stdout
+
+
+def test_the_pipeline_is_refused_before_it_touches_the_database(
+    cloud: EmbeddedCloud, invoke: Invoke, build: Path
+) -> None:
+    """Exit code 2: nothing was cleaned, migrated or registered."""
+    add_secret(cloud)
+    cloud.advance(60)
+    cloud.push("v1", "mint-backend", "mint-db-migrate")
+    cloud.server.cloud.requests.clear()
+
+    done = invoke("deploy", "--tag=v1", "--no-build", f"--build-dir={build}", **cloud.env)
+
+    assert done.returncode == 2, done.stderr
+    assert "HAND of mint-app would be removed" in done.stderr
+    assert cloud.requests("lambda") == []
+    changed = [r for r in cloud.requests("ecs") if r["operation"].startswith(("Register", "Update", "Run"))]
+    assert changed == []
