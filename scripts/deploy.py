@@ -9,11 +9,11 @@ from scripts import clean_database, release_static, verify
 from scripts.backup_database import backup_database
 from scripts.build_image import build_image
 from scripts.deploy_service import Deployed, Wish, carry_out, still, wish_of
-from scripts.ecs import images, manager, preflight, promotion, receipts
+from scripts.ecs import images, manager, order, preflight, promotion, receipts
 from scripts.edges import http
 from scripts.frame import console, version
 from scripts.frame.run import Run
-from scripts.frame.settings import Environment
+from scripts.frame.settings import ROOT, Environment
 from scripts.migrate_database import migrate
 from scripts.release import lease
 
@@ -145,6 +145,12 @@ def _check_promotion(run: Run, now: Deployment) -> None:
     run.look(f"what {before} has run", lambda: promotion.check(now.environment, now.version, now.digest))
 
 
+def _check_order(run: Run, now: Deployment) -> None:
+    """Whether the environment does not run a newer version: this one may have waited long for its approval."""
+    if not run.dry_run:
+        order.check(now.environment, ROOT, now.version)
+
+
 def _build_image(run: Run, now: Deployment) -> None:
     build_image(run, image=now.environment.service.image, tag=now.version)
 
@@ -184,11 +190,13 @@ def _check_service(now: Deployment) -> None:
     manager.checked_service(env.service.name)
     env.account.require()
     env.registry.require()
-    env.service.secrets.require()
+    if env.service.secrets:
+        env.service.secrets.require()
     http.checked(env.healthcheck, "the URL of a healthcheck")
 
 
 PIPELINE = (
+    Step("check the order", _check_order, lambda now: not now.environment.endpoint_url),
     Step("check the promotion", _check_promotion, lambda now: bool(promotion.environment_before(now.environment))),
     Step("build the service's image", _build_image, lambda now: now.builds_images),
     Step(

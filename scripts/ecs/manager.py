@@ -148,7 +148,8 @@ def deploy_event(
     body |= {"families": [tasks[service].family]} if service in tasks else {"service_ids": [service]}
     secrets, containers = "", tuple[str, ...]()
     if service == environment.service.name:
-        secrets, containers = environment.service.secrets.require(), environment.service.containers
+        own = environment.service
+        secrets, containers = own.secrets.require() if own.secrets else "", own.containers
     elif service in others:
         secrets, containers = others[service].secrets, others[service].containers
     elif service == environment.migrations.service:

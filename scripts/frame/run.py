@@ -189,11 +189,11 @@ class Run:
         sign = "❌" if error else "📝" if self.dry_run else "✅"
         lines = [f"### {sign} {self.name} · {self.environment.name}"]
         if error:
-            first, *more = str(error).splitlines() or [""]
-            lines += ["", f"**{_short(first)}**", "", *(f"- {_short(line)}" for line in more if line.strip())]
+            lines += ["", text.markdown_block(_cut(str(error)))]
         lines += ["", "| step | now | seconds |", "|---|---|---|"]
         lines += [
-            f"| {text.markdown(name)} | {_short(now)} | {seconds:.1f} |" for name, now, seconds in self._done_so_far()
+            f"| {text.markdown(name)} | {text.markdown(_cut(now))} | {seconds:.1f} |"
+            for name, now, seconds in self._done_so_far()
         ]
         lines += ["", *timeline(self.phases)]
         links = [f"[{text.markdown(name)}]({url})" for name, url in self._links()]
@@ -239,16 +239,16 @@ def timeline(phases: Sequence[Phase]) -> list[str]:
     lines = ["```mermaid", "gantt", "  dateFormat x", "  axisFormat %M:%S"]
     for phase in phases:
         # Other characters would end the name, or the chart.
-        name = re.sub(r"[^\w' .,()/-]+", " ", phase.name)
+        name = re.sub(r"[^\w'.,()/-]+", " ", phase.name).strip()
         begin, end = int(phase.at * 1000), int((phase.at + max(phase.seconds, 0.1)) * 1000)
         lines.append(f"  {name} :{'done' if phase.now else 'crit'}, {begin}, {end}")
     return [*lines, "```"]
 
 
-def _short(line: str) -> str:
-    """A line for markdown, with its digests and commits cut as people read them."""
-    cut = re.sub(r"sha256:([0-9a-f]{7})[0-9a-f]{57}", r"sha256:\1…", line)
-    return text.markdown(re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", cut))
+def _cut(shown: str) -> str:
+    """A text with its digests and commits cut as people read them."""
+    cut = re.sub(r"sha256:([0-9a-f]{7})[0-9a-f]{57}", r"sha256:\1…", shown)
+    return re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", cut)
 
 
 @contextmanager

@@ -1,0 +1,167 @@
+"""What would be deployed, the order of versions, and the chart of a deployment's steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from scripts import preview
+from scripts.ecs import order
+from scripts.edges import git
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.run import Phase, timeline
+from tests.conftest import EmbeddedCloud, Invoke
+from tests.stand_in import Reply, stand_in
+
+
+def commit(folder: Path, subject: str, name: str = "", *parents: str) -> str:
+    """A commit on the branch that is checked out."""
+    (folder / (name or subject)).parent.mkdir(parents=True, exist_ok=True)
+    (folder / (name or subject)).write_text(subject)
+    git.run(folder, "add", "--all")
+    git.run(folder, "commit", "--quiet", "--message", subject)
+    return git.run(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> dict[str, str]:
+    """main: first, second (a migration), third; a branch from second: side. By subject."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git.run(folder, "init", "--quiet", "--initial-branch=main")
+    made = {"folder": str(folder)}
+    made["first"] = commit(folder, "first")
+    made["second"] = commit(folder, "second (#12)", "migrations/V2__second.sql")
+    git.run(folder, "switch", "--quiet", "--create", "side")
+    made["side"] = commit(folder, "side")
+    git.run(folder, "switch", "--quiet", "main")
+    made["third"] = commit(folder, "third")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("wanted", "running", "older"),
+    [
+        ("first", "third", True),
+        ("second", "third", True),
+        ("third", "first", False),
+        ("third", "third", False),
+        ("second", "side", False),
+        ("side", "third", False),
+        ("third", "side", False),
+    ],
+    ids=str,
+)
+def test_an_older_version_never_replaces_a_newer_one(
+    wanted: str, running: str, *, older: bool, history: dict[str, str]
+) -> None:
+    """Of the main branch; it may replace what a pull request has deployed."""
+    assert order.is_older(Path(history["folder"]), history[wanted], history[running], "main") is older
+
+
+@pytest.mark.parametrize("running", ["v0", "HEAD", "", "f" * 40])
+def test_what_is_no_commit_is_not_newer(running: str, history: dict[str, str]) -> None:
+    """A name such as HEAD is a commit for git, but no answer may be one."""
+    assert not order.is_older(Path(history["folder"]), history["first"], running, "main")
+
+
+def test_where_the_main_branch_does_not_exist_the_default_branch_of_the_remote_counts(history: dict[str, str]) -> None:
+    """As after a rename that the settings do not have yet."""
+    folder = Path(history["folder"])
+    assert order.tip(folder, "master") is None
+    git.run(folder, "update-ref", "refs/remotes/origin/trunk", history["third"])
+    git.run(folder, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk")
+
+    found = order.tip(folder, "master")
+
+    assert found is not None
+    assert found.sha == history["third"]
+
+
+def test_the_check_refuses_an_older_version_and_says_how_to_go_back(
+    history: dict[str, str], cloud: EmbeddedCloud
+) -> None:
+    """By the healthcheck; where nothing says what runs, it goes on with a warning."""
+    folder, wanted = Path(history["folder"]), history["first"]
+    with stand_in(lambda *_: Reply(json.dumps({"version": history["third"]}).encode())) as site:
+        env = structs.replace(settings.environment("local"), healthcheck=f"{site.url}/health")
+        with pytest.raises(Refused, match=r"which is newer than .*invoke rollback --env=local --to="):
+            order.check(env, folder, wanted)
+        assert order.check(env, folder, history["third"]) is not None
+    assert order.check(env, folder, wanted) is None
+
+
+def test_commits_are_shown_with_author_and_pull_request(history: dict[str, str]) -> None:
+    """The newest first."""
+    folder = Path(history["folder"])
+
+    shown = preview.commits(folder, history["first"], history["third"])
+
+    assert [line.partition(" ")[2] for line in shown] == ["third (Test)", "second (#12) (Test)"]
+    with pytest.raises(DeployError, match="no network"):
+        preview.commits(folder, "", history["third"], "no network")
+
+
+def test_a_preview_of_the_embedded_environment_reads_everything(
+    invoke: Invoke, cloud: EmbeddedCloud, build: Path, tmp_path: Path
+) -> None:
+    """It shows what changes in the task definition, the files, and the findings, and changes nothing."""
+    (digest,) = cloud.push("1" * 40, "mint-backend")
+    summary = tmp_path / "summary"
+    actions = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(tmp_path / "output")}
+    before = len(cloud.requests("s3", "PutObject"))
+
+    done = invoke(
+        "preview",
+        "--env=local",
+        f"--tag={'1' * 40}",
+        f"--digest={digest}",
+        f"--build-dir={build}",
+        **cloud.env,
+        **actions,
+    )
+
+    assert done.returncode == 0, done.stderr
+    page = summary.read_text()
+    for part in ("commits", "migrations", "task definition", "frontend", "findings of the scan", "before", "approvals"):
+        assert f"#### {part}" in page
+    assert "put 1 of 1 files" in page
+    assert "mint-backend" in page
+    assert f"site={cloud.url}\n" in (tmp_path / "output").read_text()
+    assert len(cloud.requests("s3", "PutObject")) == before
+    assert cloud.requests("ecs", "RegisterTaskDefinition") == []
+
+
+def test_who_approved_what_is_read_from_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the workflow's token; what GitHub refuses is said."""
+    reviews = [
+        {"state": "approved", "user": {"login": "octocat"}, "environments": [{"name": "impl_gate"}], "comment": "ok"}
+    ]
+    for name, value in {"REPOSITORY": "a/b", "RUN_ID": "7", "TOKEN": "token"}.items():
+        monkeypatch.setenv(f"GITHUB_{name}", value)
+    with stand_in(lambda *_: Reply(json.dumps(reviews).encode())) as api:
+        monkeypatch.setenv("GITHUB_API_URL", api.url)
+        assert preview.approvals() == ["octocat approved impl_gate: ok"]
+    assert api.requests[0]["path"] == "/repos/a/b/actions/runs/7/approvals"
+    with stand_in(lambda *_: Reply(b"{}", status=403)) as api:
+        monkeypatch.setenv("GITHUB_API_URL", api.url)
+        with pytest.raises(DeployError, match="HTTP status 403"):
+            preview.approvals()
+
+
+def test_the_chart_has_a_bar_for_each_step() -> None:
+    """With characters that mean something to the chart left out; one step needs no chart."""
+    phases = [Phase("build the service's image", 0.5, 2.0, "done"), Phase("migrate: a;b#c", 2.5, 1.0)]
+
+    assert timeline(phases) == [
+        "```mermaid",
+        "gantt",
+        "  dateFormat x",
+        "  axisFormat %M:%S",
+        "  build the service's image :done, 500, 2500",
+        "  migrate a b c :crit, 2500, 3500",
+        "```",
+    ]
+    assert timeline(phases[:1]) == []
