@@ -1,16 +1,17 @@
 """Builds the frontend with the environment's variables and releases it to S3. The S3 half is scripts/release/."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from scripts.ecs import receipts
 from scripts.edges import aws, shell
 from scripts.edges.s3 import Bucket, open_bucket
-from scripts.frame import console, version
+from scripts.frame import console, settings, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run, actor
@@ -22,32 +23,41 @@ from scripts.release.plan import ReleasePlan
 from scripts.release.publish import Released
 from scripts.release.site import Site
 
+# Create React App and Vite put every variable with these prefixes into the pages.
+TAKEN_OVER = ("REACT_APP_", "VITE_")
+
 
 @dataclass(frozen=True)
 class FrontendBuild:
     """How the frontend is built. variables: environment variables of the commands. folder: where the commands run.
 
-    build_folder: the folder that the build writes to, and that is released.
+    build_folder: the folder that the build writes to, and that is released. origins: where each variable came from.
+    left_out: variables of this process that a build would take over, and that are not in the settings.
     """
 
     commands: tuple[tuple[str, ...], ...]
     variables: Mapping[str, str]
     folder: str
     build_folder: str
+    origins: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
-        variables = [f"set {name}={value}" for name, value in self.variables.items()]
+        variables = [f"set {name}={value} (from {self.origins.get(name)})" for name, value in self.variables.items()]
+        variables += [f"leave out {name}, which is not in the settings" for name in self.left_out]
         return variables + [f"run {shell.words(command)} in {self.folder}" for command in self.commands]
 
 
 @dataclass(frozen=True)
 class FrontendBuilt(Report):
-    """A build that succeeded. folder: the built files."""
+    """A build that succeeded. folder: the built files. values_from: the variables that its values came from."""
 
     folder: str
+    values_from: tuple[str, ...] = ()
 
     def line(self) -> str:
-        return f"the frontend is built in {self.folder}"
+        values = f", with the values of {', '.join(self.values_from)}" if self.values_from else ""
+        return f"the frontend is built in {self.folder}{values}"
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,10 @@ def _release(
 def plan_build(environment: Environment, path: Path) -> FrontendBuild:
     """Decide the build. path: the folder that it writes to. Raises Refused if a variable is not set."""
     commands = tuple(command for command in (environment.frontend.install, environment.frontend.build) if command)
-    return FrontendBuild(commands, environment.frontend_variables(), str(ROOT), str(path))
+    variables, known = environment.frontend_variables(), settings.origins(environment.name)
+    origins = {name: known.get(f"frontend.variables.{name}", "") for name in variables}
+    left_out = tuple(sorted(name for name in os.environ if name.startswith(TAKEN_OVER) and name not in variables))
+    return FrontendBuild(commands, variables, str(ROOT), str(path), origins, left_out)
 
 
 def check_programs(plan: FrontendBuild) -> None:
@@ -173,8 +186,9 @@ def check(environment: Environment, *, build_dir: str | None = None, no_build: b
 def build(plan: FrontendBuild) -> FrontendBuilt:
     """Run the build. Raises DeployError if a command fails."""
     for command in plan.commands:
-        shell.stream(list(command), cwd=Path(plan.folder), env=plan.variables)
-    return FrontendBuilt(plan.build_folder)
+        shell.stream(list(command), cwd=Path(plan.folder), env={**plan.variables, **dict.fromkeys(plan.left_out)})
+    sources = (origin.partition(" with ")[2] for origin in plan.origins.values())
+    return FrontendBuilt(plan.build_folder, tuple(sorted({source for source in sources if source})))
 
 
 def bucket_name(setting: BucketName, flag: str | None) -> str:

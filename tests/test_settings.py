@@ -246,6 +246,25 @@ def test_a_variable_of_one_environment_comes_before_the_common_one(file: Path, m
     assert settings.find("dev").frontend.bucket.require() == "of-dev"
 
 
+def test_a_variable_of_one_environment_never_stands_in_for_anothers(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a suffix it is that of the environment in APP_ENV; the account is that of the caller."""
+    file.write_text(MINIMAL.replace("${STATIC_S3_BUCKET}", "${THE_BUCKET}"))
+    monkeypatch.setenv("THE_BUCKET", "of-nobody-knows-which")
+    with pytest.raises(Refused, match=r"THE_BUCKET_DEV is not set.* THE_BUCKET is set, but it may be another"):
+        settings.find("dev").frontend.bucket.require()
+
+    monkeypatch.setenv("APP_ENV", "prod")
+    with pytest.raises(Refused, match="THE_BUCKET_DEV is not set"):
+        settings.find("dev").frontend.bucket.require()
+
+    monkeypatch.setenv("APP_ENV", "dev")
+    assert settings.find("dev").frontend.bucket.require() == "of-nobody-knows-which"
+    monkeypatch.setenv("THE_BUCKET_DEV", "of-dev")
+    assert settings.find("dev").frontend.bucket.require() == "of-dev"
+
+
 def test_a_fault_in_one_environment_stops_a_command_for_another(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All environments are checked before anything runs."""
     file.write_text(MINIMAL + "\n[environments.prod]\nregoin = 1\n")
@@ -293,7 +312,7 @@ def test_a_missing_setting_is_refused_where_it_is_needed() -> None:
 
 def test_every_value_is_shown_with_where_it_came_from(invoke: Invoke, tmp_path: Path) -> None:
     """Values from variables may be secret, and are masked."""
-    variables = {"STATIC_S3_BUCKET_PROD": "the-bucket", "OKTA_SERVER_ID": "the-server", "AWS_REGION": "us-east-1"}
+    variables = {"STATIC_S3_BUCKET_PROD": "the-bucket", "OKTA_SERVER_ID_PROD": "the-server", "AWS_REGION": "us-east-1"}
     done = invoke("settings", "--env=prod", **variables)
 
     assert done.returncode == 0, done.stderr
@@ -307,7 +326,7 @@ def test_every_value_is_shown_with_where_it_came_from(invoke: Invoke, tmp_path: 
     assert shown["account"].split(maxsplit=1) == ["<AWS_ACCOUNT_ID>", "[defaults]"]
     assert shown["frontend.bucket"].split(maxsplit=1) == ["***", "STATIC_S3_BUCKET_PROD"]
     issuer = shown["frontend.variables.REACT_APP_OKTA_ISSUER"]
-    assert issuer.split(maxsplit=1) == ["https://idm.cms.gov/oauth2/***", "[defaults] with OKTA_SERVER_ID"]
+    assert issuer.split(maxsplit=1) == ["https://idm.cms.gov/oauth2/***", "[defaults] with OKTA_SERVER_ID_PROD"]
     assert not {"the-bucket", "the-server"} & set(done.stdout.split())
 
 

@@ -2,8 +2,9 @@
 
 A value comes from a flag of the command, else from an environment variable that the old scripts read, else from the
 settings file. Text may hold `${…}`. Lower case: another setting of the same environment, with dots for those in tables
-(`${frontend.bucket}`). Upper case: an environment variable; `NAME_PROD` takes precedence over `NAME` in prod. Every
-value knows where it came from.
+(`${frontend.bucket}`). Upper case: an environment variable, `NAME_PROD` in prod. `NAME` alone is that of the
+environment in $APP_ENV, such as a job's own secret, and never stands in for another environment's. Every value knows
+where it came from.
 """
 
 import os
@@ -26,6 +27,8 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Settings that are never masked, even if their value comes from a variable.
 PUBLIC = {"endpoint_url", "frontend.folder", "region"}
+# Variables of whoever runs the command, whatever the environment.
+OF_THE_CALLER = "AWS_"
 # How deep settings may refer to each other.
 DEPTH = 5
 
@@ -58,9 +61,16 @@ class Filled(str):
         """The text. Raises Refused for a variable that is not set, with the names under which it can be set."""
         if self.missing and not self.lenient:
             name, env = self.missing[0], self.environment
+            own = f"{name}_{env.upper()}"
+            if os.environ.get(name):
+                raise Refused(
+                    f"{own} is not set, and {self.path} of {env} needs it. {name} is set, but it may be another"
+                    f" environment's: set {own}, or APP_ENV={env} too if it is that of {env}."
+                )
+            common = name.startswith(OF_THE_CALLER) or any(name in names for names in VARIABLES.values())
             raise Refused(
                 f"{name} is not set, and {self.path} of {env} needs it. Set the environment variable"
-                f" {name}_{env.upper()} or {name}, or change {self.path} in {settings_file()}."
+                f" {own}{f' or {name}' if common else ''}, or change {self.path} in {settings_file()}."
             )
         return str(self)
 
@@ -436,6 +446,12 @@ class _Values:
                 return os.environ[one], one
         return "", ""
 
+    def own(self, name: str) -> tuple[str, str]:
+        """As `variable`, but NAME alone counts only if it is known to be this environment's."""
+        found, which = self.variable(name)
+        common = which == name and not name.startswith(OF_THE_CALLER) and os.environ.get("APP_ENV") != self.name
+        return ("", "") if common else (found, which)
+
     def filled(self) -> dict[str, Any]:
         """The tables with every `${…}` filled in whose variable is set."""
         filled = {key: self._fill(value, key) for key, value in self.tables.items()}
@@ -470,7 +486,7 @@ class _Values:
     def _reference(self, match: re.Match[str], path: str, depth: int) -> Filled:
         word = match[1]
         if word.isupper():
-            found, name = self.variable(word)
+            found, name = self.own(word)
             if found:
                 self.origins[path] = f"{self.origins.get(path, '')} with {name}".strip()
             return self._made(found or f"<{word}>", "***" if found else f"<{word}>", [] if found else [word], path)
@@ -495,6 +511,13 @@ def overridden(name: str, path: str) -> tuple[str, str, str]:
     values = _Values(name, lenient=True)
     now = str(values.filled()[path])
     return str(values._fill(values.replaced.get(path, now), path)), now, values.origins.get(path, "")
+
+
+def origins(name: str) -> dict[str, str]:
+    """Where each value of an environment came from: path -> origin, such as "[defaults] with OKTA_CLIENT_ID_PROD"."""
+    values = _Values(name, lenient=True)
+    values.filled()
+    return values.origins
 
 
 def rows(name: str) -> list[tuple[str, str, str]]:

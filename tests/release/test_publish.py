@@ -575,9 +575,9 @@ def test_the_build_gets_the_environments_variables_and_a_failed_build_is_not_rel
         "--env=dev",
         AWS_ACCOUNT_ID="123456789012",
         STATIC_S3_BUCKET="bucket-of-dev",
-        OKTA_CLIENT_ID="a",
-        OKTA_SERVER_ID="b",
-        LD_CLIENT_ID="c",
+        OKTA_CLIENT_ID_DEV="a",
+        OKTA_SERVER_ID_DEV="b",
+        LD_CLIENT_ID_DEV="c",
         PATH="/nowhere",
     )
     unset = invoke("release-static", "--env=dev", STATIC_S3_BUCKET_DEV="bucket-of-dev")
