@@ -350,7 +350,7 @@ class Service:
         target.running, target.pending = ready, self.desired - ready
         if ready and not target.started:
             target.started = target.created + START * self.slower
-            self.say(f"has started {self.desired} tasks.", target.started)
+            self.say(f"has started {self.desired} tasks: {_names(target, self.desired)}.", target.started)
 
     def _complete(self, change: Change, now: float) -> None:
         """ECS calls it successful. After early success, tasks start and drain for a while yet."""
@@ -358,9 +358,9 @@ class Service:
         self._start(change)
         lasts = DRAIN * self.slower if _leaves_early(change.configuration) else 0
         self.settles = now + lasts
+        self._settle(now)
         self._reach(change.target, now)
         change.end("SUCCESSFUL", now)
-        self._settle(now)
 
     def _reach(self, target: Deployment, now: float) -> None:
         target.state, target.reason = "COMPLETED", f"ECS deployment {target.id} completed."
@@ -372,6 +372,8 @@ class Service:
         primary = self.deployments[0]
         for old in self.deployments[1:]:
             if now >= (old.ended + KEEP_FAILED if old.state == "FAILED" else self.settles):
+                if old.running:
+                    self.say(f"has stopped {old.running} running tasks: {_names(old, old.running)}.", now)
                 self._drop(old, primary.id, now)
         if primary.state == "COMPLETED" and now >= self.settles:
             primary.running, primary.pending = self.desired, 0
@@ -433,6 +435,11 @@ class Service:
                 return target
             running.remove(target)
         return running[turn % len(running)] if running else None
+
+
+def _names(deployment: Deployment, count: int) -> str:
+    """Some tasks of a deployment, as events name them."""
+    return " ".join(f"(task {id_of(deployment.id, deployment.failed + nth)})" for nth in range(count))
 
 
 def number() -> int:

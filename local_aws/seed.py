@@ -13,6 +13,7 @@ from scripts.frame.settings import Environment
 
 # The version that runs before the first deployment, and one that a rehearsal deploys.
 FIRST_VERSION, NEXT_VERSION = "v0", "v0.1"
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 NETWORK = {
     "awsvpcConfiguration": {
         "subnets": ["subnet-1", "subnet-2"],
@@ -50,8 +51,10 @@ def seed(cloud: Cloud, ecs: Ecs, functions: Lambda) -> None:
 
 
 def _images(cloud: Cloud, env: Environment) -> None:
-    """The repositories, with immutable tags, the version that runs first, and of the service's the one to rehearse."""
-    ecr = cloud.client("ecr", env.region)
+    """The repositories, with immutable tags, and their two versions."""
+    from moto.ecr.models import ecr_backends
+
+    ecr, stored = cloud.client("ecr", env.region), ecr_backends[ACCOUNT][env.region]
     known = {r["repositoryName"] for r in ecr.describe_repositories()["repositories"]}
     for name in (
         {env.service.image, env.migrations.image, *([env.cleaner.service] if env.cleaner.service else [])}
@@ -59,9 +62,9 @@ def _images(cloud: Cloud, env: Environment) -> None:
         - known
     ):
         ecr.create_repository(repositoryName=name, imageTagMutability="IMMUTABLE")
-        ecr.put_image(repositoryName=name, imageTag=FIRST_VERSION, imageManifest=_manifest(cloud, FIRST_VERSION))
-        if name == env.service.image:
-            ecr.put_image(repositoryName=name, imageTag=NEXT_VERSION, imageManifest=_manifest(cloud, NEXT_VERSION))
+        for version in (FIRST_VERSION, NEXT_VERSION):
+            # Not by a request: this happens before every test.
+            stored.put_image(name, _manifest(cloud, version), version, MANIFEST)
 
 
 def _manifest(cloud: Cloud, version: str) -> str:
@@ -73,7 +76,7 @@ def _manifest(cloud: Cloud, version: str) -> str:
     kind = "application/vnd.docker.container.image.v1+json"
     manifest = {
         "schemaVersion": 2,
-        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "mediaType": MANIFEST,
         "config": {"mediaType": kind, "size": len(config), "digest": digest},
         "layers": [],
     }
