@@ -29,7 +29,7 @@ LIBRARIES = (
     *("invoke", "invoke.main", "invoke.loader", "obstore", "selectolax.lexbor", "tinycss2", "sqlite3"),
 )
 SERVICES = ("ecs", "ecr", "lambda", "logs", "sts", "rds", "cloudfront")
-LATER = {"declaration"}
+LATER = {"declaration", "flags"}
 # What a command line may be sent at most, in bytes: the kernel's own bound is about the same.
 MOST = 2 << 20
 
