@@ -18,12 +18,13 @@ def dry_run(invoke: Invoke, *words: str, **env: str) -> dict[str, object]:
     return json.loads(done.stdout)["steps"][0]["plan"]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("env", "qualifier"), [("dev", "31"), ("impl", "21"), ("prod", "11")])
+@pytest.mark.parametrize(("env", "qualifier"), [("dev", "9"), ("impl", "8"), ("prod", "7")])
 def test_deploying_its_service_sends_its_payload(env: str, qualifier: str, invoke: Invoke) -> None:
     """Cluster, service, secrets, image and function are those of EASi."""
     assert dry_run(invoke, "deploy-service", f"--env={env}")["invocation"] == {
         "function": f"{env}-ecs-manager-docker",
         "qualifier": qualifier,
+        "via": "lambda",
         "payload": {
             "command": "deploy",
             "body": {
@@ -51,7 +52,8 @@ def test_its_migration_task_runs_in_its_cluster(invoke: Invoke) -> None:
     """By default, run-task runs the migrations' service."""
     assert dry_run(invoke, "run-task", "--env=impl")["invocation"] == {
         "function": "impl-ecs-manager-docker",
-        "qualifier": "21",
+        "qualifier": "8",
+        "via": "lambda",
         "payload": {
             "command": "runtask",
             "body": {"cluster_id": "impl-easi-app", "service_id": "easi-app-db-migrate"},
