@@ -325,11 +325,14 @@ def _offer_revert(run: Run, target: Target) -> None:
         return
     main, short = env.application.main_branch, versions.short(bad)
     console.say(f"{main} still has {short}: `invoke revert --env={env.name} --commit={bad}` reverts it")
-    if not (console.interactive() and console.confirm("Type revert to do that now:", "revert")):
+    if not console.interactive():
+        return
+    run.progress = f"{env.name} runs {versions.short(target.version)}. Interrupted: the revert of {short}."
+    if not console.confirm("Type revert to do that now:", "revert"):
         return
     last = run.last_line
     try:
         revert(run, commit=bad)
     except DeployError as error:
         console.warn(f"{short} was not reverted: {error}")
-    run.last_line = last
+    run.last_line, run.progress = last, ""

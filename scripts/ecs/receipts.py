@@ -27,8 +27,10 @@ from scripts.frame.threads import workers
 PREFIX = "_release/receipts/"
 FORMAT = 1
 HEADERS = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
-# Bytes of a receipt that are read; characters of a text and number of texts that are written.
-MOST, LONGEST, TEXTS = 256 << 10, 2000, 40
+# Bytes of a receipt that are read; characters of a text, number of texts and number of steps that are written.
+MOST, LONGEST, TEXTS, PHASES = 1 << 20, 2000, 40, 100
+# How often it is tried to write one. The run is over, and somebody waits for its last line.
+TRIES = 3
 AT_THE_SAME_TIME = 8
 # Verdicts of `rollout.Verdict` that a run ends with, and those of a run that has no deployment to judge.
 SUCCEEDED, UNPROVEN, FAILED, TAKEN_BACK, STOPPED = "succeeded", "unknown", "failed", "rolled back", "stopped"
@@ -154,7 +156,7 @@ def of(run: Run, error: BaseException | None, started: float, seconds: float) ->
         run=_cut(url),
         started=round(started, 3),
         seconds=round(seconds, 3),
-        phases=tuple(_phase(step) for step in run.steps[:200]),
+        phases=tuple(_phase(step) for step in run.steps[-PHASES:]),
         verdict=_verdict(main.verdict, error, code),
         proof=main.proof,
         reasons=main.reasons or _texts(_reasons(error)),
@@ -245,8 +247,7 @@ def _write(environment: Environment, name: str, receipt: Receipt, *, stopped: bo
     body = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
     try:
         bucket = open_bucket(environment, name)
-        # After a stop there is no time for more.
-        bucket.put(key, body, HEADERS, tries=1 if stopped else None)
+        bucket.put(key, body, HEADERS, tries=1 if stopped else TRIES)
     except DeployError as error:
         console.warn(f"the receipt of this run was not kept: {error}")
 

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from scripts.edges import aws, http
-from scripts.edges.s3 import Bucket, S3Error, is_doubtful, open_bucket
+from scripts.edges.s3 import CREDENTIALS, Bucket, S3Error, is_doubtful, open_bucket
 from scripts.frame import console, stop, waiting
 from scripts.frame import version as versions
 from scripts.frame.errors import DeployError, Refused
@@ -116,7 +116,7 @@ class Lease:
 
         silent = (lambda _: None) if not wait else console.say
         try:
-            waiting.wait(look, seconds=wait, every=TRY_EVERY, say=silent)
+            waiting.wait(look, seconds=wait, every=min(TRY_EVERY, wait / 2 or TRY_EVERY), say=silent)
         except TimedOut as error:
             hint = "Wait for it with --lock-wait=SECONDS, or break it with --force-lock if that run is dead."
             raise Refused(f"{error}. {hint} {NOTHING}") from error
@@ -359,7 +359,7 @@ def check(run: Run) -> None:
 
 def _go_on_without(run: Run, error: DeployError) -> None:
     """Warn that there is no lock, if a run may go on without it. Raises DeployError otherwise."""
-    if error.code == Refused.exit_code:
+    if isinstance(error, Refused) or (isinstance(error, S3Error) and error.s3_code in CREDENTIALS):
         raise error
     if is_doubtful(error) and not run.force_lock:
         raise Refused(

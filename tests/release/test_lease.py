@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scripts import release_static
+from scripts.edges.s3 import open_bucket
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
 from scripts.release import lease
@@ -272,3 +274,31 @@ def test_a_release_whose_lease_was_broken_stops_before_the_commit_point(
     assert site.get(LEASE) == ("binary/octet-stream", theirs)
     assert site.holds(tmp_path / "one")
     assert browser.problems(site.get) == []
+
+
+def test_a_thread_renews_the_lease_and_notices_its_loss(
+    site: Site, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the run waits for. It stops at its next step, and the other one's lease stays."""
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    bucket = open_bucket(settings.find("local"), BUCKET)
+    theirs = json.dumps({"id": "theirs", "actor": "octocat", "expires": time.time() + 600}).encode()
+
+    def until(happened: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not happened():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with lease.held(bucket, lease.here("hubot", "")) as mine:
+        first = mine.etag
+        until(lambda: mine.etag not in ("", first))
+        with lease.held(bucket, lease.here("hubot", "")) as again:
+            assert again is mine
+        assert site.get(LEASE) is not None
+        site.put(LEASE, theirs)
+        until(lambda: bool(mine._lost))
+        with pytest.raises(DeployError, match="so it stops here"):
+            mine.renew()
+
+    assert site.get(LEASE) == ("binary/octet-stream", theirs)
