@@ -11,7 +11,7 @@ What Invoke needs to be told: `positional=[]`, because a parameter without defau
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
@@ -123,8 +123,15 @@ def command(
 
 
 def namespace_of(declared: Iterable[object]) -> Collection:
-    """A collection for Invoke of the commands among some objects. Raises Refused for an unknown task or flag."""
+    """A collection for Invoke of the commands among some objects: of those that the command line names, where it names
+    any, because Invoke copies every flag of all that it gets. Raises Refused for an unknown task or flag.
+    """
     commands = [one for one in declared if isinstance(one, Command)]
+    program = _running_program()
+    return _collection(_asked_for(commands, program) if program else commands)
+
+
+def _collection(commands: Iterable[Command]) -> Collection:
     whole, subs = Collection(), dict[str, Collection]()
     for one in commands:
         group = one.name.rpartition(".")[0]
@@ -132,12 +139,16 @@ def namespace_of(declared: Iterable[object]) -> Collection:
         where.add_task(one.task)
     for sub in subs.values():
         whole.add_collection(sub)
-    helps = [dict(one.task.help) for one in commands]
-    _check_words(whole)
-    for one, texts in zip(commands, helps, strict=True):
-        # Invoke removes the help texts when it makes a parser, and it is about to make another one.
-        one.task.help = texts
     return whole
+
+
+def _contexts(commands: Sequence[Command]) -> list[Any]:
+    """What Invoke's parser takes. Making it removes the help texts, which Invoke needs again."""
+    helps = [dict(one.task.help) for one in commands]
+    found = _collection(commands).to_contexts()
+    for one, texts in zip(commands, helps, strict=True):
+        one.task.help = texts
+    return list(found)
 
 
 def _running_program() -> Any:
@@ -147,33 +158,29 @@ def _running_program() -> Any:
     return program if hasattr(program, "core") else None
 
 
-def _check_words(whole: Collection) -> None:
-    """Parse the command line before Invoke does, so that `a_b` works as well as `a-b` and an unknown name exits with 2.
+def _asked_for(commands: Sequence[Command], program: Any) -> Sequence[Command]:
+    """The commands that the command line is about: those that it names, or all for a list, a help or a completion.
 
+    Parses the command line before Invoke does, so that `a_b` works as well as `a-b` and an unknown name exits with 2:
     Invoke itself accepts only dashes and exits with 1. Raises Refused, with the nearest name.
     """
-    program = _running_program()
-    if program is None:
-        return
-    words, contexts = program.core.unparsed, whole.to_contexts()
-    names = [context.name for context in contexts if context.name]
+    words, asked, names = program.core.unparsed, program.args, [one.name for one in commands]
     for number, word in enumerate(words):
         if word.replace("_", "-") in names:
             words[number] = word.replace("_", "-")
-    asked = program.args
     wanted = asked.help.value.replace("_", "-") if isinstance(asked.help.value, str) else None
     if wanted in names:
         asked.help.set_value(wanted, cast=False)
     if not (words or asked.list.value or asked.complete.value or asked.help.value):
         asked.list.set_value(True, cast=False)
-    # The parser copies its contexts, which is the slowest part here: it gets only those that are needed.
-    named = [context for context in contexts if context.name in words]
+    named = [one for one in commands if one.name in words]
     try:
-        Parser(contexts=named, initial=program.initial_context).parse_argv(list(words))
+        Parser(contexts=_contexts(named), initial=program.initial_context).parse_argv(list(words))
         if wanted is not None and wanted not in names:
             raise ParseError(f"No idea what {asked.help.value!r} is!")
     except ParseError as error:
-        raise Refused(_said(str(error), [*contexts, program.initial_context])) from error
+        raise Refused(_said(str(error), [*_contexts(commands), program.initial_context])) from error
+    return commands if asked.list.value or asked.complete.value or asked.help.value else named
 
 
 def _said(problem: str, contexts: Iterable[Any]) -> str:
