@@ -42,8 +42,11 @@ def list_releases(run: Run, *, bucket: str | None = None) -> Seen | None:
     name = bucket_name(run.environment.frontend.bucket, bucket)
 
     def look_at() -> Seen:
-        found = list(history.known(look(run.environment, name)[1], name).releases)
-        return Seen(f"{name} keeps {len(found)} release{'s' * (len(found) != 1)}", tuple(history.lines(found)), found)
+        state = look(run.environment, name)[1]
+        kept = history.lost(state, history.known(state, name))
+        # The live one is there, whatever was done to it.
+        found = [release for number, (release, gone) in enumerate(kept.items()) if not (number and gone)]
+        return Seen(f"{name} keeps {len(found)} release{'s' * (len(found) != 1)}", tuple(history.lines(kept)), found)
 
     return run.look(f"the releases of {name}", look_at)
 

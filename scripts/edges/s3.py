@@ -498,19 +498,19 @@ class Bucket:
         return root
 
     def _error(self, answer: Answer, doing: str) -> S3Error:
-        code = message = region = ""
+        code = message = region = now = ""
         try:
             root = _parsed(answer.body)
             code, message = root.findtext("Code", "")[: aws.LONGEST], root.findtext("Message", "")[: aws.LONGEST]
-            region = root.findtext("Region", "")[:30]
+            region, now = root.findtext("Region", "")[:30], root.findtext("ServerTime", "")[:30]
         except ValueError:
             pass
         code = code or {403: "AccessDenied", 301: "PermanentRedirect"}.get(answer.status, "")
         region = answer.headers.get("x-amz-bucket-region", "")[:30] or region
-        return self._explained(answer.status, code, message, doing, region, answer.headers.get("date", ""))
+        return self._explained(answer.status, code, message, doing, region, now)
 
-    def _explained(self, status: int, code: str, message: str, doing: str, region: str = "", date: str = "") -> S3Error:
-        """An error of S3 as a sentence, with its exit code. region: of the bucket, date: of S3, if S3 has said it."""
+    def _explained(self, status: int, code: str, message: str, doing: str, region: str = "", now: str = "") -> S3Error:
+        """An error of S3 as a sentence, with its exit code. region: of the bucket, now: S3's time, if it says so."""
         where = f"{doing} the bucket {self.name} ({self._where}, {self.region})"
         text = f"S3 refused {where}: {code or status}{': ' + message if message else ''}"
         if code in CREDENTIALS:
@@ -519,7 +519,7 @@ class Bucket:
             named = f"the bucket is in {region}" if region else code
             text = f"Wrong region for {where}: {named}. Check AWS_REGION and the settings."
         if code == SKEWED:
-            text = f"S3 refused {where}: {code}: {_skew(date)}. Set the clock, and run this again."
+            text = f"S3 refused {where}: {code}: {_skew(now)}. Set the clock, and run this again."
         refused = code in CREDENTIALS or code in REGION or code == SKEWED or status in (301, 307)
         return S3Error(text, status, code, REFUSED if refused else FAILED)
 
@@ -597,12 +597,10 @@ def _certificates() -> str:
     return str(get_cert_path(chosen or True))
 
 
-def _skew(date: str) -> str:
-    """How far this machine's clock is from the date of a response, as a clause."""
-    from email.utils import parsedate_to_datetime
-
+def _skew(now: str) -> str:
+    """How far this machine's clock is from S3's time, as a clause."""
     try:
-        seconds = round((datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds())
+        seconds = round((datetime.now(UTC) - datetime.fromisoformat(now)).total_seconds())
     except (ValueError, TypeError):
         return "this machine's clock is wrong"
     return f"this machine's clock is {abs(seconds):,} s {'ahead of' if seconds > 0 else 'behind'} S3's"

@@ -6,7 +6,7 @@ are under `_release/files/`. A rollback is an ordinary release of the site that 
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from scripts.frame.files import write
 from scripts.release import manifest
 from scripts.release.manifest import Entry, Manifest, Release, State
 from scripts.release.plan import reason_to_put
-from scripts.release.site import File, Site
+from scripts.release.site import File, Site, shown
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,32 @@ def known(state: State, bucket: str) -> Manifest:
     return state.manifest
 
 
-def lines(releases: Iterable[Release]) -> list[str]:
-    """The releases as lines for a person, newest first; the first one is live."""
-    shown = []
-    for number, release in enumerate(releases):
+def lines(kept: Mapping[Release, Sequence[str]]) -> list[str]:
+    """The releases as lines for a person, newest first; the first one is live. kept: as from `lost`."""
+    lines = []
+    for number, (release, gone) in enumerate(kept.items()):
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(release.at)) if release.at else "earlier"
-        mark = "*" if number == 0 else " "
-        shown.append(f"{mark} {release.id}  {when}  {release.actor} {release.run}".rstrip())
-    return shown
+        mark = "*" if number == 0 else "-" if gone else " "
+        why = f"  cannot be restored, gone or changed: {shown(gone)}" if gone and number else ""
+        lines.append(f"{mark} {release.id}  {when}  {release.actor} {release.run}".rstrip() + why)
+    return lines
+
+
+def lost(state: State, current: Manifest) -> dict[Release, tuple[str, ...]]:
+    """Each release with the keys that it cannot be restored with: neither the object nor its copy is in the bucket."""
+    listing, now = state.listing or {}, current.known()
+
+    def is_there(key: str, entry: Entry) -> bool:
+        remote = listing.get(key)
+        same = remote is not None and now[key].sha256 == entry.sha256 != ""
+        if same and remote and (remote.etag, remote.size) == (now[key].etag, entry.size):
+            return True
+        return bool(entry.sha256) and manifest.blob_key(entry.sha256) in listing
+
+    return {
+        release: tuple(key for key, entry in sorted(files.items()) if not is_there(key, entry))
+        for release, files in current.releases.items()
+    }
 
 
 def find(current: Manifest, wanted: str, bucket: str) -> Release:
@@ -133,5 +151,9 @@ def restored(bucket: Bucket, state: State, wanted: str | None, folder: Path) -> 
         write(path, found[0])
         files[key] = File(str(path), entry.size, entry.sha256, entry.headers)
     if missing:
-        raise Refused(f"{to.id} cannot be restored: missing or changed in the bucket: {', '.join(missing[:10])}.")
+        whole = [one.id for one, gone in lost(state, current).items() if not gone and one != to]
+        raise Refused(
+            f"{to.id} cannot be restored: missing or changed in the bucket: {shown(missing)}. Complete are"
+            f" {', '.join(whole) or 'none'}."
+        )
     return to, Site(str(folder), files)

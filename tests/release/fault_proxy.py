@@ -41,12 +41,13 @@ class Fault:
 
 @dataclass
 class FaultProxy:
-    """A running proxy. `requests`: method and path of each request, in order."""
+    """A running proxy. `requests`: method and path of each request, in order. `signed`: their signatures."""
 
     port: int
     target: str
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    signed: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
     server: ThreadingHTTPServer | None = None
 
@@ -98,6 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         fault = self.proxy.fault(self.command, self.path)
         self.proxy.requests.append((self.command, self.path))
+        self.proxy.signed.append(self.headers.get("Authorization", ""))
         length = int(self.headers.get("Content-Length", 0))
         if self.proxy.server is None or (fault and fault.kind == "reset"):
             self.rfile.read(length // 2)

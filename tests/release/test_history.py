@@ -133,15 +133,19 @@ def test_a_bucket_without_releases_is_refused(site: Site, invoke: Invoke) -> Non
 
 
 def test_a_release_whose_file_is_gone_cannot_be_restored(site: Site, invoke: Invoke, three: list[Path]) -> None:
-    """Nothing is changed."""
+    """Nothing is changed, and the list does not offer it."""
     gone = next(path for path in three[1].rglob("chunk1*"))
     site.s3.delete_object(Bucket=BUCKET, Key=str(gone.relative_to(three[1])))
 
     done = invoke("release.rollback", **site.cloud.env)
+    listed = invoke("release.list", **site.cloud.env)
 
     assert done.returncode == 2
-    assert "cannot be restored" in done.stderr
+    assert f"cannot be restored: missing or changed in the bucket: {gone.relative_to(three[1])}." in done.stderr
     assert site.holds(three[2])
+    assert [line[0] for line in listed.stdout.splitlines()] == ["*", "-", " "]
+    assert f"cannot be restored, gone or changed: {gone.relative_to(three[1])}" in listed.stdout
+    assert len(ids(site.cloud, invoke)) == 2
 
 
 def test_the_live_release_is_verified(site: Site, invoke: Invoke, three: list[Path]) -> None:

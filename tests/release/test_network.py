@@ -15,12 +15,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from scripts.edges.s3 import OBSTORE_FROM, Bucket, Keys, Upload
+from scripts.edges.s3 import OBSTORE_FROM, Bucket, Keys, Upload, open_bucket
+from scripts.frame import settings
 from scripts.frame.errors import DeployError
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import sites
 from tests.release.fault_proxy import FaultProxy, fault_proxy
 from tests.release.rclone import Rclone, rclone
+from tests.stand_in import Reply, stand_in
 
 # This name has no address: it can be reached only through a proxy.
 HOST = "s3.test"
@@ -94,7 +96,7 @@ def test_every_request_goes_through_the_proxy(
 
     done = released(invoke, folder, env)
 
-    assert len(proxy.requests) == requests_of(done) > 30
+    assert sum("/receipts/" not in path for _, path in proxy.requests) == requests_of(done) > 30
     assert all(path.startswith(f"http://{HOST}/site") for _, path in proxy.requests)
     assert sum(method == "PUT" and "/assets/" in path for method, path in proxy.requests) > 20
     assert holds(server, folder)
@@ -179,6 +181,98 @@ def test_the_users_session_token_is_not_sent_to_the_embedded_aws(
     assert done.returncode == 0, done.stderr
     assert len(seen) > 30
     assert all("THEIRS" not in one and "Credential=local/" in one for one in seen if one)
+
+
+# Credentials, regions and hosts
+
+
+def test_credentials_that_expire_during_a_release_are_renewed(
+    server: Rclone, proxy: FaultProxy, invoke: Invoke, tmp_path: Path
+) -> None:
+    """By the program that the profile names; each request, also of obstore, gets those that are valid at the moment."""
+    counter = tmp_path / "counter"
+    program = tmp_path / "credentials"
+    program.write_text(
+        "#!/bin/sh\n"
+        f"echo x >> {counter}\n"
+        "date=$(date -u -d '+ 5 seconds' +%Y-%m-%dT%H:%M:%SZ)\n"
+        f"n=$(wc -l < {counter})\n"
+        'echo "{\\"Version\\": 1, \\"AccessKeyId\\": \\"KEY$n\\", \\"SecretAccessKey\\": \\"secret-key-of-role\\",'
+        ' \\"SessionToken\\": \\"session-token-of-role\\", \\"Expiration\\": \\"$date\\"}"\n'
+    )
+    program.chmod(0o755)
+    (tmp_path / "config").write_text(f"[profile role]\ncredential_process = {program}\n")
+    env = {name: value for name, value in server.env.items() if not name.endswith("_KEY_ID") and "SECRET" not in name}
+    env |= {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "role", "AWS_ENDPOINT_URL": proxy.url}
+
+    released(invoke, build(tmp_path / "build"), env)
+
+    used = {re.search(r"Credential=(KEY\d+)/", text)[1] for text in proxy.signed}  # type: ignore[index]
+    assert len(used) > 3
+    assert holds(server, tmp_path / "build")
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (
+            Reply(b"<Error><Code>PermanentRedirect</Code></Error>", 301, {"x-amz-bucket-region": "eu-west-1"}),
+            "Wrong region for listing the bucket site (dev, us-west-2): the bucket is in eu-west-1.",
+        ),
+        (
+            Reply(b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>", 400),
+            "the bucket is in eu-west-1.",
+        ),
+        (
+            Reply(
+                b"<Error><Code>RequestTimeTooSkewed</Code><ServerTime>2026-01-01T00:00:00Z</ServerTime></Error>", 403
+            ),
+            "s ahead of S3's. Set the clock",
+        ),
+        (
+            Reply(
+                b"<Error><Code>RequestTimeTooSkewed</Code><ServerTime>2099-01-01T00:00:00Z</ServerTime></Error>", 403
+            ),
+            "s behind S3's. Set the clock",
+        ),
+    ],
+    ids=["a redirect", "another signature", "a clock that is ahead", "a clock that is behind"],
+)
+def test_a_wrong_region_and_a_wrong_clock_are_named(reply: Reply, said: str) -> None:
+    """With exit code 2: nothing was changed."""
+    with stand_in(lambda method, path: reply) as server:
+        bucket = Bucket("site", "us-west-2", server.url, Keys("key", "secret"), "dev")
+        with pytest.raises(DeployError) as failed:
+            bucket.list()
+
+    assert said in str(failed.value)
+    assert failed.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("env", "config", "host"),
+    [
+        ({}, "", "a-bucket.s3.us-west-2.amazonaws.com"),
+        ({"AWS_USE_FIPS_ENDPOINT": "true"}, "", "a-bucket.s3-fips.us-west-2.amazonaws.com"),
+        ({}, "use_fips_endpoint = true", "a-bucket.s3-fips.us-west-2.amazonaws.com"),
+        ({"AWS_USE_DUALSTACK_ENDPOINT": "true"}, "", "a-bucket.s3.dualstack.us-west-2.amazonaws.com"),
+        ({}, "s3 =\n  use_accelerate_endpoint = true", "a-bucket.s3-accelerate.amazonaws.com"),
+        ({"AWS_REGION": "cn-north-1"}, "", "a-bucket.s3.cn-north-1.amazonaws.com.cn"),
+        ({"AWS_REGION": "us-gov-west-1"}, "", "a-bucket.s3.us-gov-west-1.amazonaws.com"),
+    ],
+    ids=["ordinary", "FIPS", "FIPS in the profile", "dual-stack", "accelerated", "China", "a government's"],
+)
+def test_the_host_is_the_one_that_botocore_chooses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], config: str, host: str
+) -> None:
+    (tmp_path / "config").write_text(f"[default]\n{config}\n")
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ACCOUNT_ID": "123456789012"}
+    for name, value in {**keys, "AWS_CONFIG_FILE": str(tmp_path / "config"), **env}.items():
+        monkeypatch.setenv(name, value)
+
+    bucket = open_bucket(settings.find("dev", dry_run=True), "a-bucket/app")
+
+    assert bucket._url("a b", {}) == f"https://{host}/app/a%20b"
 
 
 # Certificates

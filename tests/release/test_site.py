@@ -1,6 +1,8 @@
 """What a folder must not hold to be released."""
 
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from pytest_mock import MockerFixture
 
 from scripts.frame.errors import Refused
 from scripts.release import site
+from scripts.release.site import Rules
 
 
 @pytest.mark.parametrize(
@@ -71,3 +74,114 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, mocker: MockerFixture, c
 
     with pytest.raises(Refused, match=f"{tmp_path}.* cannot be read: Permission denied"):
         site.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env",
+        ".env.production",
+        "app/.env.local",
+        ".git/config",
+        "app/.git/HEAD",
+        ".hg/store",
+        ".ssh/known_hosts",
+        ".aws/credentials",
+        ".npmrc",
+        ".htpasswd",
+        "id_rsa",
+        "id_ed25519.pub",
+        "server.key",
+        "server.PEM",
+        "cert.crt",
+        "store.p12",
+        "store.pfx",
+        "store.jks",
+        "terraform.tfstate.backup",
+    ],
+)
+def test_secrets_keys_and_repositories_are_refused(tmp_path: Path, name: str) -> None:
+    """Unless the settings publish them."""
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    (tmp_path / "index.html").touch()
+
+    with pytest.raises(Refused, match=re.escape(f"holds what must not be public: {name}. Remove it")):
+        site.read(tmp_path)
+    assert name in site.read(tmp_path, Rules(publish=(name,))).files
+    assert name not in site.read(tmp_path, Rules(keep=(name,))).files
+
+
+def test_a_private_key_is_refused_whatever_its_name(tmp_path: Path) -> None:
+    """A script that only contains such a text is not."""
+    (tmp_path / "index.html").touch()
+    begin = "-----BEGIN RSA PRIVATE" + " KEY-----"
+    (tmp_path / "a.js").write_text(f"const begin = '{begin}'")
+    assert set(site.read(tmp_path).files) == {"index.html", "a.js"}
+
+    (tmp_path / "notes.txt").write_text(f"\n{begin}\nabc")
+    with pytest.raises(Refused, match=r"must not be public: notes\.txt"):
+        site.read(tmp_path)
+
+
+def test_what_nobody_needs_is_left_out(tmp_path: Path) -> None:
+    """What systems and editors leave behind; and what others write."""
+    litter = [
+        ".DS_Store",
+        "a/.DS_Store",
+        "Thumbs.db",
+        "desktop.ini",
+        "index.html~",
+        ".index.html.swp",
+        "#a.js#",
+        ".#a.js",
+    ]
+    litter += ["a.js.orig", "a.css.bak", "__MACOSX/a.js", "._a.js", ".gitkeep", ".vscode/settings.json"]
+    kept = ["index.html", "a.js", ".well-known/security.txt", "~a.js", "a/thumbs.js", "bak.js", "a.bak.js"]
+    for name in [*litter, *kept, "env.js"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+
+    found = site.read(tmp_path, Rules(keep=("env.js",)))
+
+    assert sorted(found.files) == sorted(kept)
+    assert sorted(found.litter) == sorted(litter)
+    assert found.kept == ("env.js",)
+    assert ".DS_Store" in site.read(tmp_path, Rules(publish=(".DS_Store",))).files
+
+
+def test_the_headers_of_each_file(tmp_path: Path) -> None:
+    """From the settings, a bundler's manifest, the name, or the content."""
+    files = {
+        "index.html": "<p>",
+        "assets/a-Standard.js": "",
+        "assets/b-Dk3l_9aZ.js": "",
+        ".well-known/apple-app-site-association": "{}",
+        "a.odd": "",
+        "b.odd": "",
+        ".vite/manifest.json": json.dumps(
+            {
+                "a.js": {"file": "assets/a-Standard.js"},
+                "b.js": {"file": "assets/b-Dk3l_9aZ.js"},
+                "c.js": {"file": "assets/c-aB_9Xy1z.js"},
+            }
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    read = site.read(tmp_path, Rules(content_types={"a.odd": "text/x-odd"}, cache_control={"b.*": "max-age=1"})).files
+    found = {key: tuple(file.headers.values()) for key, file in read.items()}
+
+    forever, no_cache = "public, max-age=31536000, immutable", "no-cache"
+    assert found == {
+        "index.html": ("text/html; charset=utf-8", no_cache),
+        "assets/a-Standard.js": ("text/javascript; charset=utf-8", forever),
+        "assets/b-Dk3l_9aZ.js": ("text/javascript; charset=utf-8", forever),
+        ".well-known/apple-app-site-association": ("application/json; charset=utf-8", no_cache),
+        "a.odd": ("text/x-odd", no_cache),
+        "b.odd": ("application/octet-stream", "max-age=1"),
+        ".vite/manifest.json": ("application/json; charset=utf-8", no_cache),
+    }
