@@ -57,6 +57,17 @@ def test_every_threat_names_tests_that_exist() -> None:
     assert [name for files in named for name in files if not (ROOT / name).is_file()] == []
 
 
+def test_every_comparison_names_a_test_that_exists() -> None:
+    """The table of docs/comparison.md: each row ends with a test, as file::function."""
+    lines = [line for line in (ROOT / "docs" / "comparison.md").read_text().splitlines() if line.startswith("| ")][1:]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(\w+)` \|$", line) for line in lines]
+
+    assert len(lines) > 20
+    assert [line for line, tests in zip(lines, named, strict=True) if len(tests) != 1] == []
+    missing = [(file, name) for ((file, name),) in named if f"\ndef {name}(" not in (ROOT / file).read_text()]
+    assert missing == []
+
+
 def rows() -> list[tuple[str, str]]:
     """The rows of docs/migrating.md: old line, new line."""
     text = (ROOT / "docs" / "migrating.md").read_text()
