@@ -11,21 +11,27 @@ from scripts.release.pages import parse_json
 
 # Files for developers; no page loads them.
 OPTIONAL = (".map", ".LICENSE.txt")
-# The script of Storybook's page: it loads the list of the stories, and the page that shows one.
-STORYBOOK = "sb-manager/runtime.js"
+# Scripts that load files by names of their own, relative to them: Storybook's page the list of the stories and the page
+# that shows one, Angular's service worker the list of what it caches.
+LOADED = {"sb-manager/runtime.js": ("../index.json", "../iframe.html"), "ngsw-worker.js": ("./ngsw.json",)}
 # A hash between the name of the source and the ending: .0123abcd.chunk.js, -AbCd_-09.css
 INSERTED = re.compile(r"[.-]([\w-]{8,64})(?:\.(?:chunk|module|min|bundle))?\.[A-Za-z0-9]+(?:\.map)?", re.ASCII)
 
 
 def may_list(key: str) -> bool:
-    """Whether a file has the name of a bundler's manifest, or is Storybook's manager."""
-    return key.endswith(STORYBOOK) or key.rpartition("/")[2] in ("asset-manifest.json", "manifest.json", "ngsw.json")
+    """Whether a file has the name of a bundler's manifest, or loads files by names that stand in no page."""
+    return key.endswith(tuple(LOADED)) or key.rpartition("/")[2] in (
+        "asset-manifest.json",
+        "manifest.json",
+        "ngsw.json",
+    )
 
 
 def references(key: str, text: str) -> list[str]:
     """URLs of the files that a manifest lists, relative to it. Empty if the file is not a bundler's manifest."""
-    if key.endswith(STORYBOOK):
-        return ["../index.json", "../iframe.html"]
+    for script, loaded in LOADED.items():
+        if key.endswith(script):
+            return [*loaded]
     name, document = key.rpartition("/")[2], parse_json(text)
     found: Iterable[str]
     if name == "ngsw.json":
@@ -46,7 +52,7 @@ def hashed(key: str, text: str) -> set[str]:
 
     One hash alone may be a word. But if most of the names have a random part, the others of its length are hashes too.
     """
-    if key.endswith((STORYBOOK, "ngsw.json")):
+    if key.endswith((*LOADED, "ngsw.json")):
         return set()
     name, document = key.rpartition("/")[2], parse_json(text)
     folder = key.removesuffix(name).removesuffix(".vite/")
@@ -119,7 +125,7 @@ def _is_flat(document: Mapping[str, Any]) -> bool:
 def _angular(document: Mapping[str, Any]) -> Iterator[str]:
     """https://angular.dev/ecosystem/service-workers: the worker rejects a version if one of these files is missing."""
     table = document.get("hashTable")
-    yield from table if isinstance(table, dict) else ()
+    yield from (*table, "./ngsw-worker.js") if isinstance(table, dict) else ()
 
 
 def _texts(value: object) -> list[str]:

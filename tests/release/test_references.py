@@ -242,7 +242,12 @@ MANIFESTS = [
     ("app/.vite/manifest.json", {"a": {"file": "a.js"}}, "app/a.js"),
     # Angular's service worker.
     ("ngsw.json", {"assetGroups": [{"urls": ["/a.js"]}], "hashTable": {"/a.js": "", "/i.png": ""}},
-     "a.js i.png"),
+     "a.js i.png ngsw-worker.js"),
+    ("app/ngsw-worker.js", {}, "app/ngsw.json"),
+    ("sb-manager/runtime.js", {}, "index.json iframe.html"),
+    # Other webpack plugins.
+    ("manifest.json", {"main.js": "/js/main.0a1b2c3d.js", "main.css": "main.css"}, "js/main.0a1b2c3d.js main.css"),
+    ("asset-manifest.json", {"main.js": {"src": "main.0a1b2c3d.js", "integrity": "sha384-x"}}, "main.0a1b2c3d.js"),
     # Other files of that name. A web app manifest is read only if a page links it.
     ("manifest.json", {"name": "x", "icons": [{"src": "missing.png"}]}, ""),
     ("data/manifest.json", {"a": {"file": "b.csv"}, "c": 1}, ""),
