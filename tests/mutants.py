@@ -46,7 +46,7 @@ TESTS = {
     "scripts/run_task.py": "tests/test_migrate_database.py tests/test_recordings.py",
     "scripts/ecs/rollout.py": "tests/test_rollout.py tests/test_reasons.py",
     "scripts/ecs/watch.py": "tests/test_rollout.py tests/test_healthcheck.py",
-    "scripts/ecs/proof.py": "tests/test_rollout.py",
+    "scripts/ecs/proof.py": "tests/test_proof.py tests/test_rollout.py",
     "scripts/ecs/reasons.py": "tests/test_reasons.py",
     "scripts/ecs/logs.py": "tests/test_reasons.py tests/test_migrate_database.py",
     "scripts/ecs/reader.py": "tests/test_reader.py",

@@ -9,7 +9,18 @@ import pytest
 
 from scripts.ecs import reasons, watch
 from scripts.ecs.reasons import Reasons
-from scripts.ecs.rollout import Before, Container, Deployment, Event, Record, Service, Task, Verdict
+from scripts.ecs.rollout import (
+    Before,
+    Container,
+    Deployment,
+    Event,
+    Record,
+    Service,
+    Task,
+    Verdict,
+    has_shifted,
+    verdict,
+)
 from scripts.edges import http
 from scripts.frame.errors import DeployError
 from scripts.frame.waiting import Clock
@@ -738,9 +749,9 @@ def test_a_sequence_ends_with_what_is_true(case: Case) -> None:
     plan = watch.Plan(
         "dev", "app", case.before, **{"url": URL, "timeout": 300.0, "again": "again", **(case.plan or {})}
     )
-    sight = Sight(case.looks, case.running)
+    sight, time = Sight(case.looks, case.running), Time()
 
-    ended = watch.watch(plan, sight, ask=answering(case.answers), clock=Time().clock)
+    ended = watch.watch(plan, sight, ask=answering(case.answers), clock=time.clock)
 
     said = str(ended.failure) if ended.failure else " ".join((*ended.proof, ended.note))
     assert (ended.failure.code if ended.failure else 0, ended.verdict) == (case.code, case.verdict), said
@@ -748,6 +759,9 @@ def test_a_sequence_ends_with_what_is_true(case: Case) -> None:
     if "v2" in case.answers and case.code:
         assert "does not run" not in said
     assert sight.stops == bool(plan.abort)
+    if case.code in (0, 4):
+        # What is known is said at once, and not at the end of the time.
+        assert time.time < max(60.0, 60 * 30 * (len(case.looks) > 1000))
 
 
 def test_the_end_is_said_within_two_seconds_at_the_median() -> None:
@@ -772,3 +786,185 @@ def test_the_end_is_said_within_two_seconds_at_the_median() -> None:
         took.append(time.time + 0.4 - ends)
 
     assert statistics.median(took) < 2
+
+
+RECORDED = {
+    "PENDING": Verdict.IN_PROGRESS,
+    "IN_PROGRESS": Verdict.IN_PROGRESS,
+    "STOP_REQUESTED": Verdict.IN_PROGRESS,
+    "SUCCESSFUL": Verdict.SUCCEEDED,
+    "STOPPED": Verdict.STOPPED,
+    "ROLLBACK_REQUESTED": Verdict.ROLLING_BACK,
+    "ROLLBACK_IN_PROGRESS": Verdict.ROLLING_BACK,
+    "ROLLBACK_SUCCESSFUL": Verdict.ROLLED_BACK,
+    "ROLLBACK_FAILED": Verdict.FAILED,
+    "SOMETHING_NEW": Verdict.IN_PROGRESS,
+}
+
+
+@pytest.mark.parametrize("before", [UNKNOWN, OURS, STARTED], ids=["by its image", "by its id", "as it was started"])
+@pytest.mark.parametrize("status", RECORDED)
+def test_each_status_of_ecs_own_record_has_its_verdict(status: str, before: Before) -> None:
+    """Whatever DescribeServices shows beside it."""
+    for now in (service(NEW, OLD), service(DONE), service(OLD), service()):
+        assert verdict(before, replace(now, record=rolls(status))) is RECORDED[status]
+
+
+@pytest.mark.parametrize(
+    ("record", "shifted"),
+    [
+        *((rolls(stage=stage), True) for stage in ("POST_PRODUCTION_TRAFFIC_SHIFT", "BAKE_TIME", "CLEAN_UP")),
+        *((rolls(stage=stage), False) for stage in ("SCALE_UP", "TEST_TRAFFIC_SHIFT", "PRODUCTION_TRAFFIC_SHIFT", "")),
+        (rolls(stage="PRODUCTION_TRAFFIC_SHIFT", traffic=100.0), True),
+        (rolls(stage="PRODUCTION_TRAFFIC_SHIFT", traffic=99.0), False),
+        (rolls("SUCCESSFUL"), True),
+        (rolls("ROLLBACK_IN_PROGRESS", stage="CLEAN_UP", traffic=100.0), False),
+    ],
+)
+def test_the_traffic_has_shifted_once_all_of_it_has(record: Record, shifted: bool) -> None:
+    """Later stages imply it, where ECS gives no weights."""
+    assert has_shifted(STARTED, service(NEW, OLD, record=record)) is shifted
+
+
+@pytest.mark.parametrize("strategy", ["ROLLING", "BLUE_GREEN", "LINEAR", "CANARY"])
+@pytest.mark.parametrize("more", [{}, {"running": 1}, {"pending": 1}, {"running": 3}])
+def test_without_a_record_a_gradual_rollout_bakes_once_its_tasks_run(strategy: str, more: dict[str, int]) -> None:
+    """A rolling one is complete instead."""
+    ours = deployment("v2", state="IN_PROGRESS", **more)
+    bakes = strategy != "ROLLING" and (more.get("running", 2) >= 2 and not more.get("pending"))
+
+    found = verdict(STARTED, service(ours, DRAINING, strategy=strategy, bake=5.0))
+
+    assert found is (Verdict.BAKING if bakes else Verdict.IN_PROGRESS)
+    assert verdict(STARTED, service(ours, DRAINING, strategy=strategy)) is Verdict.IN_PROGRESS
+
+
+@pytest.mark.parametrize(
+    ("failed", "desired", "breaker", "hopeless"),
+    [
+        (9, 2, False, False),
+        (10, 2, False, True),
+        (19, 10, False, False),
+        (20, 10, False, True),
+        (40, 2, True, False),
+    ],
+)
+def test_without_a_breaker_many_failed_tasks_are_enough(
+    failed: int, desired: int, breaker: bool, hopeless: bool
+) -> None:
+    """Where the tasks themselves are not known. ECS's own breaker gives up at half the desired count."""
+    ours = replace(NEW, failed=failed, desired=desired)
+
+    assert (verdict(STARTED, service(ours, breaker=breaker)) is Verdict.FAILED) is hopeless
+
+
+@pytest.mark.parametrize(
+    ("threshold", "died", "hopeless"), [(0, 9, False), (0, 10, True), (6, 11, False), (6, 12, True)]
+)
+def test_a_breaker_that_rolls_back_gets_its_time(threshold: int, died: int, hopeless: bool) -> None:
+    """Twice its threshold; --abort-on-failure waits for two."""
+    now = service(NEW, record=rolls(threshold=threshold), stopped=tuple(dead(n) for n in range(died)))
+
+    assert (verdict(STARTED, now) is Verdict.FAILED) is hopeless
+    assert verdict(replace(STARTED, eager=True), now) is Verdict.FAILED
+    assert verdict(replace(STARTED, eager=True, patient=True), now) is Verdict.IN_PROGRESS
+
+
+@pytest.mark.parametrize(
+    ("images", "digest", "ours"),
+    [
+        ((f"registry:5000/app@{DIGEST}",), DIGEST, True),
+        ((f"registry:5000/app@{DIGEST}",), "", False),
+        ((f"registry:5000/app@{OTHER_DIGEST}",), DIGEST, False),
+        ((f"registry:5000/app:v2@{DIGEST}",), "", True),
+        ((f"registry:5000/app:v1@{DIGEST}",), DIGEST, True),
+        ((f"registry:5000/app@{OTHER_DIGEST}", PINNED_SIDECAR), DIGEST, False),
+        (("registry:5000/app:v1", "registry/sidecar:v2"), "", False),
+        (("registry:5000/v2", "registry:5000/app:xv2", "<not an image>"), "", False),
+        (("registry:5000/app", "registry:5000/team/app:v2"), "", False),
+    ],
+)
+def test_only_the_tag_or_the_digest_of_the_services_own_image_tells_ours(
+    images: tuple[str, ...], digest: str, ours: bool
+) -> None:
+    """A sidecar's image does not, and neither does a digest that nobody has given."""
+    found = verdict(Before("v2", "app", digest=digest), service(deployment("", images=images)))
+
+    assert found is (Verdict.SUCCEEDED if ours else Verdict.NOT_STARTED)
+
+
+SINCE = Before("v2", "app", since=NEW_AT)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        (OURS, service(OLD, events=[(LATER, FAILED_EVENT.replace("new)", "news)"))]), Verdict.NOT_STARTED),
+        (OURS, service(THEIRS, events=[(NEW_AT, FAILED_EVENT)]), Verdict.FAILED),
+        (
+            OURS,
+            service(THEIRS, events=[(NEW_AT, "(deployment ecs-svc/new) deployment completed.")]),
+            Verdict.SUPERSEDED,
+        ),
+        (OURS, service(THEIRS), Verdict.SUPERSEDED),
+        (OURS, service(GOES_BACK), Verdict.NOT_STARTED),
+        (UNKNOWN, service(THEIRS), Verdict.NOT_STARTED),
+        (SINCE, service(OLD, events=[(NEW_AT, BACK_EVENT)]), Verdict.ROLLED_BACK),
+        (SINCE, service(OLD, events=[(YESTERDAY, BACK_EVENT)]), Verdict.NOT_STARTED),
+        (
+            SINCE,
+            service(replace(WENT_BACK, reason="", created=LATER + 5), events=[(LATER, BACK_EVENT)]),
+            Verdict.ROLLED_BACK,
+        ),
+        (
+            SINCE,
+            service(replace(WENT_BACK, reason="", created=LATER + 6), events=[(LATER, BACK_EVENT)]),
+            Verdict.NOT_STARTED,
+        ),
+        (STARTED, service(replace(WENT_BACK, reason="")), Verdict.ROLLED_BACK),
+        (STARTED, service(replace(GOES_BACK, reason="")), Verdict.ROLLING_BACK),
+        (STARTED, service(OLD, events=[(OLD_AT, "has reached a steady state.")]), Verdict.NOT_STARTED),
+        (STARTED, service(OLD, events=[(LATER, FAILED_EVENT)]), Verdict.ROLLED_BACK),
+        (STARTED, service(THEIRS, events=[(LATER, FAILED_EVENT)]), Verdict.FAILED),
+        (AFTER, service(THEIRS), Verdict.NOT_STARTED),
+        (replace(STARTED, seen=NEW), service(THEIRS, events=[(LATER - 6, BACK_EVENT)]), Verdict.SUPERSEDED),
+        (replace(STARTED, seen=NEW), service(THEIRS, events=[(LATER + 6, BACK_EVENT)]), Verdict.SUPERSEDED),
+        (replace(STARTED, seen=NEW), service(THEIRS, events=[(LATER + 5, BACK_EVENT)]), Verdict.ROLLING_BACK),
+        (replace(OURS, seen=NEW), service(OLD), Verdict.ROLLED_BACK),
+        (replace(UNKNOWN, seen=NEW), service(replace(AGAIN, id="x", created=LATER)), Verdict.SUCCEEDED),
+        (
+            replace(UNKNOWN, seen=NEW),
+            service(replace(AGAIN, id="x", created=LATER), events=[(LATER, BACK_EVENT)]),
+            Verdict.ROLLED_BACK,
+        ),
+        (UNKNOWN, service(replace(AGAIN, reason=BACK), FAILED), Verdict.ROLLED_BACK),
+        (UNKNOWN, service(replace(AGAIN, reason=BACK, state="IN_PROGRESS")), Verdict.IN_PROGRESS),
+    ],
+)
+def test_without_a_record_ids_times_and_states_count_before_words(
+    before: Before, now: Service, expected: Verdict
+) -> None:
+    """One look, at what a deployment may leave behind in DescribeServices."""
+    assert verdict(before, now) is expected
+
+
+def test_the_words_of_a_verdict_are_those_of_the_receipts() -> None:
+    """Programs read them."""
+    assert [one.value for one in Verdict] == [
+        "has not started",
+        "in progress",
+        "baking",
+        "succeeded",
+        "rolling back",
+        "rolled back",
+        "failed",
+        "superseded",
+        "stopped by somebody",
+        "nothing to verify",
+    ]
+    assert {one for one in Verdict if not one.ended} == {
+        Verdict.NOT_STARTED,
+        Verdict.IN_PROGRESS,
+        Verdict.BAKING,
+        Verdict.ROLLING_BACK,
+    }
