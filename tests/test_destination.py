@@ -186,7 +186,13 @@ def test_the_destination_is_part_of_the_confirmation(typed: str) -> None:
             stdin=follower,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            env={**os.environ, **ACCOUNT, **KEYS, "AWS_ENDPOINT_URL_LAMBDA": server.url, "AWS_REGION": "eu-west-1"},
+            env={
+                **os.environ,
+                **ACCOUNT,
+                **KEYS,
+                **{f"AWS_ENDPOINT_URL_{name}": server.url for name in ("LAMBDA", "ECS", "STS")},
+                "AWS_REGION": "eu-west-1",
+            },
         )
         os.write(leader, typed.encode())
         said = process.communicate(timeout=60)[1].decode()
@@ -196,7 +202,8 @@ def test_the_destination_is_part_of_the_confirmation(typed: str) -> None:
     question = next(line for line in said.splitlines() if "Type prod to continue:" in line)
     assert f"requests to lambda go to {server.url} (from AWS_ENDPOINT_URL_LAMBDA)" in question
     assert "the region is eu-west-1 (from AWS_REGION), but the settings say us-west-2" in question
-    assert len(server.requests) == (typed == "prod\n")
+    assert len(server.lambda_calls()) == (typed == "prod\n")
+    assert bool(server.requests) == (typed == "prod\n")
 
 
 CHANGING = {
@@ -404,20 +411,20 @@ def amazon(certificate: Path) -> Iterator[Amazon]:
 def test_the_approval_in_ci_covers_the_environment_of_the_settings(
     account: str, amazon: Amazon, invoke: Invoke
 ) -> None:
-    """STS is called once, before anything else. If that fails, it is reported and the command continues."""
+    """STS is asked before anything else, and again before the first write. What it denies is a warning."""
     amazon.account = account
 
     done = invoke(*RESTART, **amazon.env, **CI)
 
     assert done.returncode == 0, done.stderr
     assert amazon.asked[0] == "sts"
-    assert amazon.asked.count("sts") == amazon.asked.count("lambda") == 1
+    assert (amazon.asked.count("sts"), amazon.asked.count("lambda")) == (2, 1)
     assert ("The account of the credentials could not be read" in done.stderr) == (not account)
-    assert "warning" not in done.stderr
+    assert ("warning: identity: it cannot be read" in done.stderr) == (not account)
 
 
 def test_the_credentials_of_another_account_are_refused(amazon: Amazon, invoke: Invoke) -> None:
-    """In an environment that needs a confirmation, unless --yes is given."""
+    """Before the confirmation, and with --yes before the first write."""
     amazon.account = "999999999999"
     sentence = "the credentials belong to account 999999999999, but prod is account 123456789012"
 
@@ -428,17 +435,20 @@ def test_the_credentials_of_another_account_are_refused(amazon: Amazon, invoke: 
     assert (refused.returncode, asked) == (2, ["sts"])
     assert sentence in refused.stderr.splitlines()[1]
     assert json.loads(refused.stdout)["destination"]["elsewhere"] == [sentence]
-    assert agreed.returncode == 0, agreed.stderr
+    assert agreed.returncode == 2, agreed.stderr
     assert f"warning: {sentence}" in agreed.stderr.splitlines()
+    assert f"  identity: {sentence}." in agreed.stderr.splitlines()
+    assert "lambda" not in amazon.asked
 
 
 @pytest.mark.parametrize("words", [["--env=dev"], ["--env=prod", "--dry-run"]], ids=str)
-def test_sts_is_called_only_if_a_confirmation_is_needed(words: list[str], amazon: Amazon, invoke: Invoke) -> None:
-    """It takes a request and 0.2 s. A dry run does not need it, because it changes nothing."""
+def test_whose_account_it_is_is_asked_before_anything_else(words: list[str], amazon: Amazon, invoke: Invoke) -> None:
+    """Without a confirmation too, and in a dry run that has credentials."""
     done = invoke("deploy-service", *words, "--no-image", "--no-wait", **amazon.env)
 
     assert done.returncode == 0, done.stderr
-    assert "sts" not in amazon.asked
+    assert amazon.asked[0] == "sts"
+    assert amazon.asked.count("sts") == 1
 
 
 # CI

@@ -135,14 +135,23 @@ def _look(about: str, read: Callable[[], Iterator[Finding]], patient: bool) -> l
 
     A missing right is a warning.
     """
+
+    def attempt() -> list[Finding]:
+        try:
+            return list(read())
+        except DeployError as error:
+            if not is_denied(error):
+                raise
+            return [Finding(about, WARNING, f"it cannot be read: {error}")]
+
     try:
-        return steadily(lambda: list(read())) if patient else list(read())
+        return steadily(attempt) if patient else attempt()
     except Refused:
         raise
     except ManagerError as error:
         return [Finding(about, REFUSED, f"{error.title}: {error.message}")]
     except DeployError as error:
-        return [Finding(about, WARNING if is_denied(error) else REFUSED, f"it cannot be read: {error}")]
+        return [Finding(about, REFUSED, f"it cannot be read: {error}")]
 
 
 def require_account(run: Run) -> None:
