@@ -21,13 +21,14 @@ def test_the_database_is_changed_first(environment: str, first: str, invoke: Inv
 
     assert done.returncode == 0, done.stderr
     names = [step["name"] for step in json.loads(done.stdout)["steps"]]
-    assert names[:6] == [
+    assert names[:7] == [
         "build the frontend",
         first,
         "deploy mint-app-db-migrate",
+        "watch mint-app-db-migrate",
         "run mint-app-db-migrate",
         "deploy mint-app",
-        "wait for the version",
+        "watch mint-app",
     ]
 
 

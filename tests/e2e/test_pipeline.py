@@ -181,8 +181,10 @@ def test_deploying_a_version_again_only_restarts_the_services(cloud: EmbeddedClo
     first = len(cloud.requests())
     said = deploy(invoke, cloud, FIRST)
 
-    again = [r["operation"] for r in cloud.requests()[first:] if is_change(r)]
+    *again, last = [r["operation"] for r in cloud.requests()[first:] if is_change(r)]
     assert again == ["Invoke", "RunTask", "Invoke", "UpdateService", "Invoke", "RunTask", "Invoke", "UpdateService"]
+    # That of the lock.
+    assert last == "DeleteObjects"
     assert said.count("skipping the build and the push") == 2
 
 
