@@ -78,7 +78,7 @@ def _compiled(expression: str) -> re.Pattern[str]:
         )
     try:
         return re.compile(expression)
-    except re.error as error:
+    except (re.error, OverflowError) as error:
         raise ManagerError("BadExpression", f"{expression!r} is not a regular expression: {error}.") from error
 
 

@@ -132,3 +132,24 @@ def test_a_manifest_that_cannot_be_read_is_an_error(
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         with pytest.raises(DeployError, match="mint-backend:v1"):
             images.platforms(dev, Image(OWN, "mint-backend", "v1"))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "[]",
+        "null",
+        '{"manifests": {}}',
+        '{"manifests": [7]}',
+        '{"config": {"digest": 7}}',
+        '{"manifests": [{"platform": {"os": null}}]}',
+        '{"config": ' * 100_000,
+        b"\xff",
+    ],
+    ids=["empty", "a list", "null", "no list", "no entries", "no digest", "no system", "deep", "not UTF-8"],
+)
+def test_a_damaged_manifest_is_one_sentence(document: str | bytes) -> None:
+    """The registry of another account may hold anything."""
+    with pytest.raises(DeployError, match=r"^The manifest of x cannot be read: .*\.$"):
+        images.decoded(document, images.Manifest, "The manifest of x")

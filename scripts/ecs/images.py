@@ -1,12 +1,11 @@
 """References to images: parsing, formatting, and lookup in the environment's registry."""
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import structs
+import msgspec
+from msgspec import Struct, structs
 
 from scripts.edges import aws, http
 from scripts.frame import version
@@ -21,6 +20,7 @@ REFERENCE = re.compile(
     r"(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+R = TypeVar("R", bound=Struct)
 LONGEST = 512
 # The host of an ECR registry: https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-requests.html
 ECR = re.compile(
@@ -35,6 +35,35 @@ MANIFESTS = (
 )
 # The most that is read of an image's configuration, in bytes.
 CONFIGURATION = 4 << 20
+
+
+class Platform(Struct, frozen=True):
+    """What an image runs on, in an index or in the image's own configuration."""
+
+    os: str = "unknown"
+    architecture: str = "unknown"
+
+    @property
+    def name(self) -> str:
+        """Such as linux/amd64."""
+        return f"{self.os}/{self.architecture}"
+
+
+class Entry(Struct, frozen=True):
+    """A document that a manifest names: the configuration of an image, or one image of an index."""
+
+    digest: str = ""
+    platform: Platform = Platform()
+
+
+class Manifest(Struct, frozen=True):
+    """The manifest of one image, which has a configuration, or an index of several.
+
+    https://github.com/opencontainers/image-spec/blob/main/image-index.md
+    """
+
+    config: Entry = Entry()
+    manifests: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,27 +181,29 @@ def platforms(environment: Environment, image: Image) -> tuple[str, ...]:
         )
         if not answer.get("images"):
             raise DeployError(f"ECR does not return the manifest of {image}.")
-        manifest = json.loads(answer["images"][0]["imageManifest"])
-    if "manifests" in manifest:
-        return _of_index(manifest)
+        manifest = answer["images"][0]["imageManifest"]
+    found = decoded(manifest, Manifest, f"The manifest of {image}")
+    if found.manifests:
+        names = [entry.platform.name for entry in found.manifests]
+        # Attestations are listed as unknown/unknown.
+        return tuple(dict.fromkeys(name for name in names if "unknown" not in name))
     with aws.errors(f"reading the configuration of {image}", environment):
         layer = client.get_download_url_for_layer(
-            repositoryName=image.repository, layerDigest=manifest["config"]["digest"], **account
+            repositoryName=image.repository, layerDigest=found.config.digest, **account
         )
-        answered = http.request("GET", layer["downloadUrl"], timeout=10, most=CONFIGURATION)
-        if not answered.ok:
-            raise DeployError(f"The configuration of {image} cannot be read: HTTP status {answered.status}.")
-        return (_platform(json.loads(answered.body)),)
+        url = http.checked(layer["downloadUrl"], "the URL of a layer")
+    answered = http.request("GET", url, timeout=10, most=CONFIGURATION)
+    if not answered.ok:
+        raise DeployError(f"The configuration of {image} cannot be read: HTTP status {answered.status}.")
+    return (decoded(answered.body, Platform, f"The configuration of {image}").name,)
 
 
-def _of_index(index: Mapping[str, Any]) -> tuple[str, ...]:
-    """The platforms of an index. Attestations are listed as unknown/unknown."""
-    found = [_platform(entry.get("platform", {})) for entry in index["manifests"]]
-    return tuple(dict.fromkeys(name for name in found if "unknown" not in name))
-
-
-def _platform(of: Mapping[str, Any]) -> str:
-    return f"{of.get('os', 'unknown')}/{of.get('architecture', 'unknown')}"
+def decoded(document: str | bytes, record: type[R], what: str) -> R:
+    """A document of a registry. what: for the message. Raises DeployError for one that is not what it should be."""
+    try:
+        return msgspec.json.decode(document, type=record)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise DeployError(f"{what} cannot be read: {error}.") from error
 
 
 def digest_of(environment: Environment, uri: str) -> str:

@@ -4,14 +4,13 @@ What a role may not read is said once and left out. What cannot be read for a mo
 again: nothing is decided on half a look.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from scripts.ecs import reasons, rollout
+from scripts.ecs import images, reasons, rollout
 from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Container, Deployment, Event, Record, Service, Task
 from scripts.edges import aws
@@ -31,6 +30,8 @@ LOOK_BACK = 3600.0
 # How often a read is tried before a decision that depends on it, and the first pause; it doubles each time.
 TRIES, PAUSE = 4, 0.5
 MOST_TASKS = 100
+# Pages of records that are read, newest first.
+PAGES = 20
 # How many times what may not be read is left out before it is tried again: a denial may be one for a moment.
 SKIP = 10
 INDEXES = (
@@ -157,10 +158,11 @@ class Reader:
                 found = client.batch_get_image(
                     repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=INDEXES
                 )
-                manifests = [json.loads(image["imageManifest"]) for image in found["images"]]
-                return frozenset(entry["digest"] for one in manifests for entry in one.get("manifests", []))
-        except (DeployError, ValueError):
+                documents = [image["imageManifest"] for image in found["images"]]
+            indexes = [images.decoded(one, images.Manifest, f"The manifest of {digest}") for one in documents]
+        except DeployError:
             return frozenset()
+        return frozenset(entry.digest for index in indexes for entry in index.manifests)
 
     # Tasks
 
@@ -240,11 +242,12 @@ class Reader:
         asked = {"cluster": self._environment.cluster, "service": self._service, "createdAt": {"after": after}}
         found: list[Mapping[str, Any]] = []
         page = self._client.list_service_deployments(**asked)
-        while True:
+        for _ in range(PAGES):
             found += page["serviceDeployments"]
             if not page.get("nextToken"):
-                return found
+                break
             page = self._client.list_service_deployments(**asked, nextToken=page["nextToken"])
+        return found
 
     def _by_definition(self, before: Before, ours: Deployment | None, briefs: Sequence[Mapping[str, Any]]) -> str:
         """The record with the task definition of ours that began with it, else the newest one with its image."""
