@@ -894,6 +894,8 @@ def test_only_the_tag_or_the_digest_of_the_services_own_image_tells_ours(
 
 
 SINCE = Before("v2", "app", since=NEW_AT)
+# Of the task definition that ran before.
+RESTART = replace(STARTED, task_definition=OLD.task_definition, seen=replace(OLD, id="ecs-svc/new", created=NEW_AT))
 
 
 @pytest.mark.parametrize(
@@ -938,6 +940,20 @@ SINCE = Before("v2", "app", since=NEW_AT)
             Verdict.ROLLED_BACK,
         ),
         (UNKNOWN, service(replace(AGAIN, reason=BACK), FAILED), Verdict.ROLLED_BACK),
+        (UNKNOWN, service(replace(AGAIN, id="back", created=LATER, reason=BACK), FAILED), Verdict.ROLLED_BACK),
+        (UNKNOWN, service(replace(AGAIN, id="back", created=LATER, reason=BACK), DRAINING), Verdict.SUCCEEDED),
+        (OURS, service(replace(OLD, desired=0)), Verdict.NOTHING),
+        (UNKNOWN, service(replace(OLD, desired=0)), Verdict.NOT_STARTED),
+        (UNKNOWN, service(replace(DONE, desired=0)), Verdict.NOTHING),
+        (OURS, service(replace(THEIRS, desired=0)), Verdict.SUPERSEDED),
+        (OURS, service(THEIRS, record=rolls("ROLLBACK_SUCCESSFUL")), Verdict.ROLLED_BACK),
+        (OURS, service(THEIRS, record=rolls("SUCCESSFUL")), Verdict.SUPERSEDED),
+        (OURS, service(replace(THEIRS, created=NEW_AT), record=rolls("SUCCESSFUL")), Verdict.SUCCEEDED),
+        (OURS, service(replace(THEIRS, reason=BACK), record=rolls("SUCCESSFUL")), Verdict.SUCCEEDED),
+        (OURS, service(replace(DONE, id="ecs-svc/again", created=LATER), record=rolls("STOPPED")), Verdict.STOPPED),
+        (STARTED, service(replace(WENT_BACK, reason=""), record=rolls("ROLLBACK_SUCCESSFUL")), Verdict.ROLLED_BACK),
+        (RESTART, service(replace(OLD, id="ecs-svc/again", created=LATER)), Verdict.SUPERSEDED),
+        (RESTART, service(OLD), Verdict.ROLLED_BACK),
         (UNKNOWN, service(replace(AGAIN, reason=BACK, state="IN_PROGRESS")), Verdict.IN_PROGRESS),
     ],
 )
