@@ -11,12 +11,13 @@ from scripts.release import content
 from scripts.release.manifest import BLOBS, Entry, Manifest, Release, State, blob_key
 from scripts.release.site import ENTRY, PREFIX, File, Site, shown
 
-# The stages of a release; each starts when the one before has succeeded.
-HASHED, OTHER, PAGES, COMMIT = "hashed files", "other files", "pages", "the commit point"
+# The stages of a release; each starts when the one before has succeeded. In the first are files that nothing in the
+# bucket can reference yet.
+NEW, OTHER, PAGES, COMMIT = "new files", "changed files", "pages", "the commit point"
 # What describes the page comes after it, and a service worker, which may read that, at the end: one that installs
 # before the page is there keeps the old page as if it were the new one.
 POINTERS, WORKERS = "files that describe the page", "service workers"
-STAGES = (HASHED, OTHER, PAGES, COMMIT, POINTERS, WORKERS)
+STAGES = (NEW, OTHER, PAGES, COMMIT, POINTERS, WORKERS)
 POINTER = re.compile(
     r"(?:.*/)?(?:ngsw|version|build-?info|meta|asset-manifest|precache-manifest[^/]*|stories)\.js(?:on)?|(?:.*/)?version\.txt"
     r"|(?:.*/)?\.vite/[^/]*\.json|(?:.*/)?(?:sitemap[^/]*|feed|rss|atom)\.(?:xml|json)(?:\.gz)?|.*\.(?:rss|atom|appcache)",
@@ -117,7 +118,7 @@ def stage_of(key: str, headers: Mapping[str, str], needed: Container[str] = ()) 
     if key.endswith((".html", ".htm")):
         return PAGES
     if content.is_immutable(headers):
-        return HASHED
+        return NEW
     if key in needed:
         return OTHER
     return WORKERS if WORKER.fullmatch(key) else POINTERS if POINTER.fullmatch(key) else OTHER
@@ -161,7 +162,9 @@ def plan(
     for key, file in sorted(site.files.items()):
         reason = reason_to_put(file, known.get(key), listing.get(key))
         if reason:
-            puts.append(Put(key, stage_of(key, file.headers, needed), reason, file.size, file.headers))
+            stage = stage_of(key, file.headers, needed)
+            stage = NEW if stage == OTHER and reason == "new" else stage
+            puts.append(Put(key, stage, reason, file.size, file.headers))
         else:
             unchanged.append(key)
     puts.sort(key=lambda put: STAGES.index(put.stage))
@@ -235,7 +238,7 @@ def _warnings(
     puts: Iterable[Put], deletes: Iterable[Delete], left: list[str], state: State, bucket: str, keep_releases: int
 ) -> Iterator[str]:
     """What a person should know about a release before it begins."""
-    changed = [put.key for put in puts if put.stage == HASHED and put.reason == "content"]
+    changed = [put.key for put in puts if put.stage == NEW and put.reason == "content"]
     if changed:
         yield (
             f"files have new content under names that browsers keep for a year: {shown(changed)}. Give them other"
@@ -354,7 +357,7 @@ def _paths(puts: Iterable[Put], deletes: Iterable[Delete], manifest: Manifest | 
     Files that are cached forever are among them only if their content has changed all the same.
     """
     known = manifest.known() if manifest else {}
-    keys = [put.key for put in puts if put.reason in (SURELY if put.stage == HASHED else CHANGED)]
+    keys = [put.key for put in puts if put.reason in (SURELY if put.stage == NEW else CHANGED)]
     keys += [d.key for d in deletes if not d.key.startswith(PREFIX) and not _was_immutable(d.key, known)]
     # A page of a folder is also requested by the folder's own name.
     keys += [key.removesuffix(ENTRY) for key in keys if key == ENTRY or key.endswith(f"/{ENTRY}")]

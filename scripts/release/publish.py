@@ -130,8 +130,8 @@ def _put_stage(bucket: Bucket, site: Site, decided: ReleasePlan, stage: str, pro
         for put in decided.puts
         if put.stage == stage
     ]
-    if stage == plan.OTHER:
-        # No page references the copies for a rollback, so they can be put in any stage.
+    if stage == plan.NEW:
+        # No page references the copies for a rollback either.
         uploads += [_blob(site, key) for key in decided.blobs]
     if not uploads:
         return

@@ -113,14 +113,19 @@ def test_a_browser_sees_a_whole_page_after_every_single_change(
 
 
 def test_the_stages_of_a_release_are_in_order(site: Site, release: Release, tmp_path: Path) -> None:
-    """Hashed files, other files, other pages, and index.html alone at the end."""
-    release(sites.build(tmp_path / "build", "one"))
+    """New and hashed files, changed files, other pages, and index.html alone at the end."""
+    folder = sites.build(tmp_path / "build", "one")
+    release(folder)
+    first = site.puts()
+    sites.build(folder, "two")
+    (folder / "robots.txt").write_text("two")
+    (folder / "new.txt").touch()
+    release(folder)
 
-    puts = site.puts()
-    assert puts[-1] == "index.html"
-    assert puts[-2] == "help/index.html"
-    assert set(puts[-4:-2]) == {"favicon.ico", "robots.txt"}
-    assert all(key.startswith("assets/") for key in puts[:-4])
+    assert first[-2:] == ["help/index.html", "index.html"]
+    second = site.puts()[len(first) :]
+    assert second[-3:] == ["robots.txt", "help/index.html", "index.html"]
+    assert all(key.startswith("assets/") or key == "new.txt" for key in second[:-3])
 
 
 def test_only_what_changed_is_put(site: Site, release: Release, tmp_path: Path) -> None:
