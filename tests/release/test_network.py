@@ -3,8 +3,11 @@
 import datetime
 import hashlib
 import ipaddress
+import json
+import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from scripts.edges.s3 import OBSTORE_FROM, Bucket, Keys, Upload, open_bucket
 from scripts.frame import settings
 from scripts.frame.errors import DeployError
-from tests.conftest import EmbeddedCloud, Invoke
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.release import sites
 from tests.release.fault_proxy import FaultProxy, fault_proxy
 from tests.release.rclone import Rclone, rclone
@@ -210,6 +213,63 @@ def test_credentials_that_expire_during_a_release_are_renewed(
     used = {re.search(r"Credential=(KEY\d+)/", text)[1] for text in proxy.signed}  # type: ignore[index]
     assert len(used) > 3
     assert holds(server, tmp_path / "build")
+
+
+def signed_in(tmp_path: Path, url: str, how: str) -> dict[str, str]:
+    """Variables for somebody who has logged in. url: of the server that hands out the credentials."""
+    home = Path(os.environ["HOME"])
+    if how == "web identity":
+        (tmp_path / "token").write_text("token-of-the-workflow")
+        role = {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/deploy", "AWS_ROLE_SESSION_NAME": "deploy"}
+        return {**role, "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), "AWS_ENDPOINT_URL_STS": url}
+    start = "https://login.example/start"
+    (tmp_path / "config").write_text(
+        f"[profile person]\nsso_start_url = {start}\nsso_region = us-west-2\n"
+        "sso_account_id = 123456789012\nsso_role_name = deploy\n"
+    )
+    cache = home / ".aws" / "sso" / "cache"
+    cache.mkdir(parents=True)
+    token = {"accessToken": "token-of-a-person", "expiresAt": "2099-01-01T00:00:00Z", "startUrl": start}
+    (cache / f"{hashlib.sha1(start.encode(), usedforsecurity=False).hexdigest()}.json").write_text(json.dumps(token))
+    chosen = {"AWS_PROFILE": "person", "AWS_CONFIG_FILE": str(tmp_path / "config")}
+    return {**chosen, "AWS_ENDPOINT_URL_SSO": url}
+
+
+@pytest.mark.parametrize("how", ["web identity", "single sign-on"])
+def test_whoever_has_logged_in_can_release(server: Rclone, proxy: FaultProxy, tmp_path: Path, how: str) -> None:
+    """A workflow by its token, a person by the profile: a server gives the credentials."""
+
+    def answer(method: str, path: str) -> Reply:
+        until = "2099-01-01T00:00:00Z"
+        if how == "single sign-on":
+            role = {
+                "accessKeyId": "KEY-OF-ROLE",
+                "secretAccessKey": "secret-of-role",
+                "sessionToken": "session-of-role",
+            }
+            body = json.dumps({"roleCredentials": {**role, "expiration": 4070908800000}})
+            return Reply(body.encode(), headers={"Content-Type": "application/json"})
+        given = "<AccessKeyId>KEY-OF-ROLE</AccessKeyId><SecretAccessKey>secret-of-role</SecretAccessKey>"
+        given += f"<SessionToken>session-of-role</SessionToken><Expiration>{until}</Expiration>"
+        action = "AssumeRoleWithWebIdentity"
+        text = (
+            f"<{action}Response xmlns='https://sts.amazonaws.com/doc/2011-06-15/'><{action}Result><Credentials>{given}"
+        )
+        text += f"</Credentials></{action}Result></{action}Response>"
+        return Reply(text.encode(), headers={"Content-Type": "text/xml"})
+
+    env = {name: value for name, value in server.env.items() if not name.endswith("_KEY_ID") and "SECRET" not in name}
+    with stand_in(answer) as login:
+        env |= {**signed_in(tmp_path, login.url, how), "AWS_ENDPOINT_URL_S3": proxy.url}
+        env.pop("AWS_ENDPOINT_URL")
+        # A process of its own: botocore looks at $HOME when it is imported.
+        words = ["release-static", "--env=dev", "--no-build", f"--build-dir={build(tmp_path / 'build')}"]
+        command = [sys.executable, "-m", "invoke", *words]
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert len(login.requests) == 1
+    assert {re.search(r"Credential=([^/]+)/", text)[1] for text in proxy.signed} == {"KEY-OF-ROLE"}  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

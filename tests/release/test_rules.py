@@ -254,13 +254,13 @@ def test_content_that_changes_under_a_hashed_name_can_be_rolled_back(site: Site,
 
 
 def test_a_rule_for_a_folder_makes_its_files_immutable(site: Site, local: Local, tmp_path: Path) -> None:
-    """They need no copy, and come first."""
+    """They need no copy."""
     environment = local(cache_control={"fixed/*": "public, max-age=31536000, immutable"})
 
-    release(environment, write(tmp_path / "build", {"index.html": "1", "fixed/a.js": "1", "b.js": "1"}))
+    release(environment, write(tmp_path / "build", {"index.html": "1", "fixed/a.js": "2", "b.js": "1"}))
 
-    assert site.puts()[0] == "fixed/a.js"
     copies = [key for key in site.cloud.objects(BUCKET) if key.startswith("_release/files/")]
+    # The page and b.js have the same content.
     assert len(copies) == 1
 
 
