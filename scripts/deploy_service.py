@@ -490,6 +490,8 @@ class _Deployment:
     def follow(self, run: Run, plan: Watching) -> Deployed:
         """Watch the deployment to its end. Raises DeployError, RolledBack or OutcomeUnknown if it is no success."""
         deployed = self.deployed or self._resume()
+        if plan.image and not plan.version:
+            deployed = self._with_version(deployed, images.version_of(self._environment, plan.image))
         ended = watch.watch(self._plan(), self._reader, clock=self._clock)
         result = self._ended(deployed, ended)
         if ended.failure:
@@ -500,12 +502,21 @@ class _Deployment:
             console.warn(f"{self._service}: {ended.note}")
         return result
 
+    def _with_version(self, deployed: Deployed, version: str) -> Deployed:
+        """An image by its digest: its version is what the endpoint is to answer with. version: empty if not known."""
+        env = self._environment
+        if version and self._service == env.service.name:
+            url = http.checked(env.healthcheck, "the URL of a healthcheck")
+            self._watching = replace(self._watching, version=version, url=url)
+            return replace(deployed, version=version, where=env.name)
+        return replace(deployed, version=version)
+
     def _plan(self) -> watch.Plan:
         plan = self._watching
         return watch.Plan(
             where=self._environment.name,
             service=self._service,
-            before=self._before,
+            before=replace(self._before, version=plan.version),
             url=plan.url,
             timeout=plan.timeout,
             again=plan.again,
@@ -515,12 +526,12 @@ class _Deployment:
 
     def _resume(self) -> Deployed:
         """Find the deployment to go on watching: the one of the image, or the newest for a restart."""
-        self._look_first()
         env, plan = self._environment, self._watching
+        self._reader = reader = Reader(env, self._service)
         if plan.image:
             self._before = replace(self._before, digest=images.digest_of(env, plan.image))
-        elif self._reader:
-            primary = self._reader.look().primary
+        else:
+            primary = steadily(reader.look, clock=self._clock).primary
             self._before = replace(self._before, id=primary.id if primary else "", seen=primary)
         return self._report(self.plan(None))
 

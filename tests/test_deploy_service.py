@@ -218,6 +218,17 @@ def test_a_deployment_whose_answer_is_lost_is_found_in_ecs_and_watched(
     assert "ECS shows that it was started: ecs-svc/" in capsys.readouterr().err
 
 
+def test_an_image_by_its_digest_is_proven_at_the_endpoint_too(cloud: EmbeddedCloud) -> None:
+    """Its tag in the registry is the version that is to answer."""
+    (digest,) = cloud.push("v1", "mint-backend")
+
+    found = carry_out(a_run(), Wish(digest=digest))
+
+    assert found
+    assert (found.version, found.line()) == ("v1", "local runs v1 (was v0)")
+    assert found.proof[1] == "its endpoint gave 3 answers with it in a row"
+
+
 def test_a_call_that_is_lost_and_has_started_nothing_is_not_repeated(
     cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,10 +126,11 @@ def find(environment: Environment, repository: str, tag: str) -> str:
 
 @dataclass(frozen=True)
 class Stored:
-    """An image in ECR. media_type: of its manifest, empty if ECR does not say."""
+    """An image in ECR. media_type: of its manifest, empty if ECR does not say. tags: all that it has there."""
 
     digest: str
     media_type: str
+    tags: tuple[str, ...] = ()
 
 
 def is_in_ecr(environment: Environment, image: Image) -> bool:
@@ -168,7 +169,22 @@ def look_up(environment: Environment, image: Image) -> Stored | None:
             where = f"of {environment.name}" if own else image.registry
             raise DeployError(f"There is no repository {image.repository} in the registry {where}.") from error
         found = answer["imageDetails"][0]
-        return Stored(str(found["imageDigest"]), str(found.get("imageManifestMediaType", "")))
+        tags = tuple(str(tag) for tag in found.get("imageTags", []))
+        return Stored(str(found["imageDigest"]), str(found.get("imageManifestMediaType", "")), tags)
+
+
+def version_of(environment: Environment, uri: str) -> str:
+    """The version that an image named by its digest is, by its tags in ECR; empty if they do not say which."""
+    image = parse(uri)
+    if image is None or not is_in_ecr(environment, image):
+        return ""
+    try:
+        stored = look_up(environment, image)
+    except DeployError:
+        return ""
+    tags = stored.tags if stored else ()
+    known = [tag for tag in tags if version.COMMIT.fullmatch(tag)] or tags
+    return known[0] if len(known) == 1 else ""
 
 
 def platforms(environment: Environment, image: Image) -> tuple[str, ...]:
