@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,35 @@ def test_an_assembled_image_has_the_files_and_settings_of_the_dockerfile(tmp_pat
     file.write_text("FROM scratch\nRUN make\n")
     with pytest.raises(Refused, match="`RUN make` needs a Docker engine"):
         image_assembly.read(file, tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("repository", "file"),
+    [
+        ("mint-backend", "Dockerfile"),
+        ("mint-db-migrate", "Dockerfile.db_migrations"),
+        ("mint-db-clean", "Dockerfile.db_clean"),
+        ("mint-faktory", ""),
+    ],
+)
+def test_the_dockerfile_is_that_of_the_settings(repository: str, file: str) -> None:
+    """An image that they do not know is not built from another one's Dockerfile."""
+    env = settings.environment("dev", dry_run=True)
+    if file:
+        assert build_image.dockerfile(env, repository) == file
+    else:
+        with pytest.raises(Refused, match=r"no Dockerfile of mint-faktory, only of .*: give --file"):
+            build_image.dockerfile(env, repository)
+
+
+def test_a_tag_moves_only_if_it_is_rebuilt() -> None:
+    """As that of the database cleaner, whose packages get old."""
+    env = settings.environment("dev", dry_run=True)
+    known = build_image.plan(env, image="mint-db-clean", tag="latest", digest="sha256:1")
+    again = replace(known, rebuild=True)
+
+    assert not known.is_needed
+    assert known.describe()[0].startswith("skip the build and the push")
+    assert again.is_needed
+    assert again.describe()[0] == "move the tag, which sha256:1 has"
+    assert "docker image push" in again.describe()[-1]

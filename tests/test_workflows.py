@@ -337,6 +337,23 @@ def test_a_deployment_without_its_inputs_does_not_begin(github: GitHub, made: Jo
         github.start("build.yml", event())
 
 
+@pytest.mark.parametrize("action", ["deploy", "rollback", "verify", "history"])
+def test_what_is_started_by_hand_has_the_same_gate(action: str, github: GitHub, made: Jobs) -> None:
+    """And waits for a deployment of main."""
+    made.hold.add("deploy_impl/deploy")
+    run = github.start("build.yml", event())
+    github.approve(run, "impl_gate")
+    inputs = {"environment": "impl", "action": action, "version": SHA, "dry-run": True, "keep-migrations": False}
+
+    by_hand = github.start("operate.yml", event(name="workflow_dispatch"), inputs)
+
+    assert by_hand["operate"].state == ""
+    github.approve(by_hand, "impl_gate")
+    assert by_hand["operate"].state == "pending"
+    github.finish(run["deploy_impl/deploy"])
+    assert by_hand["operate"].state == "success"
+
+
 EXPRESSIONS = [
     ("'a' || 'b'", "a"),
     ("github.none || 'b'", "b"),
@@ -633,3 +650,36 @@ def test_an_image_that_does_not_exist_is_refused_before_anything_changes(runner:
     assert runner.codes[-2:] == [2, 0], "\n".join(runner.log)
     assert runner.cloud.requests("ecs", "RunTask") == []
     assert answers(runner.cloud, "dev") == "v0"
+
+
+def test_each_action_by_hand_is_one_command(runner: Runner, tmp_path: Path) -> None:
+    """With the version only where there is one, and as a dry run if that was asked for."""
+    program = tmp_path / "bin" / "invoke"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "invoke $*" >&2\n')
+    program.chmod(0o755)
+    runner.variables["PATH"] = f"{program.parent}:/usr/bin:/bin"
+    github = repository(runner)
+    github.environments["dev"] = Environment({"AWS_ROLE_TO_ASSUME": "role-of-dev"})
+    said = []
+    for action, version, dry, migrations in (
+        ("deploy", SHA, False, False),
+        ("rollback", "", True, False),
+        ("rollback", NEXT, False, True),
+        ("verify", NEXT, False, False),
+        ("history", "", False, False),
+        ("deploy", "", False, False),
+    ):
+        inputs = {"environment": "dev", "action": action, "version": version}
+        inputs |= {"dry-run": dry, "keep-migrations": migrations}
+        github.start("operate.yml", event(name="workflow_dispatch"), inputs)
+        said.append(re.findall("^invoke (?!announce).*$", runner.log[-1], re.MULTILINE))
+
+    assert said == [
+        [f"invoke deploy --tag={SHA} --lock-wait=900"],
+        ["invoke rollback --lock-wait=900 --dry-run"],
+        [f"invoke rollback --to={NEXT} --lock-wait=900 --yes"],
+        [f"invoke verify --tag={NEXT}"],
+        ["invoke history"],
+        [],
+    ]
