@@ -72,7 +72,7 @@ class Revert:
         if self.api:
             lines += [f"post to {self.api}", json.dumps(self.request())]
         elif self.push:
-            lines.append(f"leave the pull request to you: {self.compare}")
+            lines.append(f"leave the pull request to you: {self.compare or 'on GitHub, at the branch'}")
         return lines
 
     def commands(self) -> list[list[str]]:
@@ -167,7 +167,7 @@ def observe(
     commit: the flag, else the version that `of_environment` runs, else the newest on the base branch.
     Raises Refused for an unknown commit or base.
     """
-    base = environment.application.main_branch if base is None else base
+    base = _main_branch(folder, environment.application.main_branch) if base is None else base
     known = git.succeeds(folder, "show-ref", "--verify", "--quiet", f"refs/remotes/{REMOTE}/{base}")
     tip = git.commit(folder, f"refs/remotes/{REMOTE}/{base}") if known else None
     if tip is None:
@@ -197,6 +197,17 @@ def observe(
         running=tuple(name for name, version in running.items() if version == found.sha),
         why=why,
     )
+
+
+def _main_branch(folder: Path, known: str) -> str:
+    """The main branch: that of the settings, or the remote's default branch if the remote has no such branch."""
+    if git.succeeds(folder, "show-ref", "--verify", "--quiet", f"refs/remotes/{REMOTE}/{known}"):
+        return known
+    try:
+        head = git.run(folder, "symbolic-ref", "--quiet", f"refs/remotes/{REMOTE}/HEAD")
+    except DeployError:
+        return known
+    return head.removeprefix(f"refs/remotes/{REMOTE}/")
 
 
 def _undone(folder: Path, commit: Commit) -> dict[str, tuple[str, str]]:
@@ -453,7 +464,7 @@ def _pull_request(plan: Revert, branch: Branch) -> str:
     Raises Refused if GitHub rejects it, OutcomeUnknown if it may be open: then the branch stays.
     """
     if not plan.api:
-        console.say("no pull request was opened: open it with the link")
+        console.say(f"no pull request was opened: open it {'with the link' if plan.compare else 'on GitHub'}")
         return plan.compare
     undone = f"The branch {plan.branch} was removed again; to keep it, use --no-pr."
     unknown = f"It may be open, so the branch {plan.branch} stays. Check there: {plan.compare}"

@@ -3,19 +3,23 @@
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scripts.edges import git
+from scripts.ecs import order, receipts
+from scripts.edges import aws, git
 from scripts.edges.git import Commit
 from scripts.frame import settings, text, version
 from scripts.frame.errors import DeployError
 from scripts.frame.report import Report
 from scripts.frame.run import Run
+from scripts.frame.threads import workers
 
 # Seconds for a response, and how much longer to wait for the thread: a DNS lookup does not observe the timeout.
 TIMEOUT = 5.0
 LEEWAY = 0.5
+# Receipts of an environment that are looked through.
+RECEIPTS = 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,10 @@ class Answering:
 
 @dataclass(frozen=True)
 class Row:
-    """One environment. behind: commits of the main branch that it does not have, None if not known."""
+    """One environment. behind: commits of the main branch that it does not have, None if not known.
+
+    deployed: when the version was deployed, in UTC, by the environment's receipts; empty if they cannot be read.
+    """
 
     environment: str
     version: str
@@ -37,6 +44,16 @@ class Row:
     age: str
     behind: int | None
     why: str
+    deployed: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        """The row for a person, within 80 columns as far as the names and versions allow that."""
+        if not self.version:
+            return (self.environment, "-", "-", "-", text.one_line(self.why, 44))
+        behind = "?" if self.behind is None else str(self.behind)
+        deployed = f" (deployed {self.deployed})" if self.deployed else ""
+        shown = text.one_line(self.subject, 44 - len(deployed)) + deployed
+        return (self.environment, text.one_line(version.short(self.version), 60), behind, self.age, shown)
 
 
 @dataclass(frozen=True)
@@ -50,12 +67,7 @@ class Table(Report):
         return f"{answering} of {len(self.rows)} environments answer"
 
     def table(self) -> list[tuple[str, ...]]:
-        shown: list[tuple[str, ...]] = [("ENVIRONMENT", "VERSION", "BEHIND", "AGE", "COMMIT")]
-        for row in self.rows:
-            behind = "?" if row.behind is None else str(row.behind)
-            answers = (text.one_line(version.short(row.version), 60), behind, row.age, text.one_line(row.subject))
-            shown.append((row.environment, *(answers if row.version else ("-", "-", "-", text.one_line(row.why)))))
-        return shown
+        return [("ENVIRONMENT", "VERSION", "BEHIND", "AGE", "COMMIT"), *(row.cells() for row in self.rows)]
 
 
 def status(run: Run) -> Table | None:
@@ -100,8 +112,26 @@ def ask(urls: Mapping[str, str]) -> list[Answering]:
 
 def observe(urls: Mapping[str, str], folder: Path, main_branch: str, now: float) -> Table:
     """Request the versions, and look them up in the repository. now: Unix time in seconds."""
-    tip = git.commit(folder, f"origin/{main_branch}") or git.commit(folder, main_branch)
-    return Table(tuple(row(answering, folder, tip, now) for answering in ask(urls)))
+    tip = order.tip(folder, main_branch)
+    found = ask(urls)
+    with workers(len(found)) as pool:
+        times = list(pool.map(deployed, found))
+    rows = (replace(row(one, folder, tip, now), deployed=at) for one, at in zip(found, times, strict=True))
+    return Table(tuple(rows))
+
+
+def deployed(answering: Answering) -> str:
+    """When the version that answers was deployed, by the receipts; empty if they cannot be read or have none."""
+    env = settings.environment(answering.environment, dry_run=True)
+    # An embedded AWS that runs no application is not started for this.
+    if not (answering.version and env.frontend.bucket.known() and aws.has_credentials(env)):
+        return ""
+    try:
+        kept = receipts.read(env, RECEIPTS).receipts
+    except DeployError:
+        return ""
+    known = (one for one in kept if one.version == answering.version and one.is_good(env.service.name))
+    return next((time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.started)) for one in known), "")
 
 
 def row(answering: Answering, folder: Path, tip: Commit | None, now: float) -> Row:

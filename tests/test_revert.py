@@ -903,3 +903,29 @@ def test_a_revert_that_does_something_else_is_not_pushed(checkout: Checkout, inv
     assert done.returncode == 2, done.stderr
     assert "does not exactly undo it: check more.txt. Nothing was pushed" in done.stderr
     assert checkout.state() == before
+
+
+def test_without_the_main_branch_of_the_settings_the_default_branch_of_the_remote_counts(
+    checkout: Checkout, invoke: Invoke
+) -> None:
+    """As after a rename that the settings do not have yet."""
+    git(checkout.remote, "branch", "--move", "main", "trunk")
+    git(checkout.remote, "symbolic-ref", "HEAD", "refs/heads/trunk")
+    git(checkout.folder, "fetch", "--quiet", "--prune")
+    git(checkout.folder, "remote", "set-head", "origin", "--auto")
+
+    done = revert(invoke, checkout, "--dry-run")
+
+    assert done.returncode == 0, done.stderr
+    assert "origin/trunk" in done.stderr
+
+
+def test_a_dry_run_needs_no_network(checkout: Checkout, invoke: Invoke) -> None:
+    """And says what it could not read, and that GitHub's page is not known."""
+    git(checkout.folder, "remote", "set-url", "origin", "https://127.0.0.1:9/nowhere.git")
+
+    done = revert(invoke, checkout, "--dry-run", "--no-pr", GITHUB_REPOSITORY="")
+
+    assert done.returncode == 0, done.stderr
+    assert "could not read the newest commits" in done.stderr
+    assert "https://github.com//compare" not in done.stderr

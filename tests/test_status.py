@@ -8,7 +8,8 @@ import pytest
 
 from scripts import status
 from scripts.edges import git
-from tests.conftest import ROOT, Invoke
+from scripts.frame.report import aligned
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.stand_in import Reply, stand_in
 
 SITES = ("https://dev.mint.cms.gov", "https://impl.mint.cms.gov", "https://mint.cms.gov", "http://127.0.0.1:4566")
@@ -138,3 +139,27 @@ def test_a_name_that_git_knows_is_no_version(version: str, commits: list[str], t
 )
 def test_an_age_is_shown_in_its_largest_unit(seconds: float, shown: str) -> None:
     assert status.age(seconds) == shown
+
+
+def test_a_row_has_the_time_of_the_deployment_and_fits_a_terminal() -> None:
+    """The subject is cut, not the time."""
+    row = status.Row("impl", "a" * 40, "A subject " * 20, "12 d", 3, "", "2026-11-26 05:02")
+    shown = status.Table((row, status.Row("prod", "", "", "-", None, "does not answer: " + "why " * 40)))
+
+    lines = aligned(shown.table())
+
+    assert lines[1].endswith("… (deployed 2026-11-26 05:02)")
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_time_of_the_deployment_is_that_of_its_receipt(cloud: EmbeddedCloud, invoke: Invoke, build: Path) -> None:
+    """Of the version that answers; a version without a receipt has none."""
+    before = status.deployed(status.Answering("local", "v0", ""))
+    digest = cloud.push("v1", "mint-backend")[0]
+    cloud.push("v1", "mint-db-migrate")
+    done = invoke("deploy", "--tag=v1", f"--digest={digest}", "--no-build", f"--build-dir={build}", **cloud.env)
+    assert done.returncode == 0, done.stderr
+
+    assert before == ""
+    assert status.deployed(status.Answering("local", "v1", "")).startswith(time.strftime("%Y-%m-%d", time.gmtime()))
+    assert status.deployed(status.Answering("local", "v2", "")) == ""
