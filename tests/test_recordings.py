@@ -48,9 +48,12 @@ SETTINGS = Path(__file__).parent.parent / "environments.toml"
 
 
 def answer(recording: dict[str, Any]) -> Callable[[str, str], Reply]:
-    """Slack accepts everything; Lambda gives the recorded reply."""
+    """Slack accepts everything, ECR has the image of a scan, and Lambda gives the recorded reply."""
     aws = answering(reply_of(recording))
-    return lambda method, path: Reply(b"ok") if path == "/slack" else aws(method, path)
+    image = Reply(json.dumps({"imageDetails": [{"imageDigest": f"sha256:{'0' * 64}"}]}).encode())
+    scan = recording["script"] == "check_ecr_findings"
+    others = {"/slack": Reply(b"ok"), **({"/": image} if scan else {})}
+    return lambda method, path: others[path] if path in others else aws(method, path)
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: recording["name"])
