@@ -175,7 +175,7 @@ def test_without_credentials_it_is_refused(invoke: Invoke) -> None:
         done = invoke("deploy-service", "--env=dev", AWS_ENDPOINT_URL=aws.url, **ACCOUNT)
 
     assert (done.returncode, aws.requests) == (2, [])
-    assert "No AWS credentials for invoking dev-ecs-manager-docker at 8" in done.stderr
+    assert "No AWS credentials for reading the service mint-app" in done.stderr
 
 
 def denied(code: str, status: int = 403) -> Reply:
