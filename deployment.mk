@@ -12,7 +12,8 @@ deploy: .venv/deployment ## Deploy to ENV (default: local, the embedded AWS, wit
 	.venv/bin/invoke deploy --env=$(ENV)
 
 test test-deployment: .venv/deployment ## Read the settings, and show what a deployment to each environment would do
-	for name in `.venv/bin/python -c 'from scripts.frame import settings; print(*settings.names())'`; do \
+	names=`.venv/bin/python -c 'from scripts.frame import settings; print(*settings.names())'` || exit 1; \
+	for name in $$names; do \
 	  .venv/bin/invoke deploy --env=$$name --tag=test --no-build --dry-run || exit 1; done
 
 .PHONY: deploy test test-deployment

@@ -194,3 +194,18 @@ def test_the_adopted_commands_deploy_locally_and_leave_nothing_behind(
         assert done.returncode == 0, done.stderr
 
     assert git(shop, "status", "--porcelain") == ""
+
+
+def test_the_targets_read_every_environment_and_fail_if_one_cannot_be_read(shop: Path, invoke: Invoke) -> None:
+    """`make test` shows a deployment to each; a fault in the settings is a failure."""
+    assert invoke("adopt", f"--into={shop}", "--from-scripts").returncode == 0
+    (shop / ".venv").symlink_to(Path(sys.executable).parent.parent, target_is_directory=True)
+    words = ["make", "--assume-old=.venv/deployment", "test"]
+
+    done = subprocess.run(words, cwd=shop, capture_output=True, text=True)
+    (shop / "environments.toml").write_text("nonsense")
+    broken = subprocess.run(words, cwd=shop, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert [name for name in ("dev", "prod", "local") if f"deploy: {name} (from --env)" not in done.stderr] == []
+    assert broken.returncode != 0
