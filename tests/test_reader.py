@@ -221,6 +221,11 @@ def revisions(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+# The task definition that runs is deployed again, and ECS does not list that deployment yet.
+THEN = Service("app", (Deployment(**ONE, **ALL),), (), breaker=False)
+AGAIN = Before("v2", "app", id="ecs-svc/8", task_definition=DEFINITION["taskDefinitionArn"], service=THEN)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("before", "listed", "expected"),
     [
@@ -230,8 +235,19 @@ def revisions(given: dict[str, Any]) -> dict[str, Any]:
         (Before("v2", "app"), [brief("a", "1", OLD_AT), brief("b", "9", NEW_AT)], "a"),
         (Before("v3", "app"), [brief("a", "1", NEW_AT), brief("b", "2", OLD_AT)], ""),
         (Before("v2", "app"), [], ""),
+        (AGAIN, [brief("a", "1", OLD_AT), brief("b", "2", NEW_AT + 1)], ""),
+        (AGAIN, [brief("a", "1", NEW_AT + 1), brief("b", "2", NEW_AT + 90)], "b"),
     ],
-    ids=["its number", "of two, the one that began with it", "another's", "its task definition", "no image", "none"],
+    ids=[
+        "its number",
+        "of two, the one that began with it",
+        "another's",
+        "its task definition",
+        "no image",
+        "none",
+        "an earlier one",
+        "ours",
+    ],
 )
 def test_the_record_is_that_of_the_deployment(
     before: Before, listed: list[dict[str, Any]], expected: str, monkeypatch: pytest.MonkeyPatch

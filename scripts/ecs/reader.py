@@ -254,7 +254,10 @@ class Reader:
         wanted = ours.task_definition if ours else before.task_definition
         definitions = self._task_definitions(brief.get("targetServiceRevisionArn", "") for brief in briefs)
         of = {brief["serviceDeploymentArn"]: definitions.get(brief["targetServiceRevisionArn"], "") for brief in briefs}
-        oldest_first = sorted(briefs, key=_time)
+        known = before.service.deployments if before.service and not ours else ()
+        # What was there before, of the same task definition, is not ours, which ECS does not show yet.
+        since = max((d.created + rollout.TOGETHER for d in known), default=0.0)
+        oldest_first = sorted((brief for brief in briefs if _time(brief) >= since), key=_time)
         if wanted:
             exact = [b for b in oldest_first if of[b["serviceDeploymentArn"]] == wanted]
             if ours:
