@@ -1,7 +1,7 @@
-"""The whole command line: one declaration per command, whose parameters are its flags, as scripts/ has one file each."""
+"""The whole command line: one declaration per command, whose parameters are its flags. scripts/ has a file for each."""
 
 import scripts
-from scripts.frame import flags
+from scripts.frame import declaration as flags
 from scripts.frame.declaration import Text, command, flag, namespace_of, switch
 
 
