@@ -226,10 +226,10 @@ def read_site(environment: Environment, name: str, path: Path, allowed: Sequence
             console.say(f"left out, because {why}: {site.shown(keys)}")
     for line in site.hints(found):
         console.say(line)
-    missing = references.check(found, base=served, keep=environment.frontend.keep, allowed=allowed)
-    if missing:
-        console.warn(f"missing, and allowed by --allow-missing: {site.shown(missing)}")
-    return Build(found, references.needed_by_pages(found, served), missing)
+    checked = references.check(found, base=served, keep=environment.frontend.keep, allowed=allowed)
+    if checked.excused:
+        console.warn(f"missing, and allowed by --allow-missing: {site.shown(checked.excused)}")
+    return Build(found, checked.needed, checked.excused)
 
 
 def observe(environment: Environment, name: str, path: Path, allowed: Sequence[str] = ()) -> Observed:
@@ -263,7 +263,7 @@ def known(environment: Environment, bucket: Bucket, state: State) -> State:
     if found.repaired and found.manifest:
         live = next(iter(found.manifest.releases)).id
         console.say(f"{bucket.name} holds release {live}, although its manifest was not written")
-    return manifest.without(found, rules(environment).keeps)
+    return manifest.without(found, rules(environment).keeps) if environment.frontend.keep else found
 
 
 def observe_folder(environment: Environment, name: str, path: Path, allowed: Sequence[str] = ()) -> Observed:

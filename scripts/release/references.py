@@ -61,13 +61,24 @@ class Missing:
         return f"{self.key} (in {self.by if self.by == self.page else f'{self.by}, for {self.page}'})"
 
 
-def check(site: Site, *, base: str = "/", keep: Sequence[str] = (), allowed: Sequence[str] = ()) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Checked:
+    """A site that may be released. excused: keys that it lacks and may lack. needed: keys that pages load themselves,
+    as their HTML and styles say.
+    """
+
+    excused: tuple[str, ...]
+    needed: frozenset[str]
+
+
+def check(site: Site, *, base: str = "/", keep: Sequence[str] = (), allowed: Sequence[str] = ()) -> Checked:
     """Warn of missing files that scripts reference. Raises Refused if files are missing that pages need.
 
     base: the path at which the folder is served. Patterns (fnmatch) of keys: keep, those that others write; allowed,
-    those that may be missing. Returns the missing keys that were allowed.
+    those that may be missing.
     """
-    absent = [one for one in missing(site, base) if not matches(one.key, keep)]
+    walk = _Walk(site, _root(base))
+    absent = [one for one in walk.missing() if not matches(one.key, keep)]
     excused = tuple(one.key for one in absent if matches(one.key, allowed))
     absent = [one for one in absent if one.key not in excused]
     needed = [one for one in absent if one.certainty is Certainty.CERTAIN]
@@ -78,7 +89,7 @@ def check(site: Site, *, base: str = "/", keep: Sequence[str] = (), allowed: Seq
         )
     if absent:
         console.warn(f"scripts of the build reference files that are not in {site.folder}: {_shown(absent)}")
-    return excused
+    return Checked(excused, frozenset(walk.loaded))
 
 
 def references_in(key: str, text: str, base: str = "/") -> Iterator[Reference]:
@@ -91,13 +102,6 @@ def references_in(key: str, text: str, base: str = "/") -> Iterator[Reference]:
             yield reference
 
 
-def needed_by_pages(site: Site, base: str = "/") -> frozenset[str]:
-    """The keys that pages load themselves, as their HTML and styles say. base: as in `check`."""
-    root = _root(base)
-    found = (one for key in site.files if _ends(key, PAGES) for one in _read(key, _text(site, key), root).references)
-    return frozenset(one.key for one in found if one.certainty is Certainty.CERTAIN)
-
-
 def _root(base: str) -> str:
     """The URL at which the folder is served."""
     return ORIGIN + quote(f"/{base.strip('/')}/".replace("//", "/"))
@@ -105,25 +109,31 @@ def _root(base: str) -> str:
 
 def missing(site: Site, base: str = "/") -> list[Missing]:
     """What the site references and does not have: each key once, with its surest reference. base: as in `check`."""
-    walk = _Walk(site, _root(base))
-    folders = {key.rpartition("/")[0] for key in site.files}
-    absent: dict[str, Missing] = {}
-    for one in walk.all():
-        is_likely = one.certainty is not Certainty.GUESSED or one.key.rpartition("/")[0] in folders
-        if one.key not in site.files and is_likely:
-            absent[one.key] = max(absent.get(one.key, one), one, key=lambda each: each.certainty)
-    return [one for one in absent.values() if one.certainty is Certainty.CERTAIN or one.key not in walk.replaced]
+    return _Walk(site, _root(base)).missing()
 
 
 class _Walk:
     """Goes from the pages and manifests of a site to everything that they reference.
 
-    root: the URL at which the folder is served. replaced: keys that an import map gives another URL.
+    root: the URL at which the folder is served. replaced: keys that an import map gives another URL. loaded: keys that
+    pages load themselves.
     """
 
     def __init__(self, site: Site, root: str) -> None:
         self.site, self.root = site, root
         self.replaced: set[str] = set()
+        self.loaded: set[str] = set()
+
+    def missing(self) -> list[Missing]:
+        """What the site does not have: each key once, with its surest reference."""
+        there = self.site.files
+        folders = {key.rpartition("/")[0] for key in there}
+        absent: dict[str, Missing] = {}
+        for one in self.all():
+            is_likely = one.certainty is not Certainty.GUESSED or one.key.rpartition("/")[0] in folders
+            if one.key not in there and is_likely:
+                absent[one.key] = max(absent.get(one.key, one), one, key=lambda each: each.certainty)
+        return [one for one in absent.values() if one.certainty is Certainty.CERTAIN or one.key not in self.replaced]
 
     def all(self) -> Iterator[Missing]:
         """Every reference, as the Missing that it would be if the file is not there."""
@@ -134,6 +144,8 @@ class _Walk:
             by = todo.popleft()
             found = _read(by, _text(self.site, by), self.root)
             self.replaced |= found.replaced
+            if _ends(by, PAGES):
+                self.loaded |= {one.key for one in found.references if one.certainty is Certainty.CERTAIN}
             for reference in found.references:
                 yield Missing(reference.key, reference.certainty, by, page_of[by])
                 if reference.key in self.site.files and reference.key not in page_of:

@@ -13,7 +13,7 @@ from scripts.edges import s3
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
-from scripts.release import history
+from scripts.release import content, history, plan
 from scripts.release import verify as verification
 from scripts.release.publish import Released
 from tests.conftest import EmbeddedCloud, Invoke
@@ -302,6 +302,30 @@ def test_a_service_worker_that_installs_at_any_moment_ends_with_the_new_page(
         assert one.stale(site.get) == []
     assert len(browsers) > 20
     assert site.puts()[-3:] == ["index.html", "version.json", "sw.js"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "keys"),
+    [
+        (plan.NEW, "assets/index-Dk3l_9aZ.js workbox-0a1b2c3d.js"),
+        (plan.OTHER, "robots.txt a.js manifest.json site.webmanifest data/index.json assets/swatch.js swiper.js"),
+        (plan.PAGES, "help/index.html 404.html iframe.htm"),
+        (plan.COMMIT, "index.html"),
+        (
+            plan.POINTERS,
+            "version.json _app/version.json ngsw.json asset-manifest.json .vite/manifest.json sitemap.xml sitemap-0.xml"
+            " sitemap-index.xml.gz rss.xml blog/feed.xml atom.xml news.atom feed.json",
+        ),
+        (
+            plan.WORKERS,
+            "sw.js app/service-worker.js serviceworker.js ngsw-worker.js safety-worker.js firebase-messaging-sw.js",
+        ),
+    ],
+)
+def test_the_stage_of_a_file(stage: str, keys: str) -> None:
+    """By its name, if no page loads it."""
+    for key in keys.split():
+        assert plan.stage_of(key, content.headers(key, "", {})) == stage, key
 
 
 def test_a_file_that_describes_the_page_but_is_loaded_by_it_comes_before(
