@@ -64,7 +64,13 @@ class RolledBack(DeployError):
 def hook_tracebacks() -> None:
     """Sanitize the traceback of a bug too: the messages in it may quote text from outside, and secrets."""
     sys.excepthook = _traceback
-    threading.excepthook = lambda end: _traceback(end.exc_type, end.exc_value, end.exc_traceback)
+    threading.excepthook = _of_thread
+
+
+def _of_thread(end: threading.ExceptHookArgs) -> None:
+    # A stop ends a thread, and the main thread says so.
+    if not issubclass(end.exc_type, KeyboardInterrupt):
+        _traceback(end.exc_type, end.exc_value, end.exc_traceback)
 
 
 def _traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

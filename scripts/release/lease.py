@@ -26,7 +26,6 @@ from scripts.frame import console, stop, waiting
 from scripts.frame import version as versions
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run, actor
-from scripts.frame.stop import Stopped
 from scripts.frame.waiting import TimedOut
 from scripts.release.manifest import JSON, LEASE, Text, decoded
 
@@ -172,8 +171,6 @@ class Lease:
             try:
                 self.renew()
                 said = ""
-            except Stopped:
-                return
             except DeployError as error:
                 if self._lost:
                     return
