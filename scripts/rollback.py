@@ -15,14 +15,13 @@ from scripts.ecs.images import Image
 from scripts.ecs.reader import Reader, steadily
 from scripts.ecs.receipts import Receipt
 from scripts.edges import git
-from scripts.edges.s3 import open_bucket
 from scripts.frame import console, text
 from scripts.frame import version as versions
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
-from scripts.release import lease, manifest
+from scripts.release import lease
 from scripts.release.manifest import Manifest
 from scripts.revert import fetch, revert, top
 
@@ -285,10 +284,10 @@ def _frontend(environment: Environment, version: str, release: str) -> Frontend:
     name = environment.frontend.bucket.known()
     if not name:
         return Frontend()
-    stored = manifest.read(lease.bucket(name) or open_bucket(environment, name))
-    if stored.unread:
-        return Frontend(missing=stored.unread)
-    return matching(stored.manifest, version, release) if stored.manifest else Frontend()
+    state = releases.look(environment, name)[1]
+    if state.unread:
+        return Frontend(missing=state.unread)
+    return matching(state.manifest, version, release) if state.manifest else Frontend()
 
 
 def matching(known: Manifest, version: str, release: str) -> Frontend:
