@@ -253,14 +253,20 @@ def _in_this_process(environment: Environment, invocation: Invocation, clock: Cl
     from ecs_manager.commands import Invocation as Call
 
     deadline = clock.now() + environment.manager.timeout
+    registered = list[bool]()
 
     def sleep(seconds: float) -> None:
         stop.check()
         clock.sleep(seconds)
 
+    def note(http_response: Any, **_: object) -> None:
+        registered.append(http_response.status_code < 300)
+
     def using() -> Call:
+        ecs = aws.client("ecs", environment)
+        ecs.meta.events.register("after-call.ecs.RegisterTaskDefinition", note)
         return Call(
-            ecs=aws.client("ecs", environment),
+            ecs=ecs,
             ssm=aws.client("ssm", environment),
             id=token(environment, json.dumps(invocation.payload, sort_keys=True)),
             remaining=lambda: deadline - clock.now(),
@@ -272,7 +278,8 @@ def _in_this_process(environment: Environment, invocation: Invocation, clock: Cl
         reply = handler.answer(invocation.payload, using)
     response = reply.get("data", {})
     title = response.get("response", {}).get("title") if isinstance(response, Mapping) else None
-    if title in aws.CREDENTIALS | NO_CREDENTIALS:
+    # Credentials that expire after a revision was registered have failed: a refusal means that nothing was written.
+    if title in aws.CREDENTIALS | NO_CREDENTIALS and not any(registered):
         raise Refused(
             f"No valid AWS credentials for {invocation.doing} ({environment.name}): log in, then run this again."
         )
