@@ -88,6 +88,9 @@ class Reader:
         with self._errors(f"reading the service {self._service} in {self._environment.cluster}"):
             answer = self._client.describe_services(cluster=self._environment.cluster, services=[self._service])
             found = next((s for s in answer.get("services", []) if s.get("status") != "INACTIVE"), None)
+            if not (answer.get("services") or answer.get("failures")):
+                # ECS says of a service that is gone that it is INACTIVE or MISSING.
+                raise DeployError(f"ECS's answer says nothing of the service {self._service}.")
             if found is None and before and before.started:
                 return Service(self._service, (), (), breaker=False, status="INACTIVE")
             if found is None:
