@@ -308,7 +308,9 @@ class Reader:
                 console.say(f"{self._service} is judged without {what}: {error}")
             self._left_out[what] = SKIP
             return otherwise
-        self._worked.add(what)
+        if found:
+            # To find nothing may take fewer rights: without a task there is none to describe.
+            self._worked.add(what)
         return found
 
 
