@@ -66,40 +66,43 @@ def test_requirements_of_later_steps_are_checked_before_the_first_change(
     assert cloud.requests() == []
 
 
-def test_the_wait_gets_the_deployment_id_and_the_digest_of_the_step_before(
+def test_the_deployment_that_was_started_is_watched_and_is_in_the_receipt(
     cloud: EmbeddedCloud, invoke: Invoke, build: Path
 ) -> None:
+    """By its id, with the digest that was asked for. One receipt holds all steps, the migrations and the release."""
     digest = digest_of(cloud, "mint-backend")
     words = ("deploy", "--tag=v0", f"--digest={digest}", "--no-build", f"--build-dir={build}", "--json")
 
     done = invoke(*words, **cloud.env)
 
     assert done.returncode == 0, done.stderr
-    steps = {step["name"]: step for step in json.loads(done.stdout)["steps"]}
-    deployed, waited = steps["deploy mint-app"]["result"], steps["wait for the version"]["plan"]
-    assert waited["deployment_id"] == deployed["deployment_id"] != ""
-    assert waited["since"] == deployed["since"] > 0
-    assert waited["digest"] == deployed["digest"] == digest
+    steps = {step["name"]: step["result"] for step in json.loads(done.stdout)["steps"]}
+    deployed, watched = steps["deploy mint-app"], steps["watch mint-app"]
+    assert watched["deployment_id"] == deployed["deployment_id"] != ""
+    assert watched["since"] == deployed["since"] > 0
+    assert watched["digest"] == deployed["digest"] == digest
     assert done.stderr.splitlines()[-1].startswith("local runs v0 (")
-
-
-def test_a_deployment_by_digest_without_an_id_is_not_taken_for_ours(cloud: EmbeddedCloud, invoke: Invoke) -> None:
-    """It was rolled back, but that says nothing about the version to wait for: the endpoint decides."""
-    assert invoke("deploy-service", f"--digest={DIGEST}", **cloud.env).returncode == 0
-    cloud.advance(120)
-
-    done = invoke("healthcheck", "--version=v0", "--timeout=30", **cloud.env)
-
-    assert done.returncode == 0, done.stderr
+    stored = cloud.objects("local-mint-app-static")
+    [receipt] = [json.loads(body) for key, (_, body) in stored.items() if key.startswith("_release/receipts/")]
+    assert (receipt["command"], receipt["version"], receipt["digest"]) == ("deploy", "v0", digest)
+    assert (receipt["verdict"], receipt["exit_code"]) == ("succeeded", 0)
+    assert receipt["deployment_id"] == deployed["deployment_id"]
+    assert receipt["release"] == steps["release"]["release"]
+    assert [one["service"] for one in receipt["services"]] == ["mint-app-db-migrate"]
+    assert [phase["name"] for phase in receipt["phases"]] == [step["name"] for step in json.loads(done.stdout)["steps"]]
+    assert receipt["proof"]
 
 
 def test_a_deployment_by_somebody_else_is_noticed_at_the_end(cloud: EmbeddedCloud, invoke: Invoke, build: Path) -> None:
     """The version answered, but another deployment started while the frontend was released."""
-    cloud.fail(service="s3", operation="PutObject", delay=2)
+    cloud.fail(service="s3", operation="PutObject", path="index.html", delay=2)
+
+    def is_released() -> bool:
+        return any(request["path"].endswith("/index.html") for request in cloud.requests("s3", "PutObject"))
 
     def deploy_when_the_frontend_is_released() -> None:
         deadline = time.monotonic() + 60
-        while not cloud.requests("s3", "PutObject") and time.monotonic() < deadline:
+        while not is_released() and time.monotonic() < deadline:
             time.sleep(0.05)
         cloud.client("ecs").update_service(cluster="local-mint-app", service="mint-app", forceNewDeployment=True)
 
