@@ -12,16 +12,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from local_aws.cloud import Cloud
 from local_aws.server import Server
+from scripts import deploy_service
+from scripts.ecs import receipts
+from scripts.ecs.receipts import Receipt
 from scripts.edges import git
+from scripts.edges.s3 import open_bucket
+from scripts.frame import settings
+from scripts.release import manifest
 from tests.conftest import ROOT, EmbeddedCloud
-from tests.faults.recorder import GITHUB, SLACK, Laboratory, Outcome, Request
+from tests.faults.recorder import GITHUB, REGION, SLACK, Laboratory, Outcome, Request
 from tests.release import sites
 
 GONE = 10**6
+BUCKET = "local-mint-app-static"
+# Seconds that a deployment is watched: more than a rollout takes on the embedded ECS.
+TIMEOUT = 20.0
 NONSENSE = "<html><body>Please log in to the network.</body></html>"
 
 # What happens to a request and all later ones of its kind, including its retries.
@@ -48,14 +58,15 @@ ROLES = (
     (r"rds CreateDBSnapshot", "begins"),
     (r"registry PUT the manifest", "begins"),
     (r"s3 PutObject the page", "begins"),
-    (r"http .*GitHub", "begins"),
+    (r"http POST GitHub", "begins"),
     (r"ecs RegisterTaskDefinition", "prepares"),
     (r"registry POST a layer", "prepares"),
-    (r"s3 PutObject (the lease|a file|a copy for rollbacks)", "prepares"),
+    (r"s3 PutObject (the lock|the next manifest|a file|a copy for rollbacks)", "prepares"),
     (r"rds DeleteDBSnapshot", "tidies"),
     (r"s3 PutObject the manifest", "tidies"),
     (r"s3 (DeleteObjects|DeleteObject).*", "tidies"),
     (r"cloudfront CreateInvalidation", "tidies"),
+    (r"s3 PutObject a receipt", "tells"),
     (r"http .*Slack", "tells"),
     (r"logs .*", "tells"),
 )
@@ -63,15 +74,16 @@ ROLES = (
 
 def role(request: Request) -> str:
     """The role of a request as in ROLES, or "reads"."""
-    return next((name for pattern, name in ROLES if re.fullmatch(pattern, request.name)), "reads")
+    return next((name for pattern, name in ROLES if re.fullmatch(pattern, request.does)), "reads")
 
 
 @dataclass(frozen=True)
 class Command:
     """A command line to try. prepare: sets up the state before it. env: variables.
 
-    waits: a pattern of the requests that it repeats until its time-out (exit code 3). shows: a failed read is part of
-    its output, and it exits with 0.
+    waits: a pattern of the requests that it repeats until its time-out (exit code 3). shows: it says what failed, and
+    exits with 0. faults: the columns to try; of a long command only some, because its steps are
+    commands of their own.
     """
 
     words: tuple[str, ...]
@@ -80,6 +92,7 @@ class Command:
     settings: dict[str, str] = field(default_factory=dict)
     waits: str = "nothing"
     shows: bool = False
+    faults: tuple[str, ...] = (*FAULTS, *PASSING)
 
 
 @dataclass
@@ -119,6 +132,34 @@ class Bench:
         """Two releases."""
         self.release()
         self.do("release-static", "--no-build", f"--build-dir={self.site('two')}")
+
+    def deployments(self) -> None:
+        """A version to go back to: by a receipt it ran well, its image is there, and its frontend is kept."""
+        self.images()
+        self.releases()
+        kept = manifest.read(open_bucket(settings.environment("local"), BUCKET)).manifest
+        assert kept is not None
+        self.receipt("v1", release=[one.id for one in kept.releases if one.at][1])
+
+    def receipt(self, version: str = "v1", release: str = "") -> None:
+        """The receipt of a good deployment."""
+        kept = Receipt(
+            id=f"20260101T000000.000Z-{version}",
+            application="mint-app",
+            environment="local",
+            command="deploy",
+            version=version,
+            service="mint-app",
+            release=release,
+            actor="octocat",
+            started=1767225600.0,
+            seconds=60.0,
+            verdict="succeeded",
+            exit_code=0,
+        )
+        self.cloud.client("s3", REGION).put_object(
+            Bucket=BUCKET, Key=f"{receipts.PREFIX}{kept.id}.json", Body=msgspec.json.encode(kept)
+        )
 
     def repository(self) -> None:
         """A checkout with a commit to revert, and its remote."""
@@ -163,6 +204,7 @@ def bench(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(deploy_service, "TIMEOUT", TIMEOUT)
     laboratory.install(monkeypatch)
     try:
         yield Bench(laboratory, folder, monkeypatch)
@@ -189,6 +231,7 @@ GITHUB_ACCESS = {
 SITES = {f'"https://{name}mint.cms.gov"': '"{url}"' for name in ("dev.", "impl.", "")}
 # No old release is kept, so that the next one has files to delete.
 ONE = {"keep_releases = 2": "keep_releases = 0", "max_delete_percent = 50": "max_delete_percent = 100"}
+SOME, FEW = ("denied", "expired", "5xx", "reset after", "empty", "5xx once"), ("denied", "reset after")
 COMMANDS: dict[str, Command] = {
     "status": Command(("status", "--env=local")),
     "check-image": Command(("check-image", "--tag=v0")),
@@ -199,12 +242,21 @@ COMMANDS: dict[str, Command] = {
         ("backup-database",), Bench.snapshot, settings={"keep_snapshots = 0": "keep_snapshots = 1"}
     ),
     "build-image": Command(("build-image", "--tag=v1")),
-    "healthcheck": Command(("healthcheck", "--version=v0", "--timeout=30"), waits=".*"),
+    "healthcheck": Command(("healthcheck", "--version=v0", "--timeout=20"), waits=".*"),
+    "verify": Command(("verify", "--tag=v1"), Bench.images),
+    "preview": Command(
+        ("preview", "--tag=v1", "--build-dir={folder}/two"), Bench.images, ACTIONS | GITHUB_ACCESS, shows=True
+    ),
+    "history": Command(("history",), Bench.receipt),
     "deploy-service": Command(("deploy-service", "--tag=v1"), Bench.images),
+    "deploy-service --via=ecs": Command(("deploy-service", "--tag=v1", "--via=ecs"), Bench.images, faults=SOME),
+    "deploy-service --resume": Command(("deploy-service", "--tag=v0", "--resume"), waits=".*", faults=SOME),
     "run-task": Command(("run-task",)),
+    "run-task --via=ecs": Command(("run-task", "--via=ecs"), faults=SOME),
     "clean-database": Command(("clean-database",)),
     "migrate-database": Command(("migrate-database", "--tag=v1"), Bench.images),
-    "deploy": Command(("deploy", "--tag=v1", "--no-build", "--build-dir={folder}/two"), Bench.images, waits="http .*"),
+    "deploy": Command(("deploy", "--tag=v1", "--no-build", "--build-dir={folder}/two"), Bench.images, faults=FEW),
+    "rollback": Command(("rollback", "--yes"), Bench.deployments, faults=FEW),
     "release-static": Command(
         ("release-static", "--no-build", "--build-dir={folder}/two"), Bench.release, settings=ONE
     ),
@@ -248,7 +300,9 @@ def cells(name: str, clean: Outcome) -> Iterator[Cell]:
     met = set[str]()
     for request in clean.requests:
         begun = begins_before(request, clean)
-        for fault in [*FAULTS, *(PASSING if role(request) == "reads" else ())]:
+        for fault in COMMANDS[name].faults:
+            if fault in PASSING and role(request) != "reads":
+                continue
             cell = Cell(name, request, begun, fault)
             if str(cell) not in met:
                 met.add(str(cell))
@@ -303,33 +357,40 @@ def tried(bench: Bench, cell: Cell) -> Outcome | None:
     begin(bench, cell.command)
     rule = {"times": GONE, **cell.request.rule, **(FAULTS | PASSING)[cell.fault]}
     times = rule["times"]
-    bench.laboratory.break_next(rule)
+    bench.laboratory.break_next(rule, cell.request.step)
     done = run(bench, cell.command)
     return done if rule["times"] < times else None
 
 
 def right(cell: Cell, clean: Outcome, broken: Outcome) -> set[int]:
-    """The exit codes that are right for a run with a broken request."""
+    """The exit codes that are right for a run with a broken request.
+
+    0 only if the state is what was promised; 2 only if nothing was written; 3 only if something may have begun whose
+    end is not known.
+    """
     command, does = COMMANDS[cell.command], role(cell.request)
-    kept = promised(clean.changed, broken.said) == promised(broken.changed, broken.said)
+    done = promised(broken.changed, broken.said)
+    unproven = broken.said.count(UNPROVEN) > clean.said.count(UNPROVEN)
+    kept = promised(clean.changed, broken.said) == done and not unproven
     codes = set[int]()
-    if kept and (clean.changed or report(clean) == report(broken) or does == "tells"):
+    if kept and (clean.changed or report(clean) == report(broken) or UNREAD.search(broken.said + broken.printed)):
         codes.add(0)
     if cell.passes:
         return codes
     if command.shows:
         return {0}
-    # A request without a response has failed if a later read shows that nothing was changed.
-    looked = any(role(one) == "reads" for one in broken.requests[after(cell.request, broken) :])
-    unknown = (does == "begins" and cell.fault in DOUBTFUL) or (does in ("reads", "begins") and cell.begun)
-    if unknown or re.fullmatch(command.waits, cell.request.name):
+    if does == "tells":
+        return {0} if kept else set()
+    lost = cell.fault in DOUBTFUL
+    unknown = (does == "begins" and lost) or (does in ("reads", "begins") and (cell.begun or begun(cell, broken)))
+    if unknown or (does == "tidies" and lost) or re.fullmatch(command.waits, cell.request.name):
         codes.add(3)
     # The same request of a later step fails too, and that step has started nothing.
     again = any(one.name == cell.request.name and one.step > cell.request.step for one in clean.requests)
-    if not unknown or again or (looked and not broken.wrote and not cell.begun):
+    # Without a response a request has failed if a later read shows that nothing was changed.
+    looked = any(role(one) == "reads" for one in broken.requests[after(cell.request, broken) :])
+    if not unknown or again or (looked and not done and not cell.begun):
         codes |= {1} if broken.wrote else {1, 2}
-    if does == "tidies" and cell.fault in DOUBTFUL:
-        codes.add(3)
     return codes
 
 
@@ -344,8 +405,20 @@ def begins_before(request: Request, clean: Outcome) -> bool:
     return any(role(one) == "begins" and one.service != "lambda" and one.step == request.step for one in before)
 
 
+def begun(cell: Cell, broken: Outcome) -> bool:
+    """Whether the step in which a run ended has started something, other than by the broken request.
+
+    A read that fails from the first on may be one that a command does without, until it watches what it has started.
+    """
+    last = broken.requests[-1].step
+    return any(
+        role(one) == "begins" and one.service != "lambda" and one.step == last and one.name != cell.request.name
+        for one in broken.requests
+    )
+
+
 def promised(changed: list[str], said: str) -> list[str]:
-    """The changes that are the purpose of a command, without those that prepare them or hold the lease.
+    """The changes that are the purpose of a command, without those that prepare them, tell of them or hold the lock.
 
     said: stderr; a release that may not read its manifest says that it deletes nothing.
     """
@@ -354,10 +427,19 @@ def promised(changed: list[str], said: str) -> list[str]:
 
 
 def report(done: Outcome) -> str:
-    """The last line of stderr, and stdout, without durations and without what it says that it could not read."""
-    return re.sub(r"\(\d+ s\)|, according to its endpoint.*?read", "", f"{done.said.splitlines()[-1:]}{done.printed}")
+    """The last line of stderr, and stdout, without durations."""
+    return re.sub(r"\(\d+ s\)", "", f"{done.said.splitlines()[-1:]}{done.printed}")
 
 
+# How a command says that it has not seen whether a deployment succeeded.
+UNPROVEN = "so nothing is verified"
+# How a report says that something could not be read.
+UNREAD = re.compile(
+    r"cannot (longer )?be (read|asked|compared)|can no longer be read|(not|n't|without) (known|read|reached|watched)"
+    r"|judged without|left out"
+)
+# How a failed write is told of that changes nothing.
+TOLD = re.compile(r"^warning: |could not|cannot|ECS shows that it was started", re.MULTILINE)
 UNREADABLE = re.compile(r"Traceback|NoneType| object at 0x|<class|\[Errno")
 
 
@@ -369,6 +451,8 @@ def fault_of(cell: Cell, clean: Outcome, broken: Outcome) -> str:
         return f"{broken.code} instead of {sorted(codes)}; changed: {broken.changed}: {last}"
     if UNREADABLE.search(broken.said):
         return f"unreadable: {broken.said}"
+    if broken.code == 0 and role(cell.request) in ("prepares", "tells") and not TOLD.search(broken.said):
+        return f"nothing is said of the request that failed: {broken.said}"
     if len(last.split()) < 4:
         return f"no sentence at the end: {last!r}"
     return ""
@@ -384,23 +468,28 @@ writes this file; `make test` tries some of them again.
 The columns say what happens to a request and to all later ones of its kind: it is denied (403), the credentials have
 expired, it is refused (400), AWS fails (500), the connection is reset before AWS has received it, or after AWS has
 carried it out, the response is a web page, or an empty JSON object. The last two are transient: only the first request
-of the kind fails. A request *begins* what the command is for, *prepares* it, *tidies* up after it, *tells* about it, or
-*reads*.
+of the kind fails, and only reads are tried with them. Some commands are tried with some of the columns: they are
+another way to do what another command does, or their steps are commands with tables of their own.
+
+A request *begins* what the command is for, *prepares* it, *tidies* up after it, *tells* about it, or *reads*. Requests
+of a Lambda function count for themselves, because it has rights of its own. A 0 means that what was promised has
+happened: a read that failed was repeated, or something else proves the same, or a warning says what was done without.
 """
 
 
-def document(results: Mapping[Cell, int | None]) -> str:
-    """docs/faults.md: a table for each command."""
+def document(results: Mapping[Cell, int | None], before: str = "") -> str:
+    """docs/faults.md: a table for each command. before: the document whose other commands stay as they are."""
     faults = [*FAULTS, *PASSING]
-    text = HEAD
+    tables = dict(part.split("\n", 1) for part in before.split("\n## ")[1:])
     for command in dict.fromkeys(cell.command for cell in results):
         own = {(cell.row, cell.fault): code for cell, code in results.items() if cell.command == command}
         does = {cell.row: role(cell.request) for cell in results if cell.command == command}
-        text += f"\n## {command}\n\n| request | does | {' | '.join(faults)} |\n|---|---|{'---|' * len(faults)}\n"
+        text = f"\n| request | does | {' | '.join(faults)} |\n|---|---|{'---|' * len(faults)}\n"
         for row, what in does.items():
             codes = [own.get((row, fault)) for fault in faults]
             text += f"| {row} | {what} | {' | '.join('' if code is None else str(code) for code in codes)} |\n"
-    return text
+        tables[command] = text
+    return HEAD + "".join(f"\n## {name}\n{tables[name].rstrip()}\n" for name in COMMANDS if name in tables)
 
 
 def documented(text: str) -> dict[str, str]:

@@ -38,24 +38,39 @@ REAL_SLEEP = time.sleep
 
 @dataclass(frozen=True)
 class Request:
-    """One request of a command. number: counts requests of its kind, from 1. step: of the command, from 0."""
+    """One request of a command. step: of the command, from 0. number: of its kind in the step, from 1.
+
+    key: the access key that signed it, empty for none. A Lambda function has one of its own.
+    """
 
     service: str
     operation: str
     kind: str
+    key: str
     number: int
     step: int
 
     @property
-    def name(self) -> str:
-        """The kind of request, as tables show it."""
+    def does(self) -> str:
+        """What is requested, whoever asks."""
         return f"{self.service} {self.operation} {self.kind}".strip()
 
     @property
+    def by_lambda(self) -> bool:
+        """Whether a Lambda function sends it."""
+        return self.key == FUNCTION_KEYS["aws_access_key_id"]
+
+    @property
+    def name(self) -> str:
+        """The kind of request, as tables show it."""
+        return f"{self.does}{' by Lambda' if self.by_lambda else ''}"
+
+    @property
     def rule(self) -> dict[str, Any]:
-        """A rule for local_aws/control.py that matches this request in a later run."""
+        """A rule for local_aws/control.py that matches this request in the same step of a later run."""
         path = next((pattern for pattern, kind in KINDS.get(self.service, ()) if kind == self.kind), "")
-        return {"service": self.service, "operation": self.operation, "path": path, "skip": self.number - 1}
+        whose = {"service": self.service, "operation": self.operation, "key": self.key}
+        return {**whose, "path": path, "skip": self.number - 1}
 
 
 @dataclass(frozen=True)
@@ -106,6 +121,7 @@ class Laboratory:
     repositories: dict[str, Path] = field(default_factory=dict)
     _undo: list[Callable[[], object]] = field(default_factory=list)
     _kept: Any = None
+    _next: tuple[int, dict[str, Any]] | None = None
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Replace time, Lambda's processes, and what makes hundreds of runs slow."""
@@ -146,11 +162,20 @@ class Laboratory:
 
     def mend(self) -> None:
         """Remove every fault."""
+        self._next = None
         self.server.cloud.failures.clear()
 
-    def break_next(self, rule: dict[str, Any]) -> None:
-        """Break requests by a rule for local_aws/control.py. Its `times` is counted down."""
-        self.server.cloud.failures[:] = [rule]
+    def break_next(self, rule: dict[str, Any], step: int) -> None:
+        """Break requests by a rule for local_aws/control.py, from a step on. Its `times` is counted down.
+
+        How many requests the steps before it send depends on how long they wait.
+        """
+        self._next = step, rule
+        self._break(0)
+
+    def _break(self, step: int) -> None:
+        if self._next and self._next[0] == step:
+            self.server.cloud.failures[:] = [self._next[1]]
 
     def uninstall(self) -> None:
         """Restore the real clock."""
@@ -163,6 +188,7 @@ class Laboratory:
         def group(title: str) -> Any:
             if title.startswith("== "):
                 self.steps.append(len(self.server.cloud.requests))
+                self._break(len(self.steps))
             return real(title)
 
         return group
@@ -177,6 +203,8 @@ class Laboratory:
                 path = environ["PATH_INFO"]
                 if not path.startswith("/stand-in/"):
                     return app(environ, start)
+                if environ["REQUEST_METHOD"] == "GET":
+                    return answer(start, 200, b"[]")
                 self.posted.append(path)
                 if path == SLACK:
                     return answer(start, 200, b"ok", "text/plain")
@@ -237,24 +265,28 @@ class Laboratory:
         return Outcome(code, err.getvalue(), out.getvalue(), before, self.state(), self._requests(), seconds)
 
     def _requests(self) -> tuple[Request, ...]:
-        seen: dict[tuple[str, str, str], int] = {}
+        seen: dict[tuple[str, str, str, str, int], int] = {}
         found = []
         for index, entry in enumerate(list(self.server.cloud.requests)):
             patterns = KINDS.get(entry["service"], ())
             named = next((name for pattern, name in patterns if re.search(pattern, entry["path"])), "")
-            kind = entry["service"], entry["operation"], named
-            seen[kind] = seen.get(kind, 0) + 1
+            if (entry["service"], entry["parameters"]) == ("lambda", {}):
+                named = "nothing (a dry run)"
             step = sum(begin <= index for begin in self.steps)
-            found.append(Request(*kind, seen[kind], step))
+            kind = entry["service"], entry["operation"], named, entry["key"]
+            seen[*kind, step] = seen.get((*kind, step), 0) + 1
+            found.append(Request(*kind, seen[*kind, step], step))
         return tuple(found)
 
 
 # If the operation does not identify the kind of request: a pattern for its path, and the name in tables.
 KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "s3": (
-        ("/_release/lease.json$", "the lease"),
+        ("/_release/lease.json$", "the lock"),
+        ("/_release/receipts/", "a receipt"),
         ("/_release/manifest.json$", "the manifest"),
-        ("/_release/", "a copy for rollbacks"),
+        ("/_release/next.json$", "the next manifest"),
+        ("/_release/files/", "a copy for rollbacks"),
         ("^/[^/]+/index.html$", "the page"),
         ("^/[^/]+/(?!index.html$|_release/).", "a file"),
     ),

@@ -11,7 +11,7 @@ from tests.faults import matrix
 from tests.faults.matrix import Bench
 
 # One in this many cells is tried here; `make faults` tries all of them.
-EVERY = 40
+EVERY = 126
 
 
 @pytest.fixture
