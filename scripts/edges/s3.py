@@ -48,6 +48,8 @@ SIZE = re.compile(r"[0-9]{1,18}")
 UNUSUAL = ("use_fips_endpoint", "use_dualstack_endpoint", "use_accelerate_endpoint")
 ORDINARY = ("us-", "eu-", "ap-", "sa-", "ca-", "me-", "af-", "il-", "mx-")
 PUT_HEADER = re.compile(r"x-amz-[a-z0-9-]+")
+# Seconds that cancelled uploads have to end.
+UNWIND = 0.1
 # Below this number of uploads, importing obstore costs more time than it saves.
 OBSTORE_FROM = 9
 # How long obstore may use credentials that are renewed before it asks for them again. It asks early, by some minutes.
@@ -327,11 +329,17 @@ class Bucket:
         small = iter([upload for upload in uploads if upload.size <= SMALL])
         large = iter([upload for upload in uploads if upload.size > SMALL])
         quick, patient = self._stores
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(SMALL_IN_FLIGHT, len(uploads))):
-                group.create_task(put_each(quick, small))
-            for _ in range(LARGE_IN_FLIGHT):
-                group.create_task(put_each(patient, large))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(SMALL_IN_FLIGHT, len(uploads))):
+                    group.create_task(put_each(quick, small))
+                for _ in range(LARGE_IN_FLIGHT):
+                    group.create_task(put_each(patient, large))
+        except BaseException:
+            # The other uploads are cancelled, but a response of one may be on its way from obstore's threads, which
+            # print a traceback if the loop is closed by then.
+            await asyncio.sleep(UNWIND)
+            raise
 
     @cached_property
     def _stores(self) -> tuple[Any, Any]:
