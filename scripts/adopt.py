@@ -7,6 +7,7 @@ our own blocks of .gitignore, .dockerignore, Makefile and .pre-commit-config.yam
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,8 +104,9 @@ def adopt(run: Run, *, into: str | None = None, from_scripts: bool = False) -> A
     if not into:
         raise Refused("--into is missing: give the folder of the application's repository.")
     folder = Path(into).resolve()
-    if folder == ROOT or not (folder / ".git").exists():
-        raise Refused(f"{folder} is not the top folder of another git repository.")
+    # Not Path.exists, which raises for a name that is too long.
+    if folder == ROOT or not os.path.exists(folder / ".git"):
+        raise Refused(f"{str(folder)[:200]!r} is not the top folder of another git repository.")
     decided, contents = plan(folder, ours(), from_scripts)
     adopted = run.act(decided, partial(act, contents))
     for line in decided.notes() if adopted else ():

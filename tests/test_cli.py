@@ -190,7 +190,6 @@ def denied(code: str, status: int = 403) -> Reply:
         (denied("UnrecognizedClientException"), 2, "AWS rejected the credentials"),
         (denied("AccessDeniedException"), 1, "AWS refused invoking dev-ecs-manager-docker at 8"),
         (denied("ResourceNotFoundException", 404), 1, "ResourceNotFoundException: said AWS"),
-        (denied("TooManyRequestsException", 429), 2, "Nothing was started: AWS refused invoking"),
         (denied("ServiceException", 500), 3, "AWS failed while invoking"),
         (Reply(b""), 3, "returned an empty response"),
         (Reply(b"<html>"), 3, "did not return JSON: <html>"),

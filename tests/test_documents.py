@@ -607,8 +607,8 @@ def test_what_a_page_refers_to(name: str) -> None:
     """What release.verify fetches may be anything."""
     documents = [json.dumps(one).encode() for one in altered({"x": {"file": "x", "css": ["x"]}, "files": {"x": "x"}})]
     for body in [*BODIES, *documents, b"<script src='" + b"../" * 5000, b"url(" * 5000, b"import(" * 5000]:
-        for key in references.references_in(name, body.decode(errors="replace")):
-            assert isinstance(key, str)
+        for found in references.references_in(name, body.decode(errors="replace")):
+            assert isinstance(found.key, str)
 
 
 # The other side: the embedded AWS's control requests, and the manager's event

@@ -275,8 +275,10 @@ class _Watch:
         return self._failure(DeployError, f"{self._plan.what} is complete in ECS, {how}")
 
     def _lost(self, verdict: Verdict, now: Service) -> Ended | None:
-        if verdict is Verdict.SUPERSEDED and self._before.seen is None and self._elapsed("verdict") < CERTAIN:
-            # ECS answers from copies: one that does not show ours yet may show another one.
+        # ECS answers from copies: one that does not show ours yet may show another one, and the record may say that
+        # ours was stopped before the service shows by what.
+        unseen = verdict is Verdict.SUPERSEDED and self._before.seen is None
+        if (unseen or verdict is Verdict.STOPPED) and self._elapsed("verdict") < CERTAIN:
             return None
         given_up = verdict is Verdict.FAILED and not rollout.verdict(replace(self._before, patient=True), now).ended
         if given_up and self._plan.abort and not self._aborted:

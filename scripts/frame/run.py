@@ -157,7 +157,7 @@ class Run:
                 raise error.with_message(message) from error
             finally:
                 phase.seconds = time.monotonic() - begun
-        self.progress = ""
+        self.progress = f"Done: {', '.join(names)}. Not done: nothing."
 
     def confirm(self) -> None:
         """Have a person confirm the environment, if its settings say so. Raises Refused."""
@@ -305,7 +305,7 @@ def running(
         finally:
             stop.end()
     except Stopped as signal:
-        _end_stopped(run, str(signal))
+        _end_stopped(run, stop.received() or str(signal))
 
 
 def _prepared(name: str, env: str | None, dry_run: bool, json: bool, changes: bool, application: bool) -> Run:

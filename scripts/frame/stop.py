@@ -93,6 +93,11 @@ def exit_code() -> int:
     return UNKNOWN if _state.changing else REFUSED
 
 
+def received() -> str:
+    """The name of the signal, empty if there was none. Codecs raise a Stopped again with a text of their own."""
+    return _state.signal
+
+
 def check() -> None:
     """Raise Stopped if a stop is pending or its exception was lost; not inside `deferred`."""
     main = get_ident() == MAIN
