@@ -306,13 +306,13 @@ def test_a_right_that_is_missing_is_said_once_and_the_rest_goes_on(
         said = capsys.readouterr().err
         assert said.count("app is judged without") == 3
 
-        answers["DescribeServices"] = {"services": [{}]}
-        answers["ListServiceDeployments"] = {"serviceDeployments": []}
+        answers["ListTasks"] = {"taskArns": ["arn:task/1"]}
+        answers["DescribeTasks"] = {"tasks": [{"taskArn": "arn:task/1", "lastStatus": "RUNNING"}]}
         for _ in range(reader.SKIP):
-            found.look(Before("v2", "app", id="ecs-svc/7"))
-        answers["ListServiceDeployments"] = error(code)
+            found.running()
+        answers["ListTasks"] = error(code)
         with pytest.raises(DeployError):
-            found.look(Before("v2", "app", id="ecs-svc/7"))
+            found.running()
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_a_rollout_that_took_too_long_is_watched_further(laboratory: Laboratory)
     first = laboratory.run((*DEPLOY, "--timeout=20"))
     assert first.code == 3, first.said
 
-    again = laboratory.run((*DEPLOY, "--resume"))
+    again = laboratory.run((*DEPLOY, "--resume", "--timeout=900"))
 
     assert again.code == 0, again.said
     assert "local runs v0.1" in again.said
