@@ -94,13 +94,14 @@ def children(marker: str) -> tuple[str, ...]:
 def stopped(line: CommandLine, lane: Lane, number: int, step: str, after: float, sent: signal.Signals) -> Stopped:
     """Start a deployment, and send it a signal some seconds after the beginning of a step."""
     marker = f"stopped-{lane.name}-{number}"
-    words, version = ["deploy"], f"{number:040x}"
+    # A deployment that was stopped may still be rolling out.
+    words, version = ["deploy", "--supersede"], f"{number:040x}"
     if "build" not in step:
         # Steps after the builds: use an existing build and image to save time.
         build = lane.temporary.with_name(f"{lane.name}-page")
         build.mkdir(exist_ok=True)
         (build / "index.html").write_text(f"<!doctype html><title>{number}</title>")
-        words, version = ["deploy", "--no-build", f"--build-dir={build}"], "v0"
+        words, version = ["deploy", "--supersede", "--no-build", f"--build-dir={build}"], "v0"
     with closing(line.start(words, ROOT, {**lane.env, "GITHUB_SHA": version, "MARKER": marker})) as running:
         said = []
         for text in running.stderr:
@@ -179,7 +180,7 @@ def test_a_deployment_that_is_stopped_ends_at_once_and_the_next_one_completes(
         assert "_release/lease.json" not in [key["Key"] for key in keys]
     assert {end.code for end in ends if end.where.startswith("'deploy: ' + 0.00")} == {2}
     assert {end.code for end in ends if end.where.startswith("'== release the frontend' + 0.00")} == {3}
-    done = invoke("deploy", **lanes[0].env | {"GITHUB_SHA": "f" * 40})
+    done = invoke("deploy", "--supersede", **lanes[0].env | {"GITHUB_SHA": "f" * 40})
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1].startswith("lane0 runs fffffff (")
 
