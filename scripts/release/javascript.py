@@ -29,16 +29,16 @@ class Reference:
 
 # Code, and the strings and templates in it that cannot name a file because they have no dot or escape. CODE and
 # SUBSTITUTION skip most of a script: a loop in Python would take seconds for a script of megabytes.
-PLAIN = r"""|"[^"\\\n.]*+"|'[^'\\\n.]*+'|`[^`\\$.]*+`)*+"""
+PLAIN = r"""|"[^"\\\n.]*+"|'[^'\\\n.]*+'|`[^`\\$.]*+`)*"""
 CODE = re.compile(r"""(?:[^"'`/]++""" + PLAIN)
 # The same inside ${…}, where braces are counted to find its end.
 SUBSTITUTION = re.compile(r"""(?:[^"'`/{}]++""" + PLAIN)
 # An unterminated string ends with its line.
 STRING = {
-    quote: re.compile(rf"{quote}[^{quote}\\\n]*+(?:\\.[^{quote}\\\n]*+)*+{quote}?+", re.DOTALL) for quote in ('"', "'")
+    quote: re.compile(rf"{quote}[^{quote}\\\n]*+(?:\\.[^{quote}\\\n]*+)*{quote}?+", re.DOTALL) for quote in ('"', "'")
 }
-TEMPLATE = re.compile(r"[^`\\$]*+(?:(?:\\.|\$(?!\{))[^`\\$]*+)*+(?:`|\$\{)?+", re.DOTALL)
-REGEX = re.compile(r"/(?:[^\\/\[\n]++|\\.|\[(?:[^\]\\\n]++|\\.)*+\])++/[a-z]*+")
+TEMPLATE = re.compile(r"[^`\\$]*+(?:(?:\\.|\$(?!\{))[^`\\$]*+)*(?:`|\$\{)?", re.DOTALL)
+REGEX = re.compile(r"/(?:[^\\/\[\n]++|\\.|\[(?:[^\]\\\n]++|\\.)*\])+/[a-z]*+")
 METHOD_CALL = re.compile(r"\s*\.\s*(?:test|exec)\s*\(")
 # A slash after one of these words begins a regular expression.
 OPERATOR = re.compile(

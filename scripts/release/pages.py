@@ -42,7 +42,7 @@ LEGACY_ENTRY = "vite-legacy-entry"
 INTERESTING = ",".join([*SOURCES, "base", "link", "style", "[style]", "[background]"])
 
 CANDIDATE = re.compile(r"[\t\n\f\r ,]*+([^\t\n\f\r ]+)")
-DESCRIPTOR = re.compile(r"(?:[^,(]++|\([^)]*+\)?+)*+,?+")
+DESCRIPTOR = re.compile(r"(?:[^,(]++|\([^)]*+\)?+)*,?+")
 TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 # Elements that need no end tag.
 WITHOUT_END = {

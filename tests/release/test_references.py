@@ -1,15 +1,21 @@
 """What a build references: parsed from tokens, own files told apart from others, and what is missing."""
 
 import hashlib
+import importlib
 import json
+import pkgutil
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from re._parser import parse  # type: ignore[import-not-found]
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import scripts
 from scripts.frame.errors import Refused
 from scripts.release import bundles, javascript, pages, references, styles
 from scripts.release.references import Certainty
@@ -478,3 +484,33 @@ def test_a_page_that_is_nested_too_deeply_is_not_parsed() -> None:
     assert pages.read("<div>" * 6000 + "<img src=a.png>").certain == []
     assert pages.read("<div>" * 1000 + "<img src=a.png>").certain == ["a.png"]
     assert pages.read("<br><p><img src=a.png>" * 6000).certain == ["a.png"] * 6000
+
+
+def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
+    """The regular expressions of all modules of scripts/, by module and name."""
+    for _, name, is_package in pkgutil.walk_packages(scripts.__path__, "scripts."):
+        for key, value in ({} if is_package else vars(importlib.import_module(name))).items():
+            for one in value.values() if isinstance(value, dict) else [value]:
+                if isinstance(one, re.Pattern):
+                    yield f"{name}.{key}", one
+
+
+def repeats_a_group_possessively(parsed: Any) -> bool:
+    """Whether a parsed expression has a possessive repetition of more than one character."""
+    for op, argument in parsed:
+        if str(op) == "POSSESSIVE_REPEAT" and [str(inner) for inner, _ in argument[2]] not in (["IN"], ["LITERAL"]):
+            return True
+        parts = argument if isinstance(argument, (tuple, list)) else [argument]
+        inside = [one for part in parts for one in (part if isinstance(part, list) else [part])]
+        if any(isinstance(one, type(parsed)) and repeats_a_group_possessively(one) for one in inside):
+            return True
+    return False
+
+
+def test_no_expression_repeats_a_group_possessively() -> None:
+    """Such a search never ends in Python 3.11.0 to 3.11.4: https://github.com/python/cpython/issues/106052"""
+    found = dict(patterns())
+
+    assert "scripts.release.styles.PIECE" in found
+    assert repeats_a_group_possessively(parse("x|(?:ab|c)*+"))
+    assert [name for name, one in patterns() if repeats_a_group_possessively(parse(one.pattern, one.flags))] == []
