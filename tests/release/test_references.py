@@ -495,10 +495,14 @@ def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
                     yield f"{name}.{key}", one
 
 
+# What a repetition may repeat possessively: one character.
+CHARACTER = (["IN"], ["LITERAL"], ["NOT_LITERAL"], ["ANY"])
+
+
 def repeats_a_group_possessively(parsed: Any) -> bool:
     """Whether a parsed expression has a possessive repetition of more than one character."""
     for op, argument in parsed:
-        if str(op) == "POSSESSIVE_REPEAT" and [str(inner) for inner, _ in argument[2]] not in (["IN"], ["LITERAL"]):
+        if str(op) == "POSSESSIVE_REPEAT" and [str(inner) for inner, _ in argument[2]] not in CHARACTER:
             return True
         parts = argument if isinstance(argument, (tuple, list)) else [argument]
         inside = [one for part in parts for one in (part if isinstance(part, list) else [part])]
