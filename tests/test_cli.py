@@ -366,8 +366,14 @@ def test_a_command_works_from_any_folder_of_the_project(invoke: Invoke) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("flag", "code"), [("--no-wait", 0), ("--timeout=0.5", 3)])
-def test_a_role_that_may_not_read_ecs_can_still_deploy(invoke: Invoke, flag: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("flag", "code", "last"),
+    [
+        ("--no-wait", 0, "dev-mint-app: mint-app rolls out mint-app:42 ("),
+        ("--timeout=0.5", 3, "dev: x of mint-app is not"),
+    ],
+)
+def test_a_role_that_may_not_read_ecs_can_still_deploy(invoke: Invoke, flag: str, code: int, last: str) -> None:
     """The manager deploys. Without ECS and without an endpoint nothing proves that the version runs."""
     with stand_in(lambda _, path: OK if "functions" in path else DENIED) as aws:
         done = invoke("deploy-service", "--env=dev", "--tag=x", flag, AWS_ENDPOINT_URL=aws.url, **ACCOUNT, **KEYS)
@@ -375,3 +381,4 @@ def test_a_role_that_may_not_read_ecs_can_still_deploy(invoke: Invoke, flag: str
     assert done.returncode == code, done.stderr
     assert "the rollout in ECS is not watched: AWS refused reading the service mint-app" in done.stderr
     assert "dev-mint-app: mint-app rolls out mint-app:42" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(last)

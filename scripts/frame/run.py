@@ -157,7 +157,7 @@ class Run:
                 raise error.with_message(message) from error
             finally:
                 phase.seconds = time.monotonic() - begun
-        self.progress = f"Done: {', '.join(names)}. Not done: nothing."
+        self.progress = f"Done: {', '.join(names)}. Interrupted: the end of the command. Not done: nothing."
 
     def confirm(self) -> None:
         """Have a person confirm the environment, if its settings say so. Raises Refused."""

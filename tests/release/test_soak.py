@@ -76,7 +76,10 @@ def test_a_killed_release_leaves_a_whole_page_and_the_next_one_completes(
         code, duration, said = releases.run(sites.build(folder, f"warm {number}", chunks=20))
         assert code == 0, said
     killed, versions = 0, set()
-    for number in range(KILLS):
+    # Under load a release may end before its kill.
+    for number in range(2 * KILLS):
+        if killed == KILLS:
+            break
         sites.build(folder, f"version {number}", chunks=rng.choice((3, 20)))
         code, _, _ = releases.run(folder, kill_after=rng.uniform(0, duration))
         killed += code == -signal.SIGKILL
@@ -89,7 +92,6 @@ def test_a_killed_release_leaves_a_whole_page_and_the_next_one_completes(
         assert code == 0, said
         assert browser.problems(server.get) == []
         assert holds(server, folder), f"after kill {number}"
-    # Under load a release may end before its kill.
-    assert killed > KILLS / 3
+    assert killed == KILLS
     # Both pages were seen, so there were kills before and after the commit point.
     assert versions == {True, False}
