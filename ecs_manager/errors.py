@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
 
 # AWS's names for "too many requests for now": it did nothing.
 THROTTLED = {
@@ -33,7 +35,7 @@ class BadRequest(Exception):
     """The event is not one that the manager understands."""
 
 
-def passes(error: ClientError) -> bool:
+def passes(error: "ClientError") -> bool:
     """Whether AWS refused for now, and provably did nothing: it was asked too much, or another revision is made."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     return code in THROTTLED or "Too many concurrent attempts" in str(error) or "Rate exceeded" in str(error)
@@ -46,6 +48,9 @@ def begins(what: str) -> Iterator[None]:
     Raises ManagerError OUTCOME_UNKNOWN if AWS failed (5xx), or its response was lost or is malformed. The error of a
     request that AWS refused, or that did not reach it, is raised unchanged.
     """
+    # What only looks at the manager's decisions, such as a dry run, does without botocore.
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
+
     try:
         yield
     except (EndpointConnectionError, ConnectTimeoutError):

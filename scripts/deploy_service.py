@@ -13,10 +13,11 @@ from scripts.ecs import images, manager, preflight, reasons, receipts, rollout, 
 from scripts.ecs.images import Image
 from scripts.ecs.manager import Invocation
 from scripts.ecs.preflight import Preflight
-from scripts.ecs.reader import Reader, is_denied, steadily
+from scripts.ecs.reader import Reader, steadily
 from scripts.ecs.rollout import Before, Service, Verdict
 from scripts.ecs.watch import Ended
 from scripts.edges import http
+from scripts.edges.aws import Denied
 from scripts.frame import console, waiting
 from scripts.frame import version as versions
 from scripts.frame.errors import FAILED, REFUSED, ROLLED_BACK, UNKNOWN, DeployError, OutcomeUnknown, Refused
@@ -417,7 +418,7 @@ class _Deployment:
         except Refused:
             raise
         except DeployError as error:
-            if not is_denied(error):
+            if not isinstance(error, Denied):
                 raise Refused(f"Nothing was started: {error}") from error
             console.say(f"the rollout in ECS is not watched: {error}")
             self._reader = None

@@ -1,6 +1,5 @@
 """What was done to an environment: the receipts that its deployments, releases, tasks and rollbacks have left."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,9 +57,8 @@ def table(kept: Sequence[Receipt]) -> list[tuple[str, ...]]:
         return []
     rows: list[tuple[str, ...]] = [("WHEN", "WHO", "COMMAND", "VERSION", "SECONDS", "VERDICT")]
     for one in kept:
-        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(one.started))
         what = (text.one_line(one.actor, 40), one.command, version.short(one.version) or "-")
-        rows.append((when, *what, f"{one.seconds:.0f}", _ended(one)))
+        rows.append((text.when(one.started), *what, f"{one.seconds:.0f}", _ended(one)))
     return rows
 
 

@@ -1,26 +1,25 @@
 """Shows what a deployment would change, before somebody approves it. Only reads, and says what it could not read."""
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import Struct
 
-from scripts import check_image, deploy_service, release_static
+from scripts import check_image, release_static, verify
 from scripts.deploy_service import Wish
-from scripts.ecs import manager, order, preflight, promotion, receipts
-from scripts.edges import git, http
+from scripts.ecs import order, preflight, promotion, receipts
+from scripts.edges import git, github
 from scripts.frame import console, settings, text, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import ROOT, Environment
 
-# Commits, files and receipts that are shown; seconds for GitHub, and bytes of its answer.
+# Commits, files and receipts that are shown; seconds for GitHub.
 COMMITS, FILES, RECEIPTS = 100, 30, 5
-TIMEOUT, MOST = 10.0, 1 << 20
+TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -132,9 +131,7 @@ def changes(run: Run, wanted: str, digest: str | None) -> list[str]:
     """What would change in the service's task definition, and what would be refused."""
     env = run.environment
     wish = Wish(tag=None if digest else wanted, digest=digest)
-    image = deploy_service.image_of(env, wish, env.service.name)
-    call = manager.planned(env, None, None, manager.deploy_event(env, env.service.name, str(image or "")), None)
-    found = preflight.check(run, call)
+    found = preflight.check(run, verify.call_for(env, wish, env.service.name))
     worse = [f"{one.result}: {one.about}: {one.text}" for one in found.findings if one.result != preflight.OK]
     return [*worse, *found.diff]
 
@@ -168,7 +165,7 @@ def before(environment: Environment) -> list[str]:
         return ["there is no environment before it"]
     kept = receipts.read(settings.environment(name, dry_run=True), RECEIPTS).receipts
     return [
-        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(one.started))} {name}: {one.command}"
+        f"{text.when(one.started, seconds=False)} {name}: {one.command}"
         f" {version.short(one.version)} by {one.actor}: {one.verdict}"
         for one in kept
     ]
@@ -179,15 +176,11 @@ def approvals() -> list[str]:
 
     https://docs.github.com/en/rest/actions/workflow-runs#get-the-review-history-for-a-workflow-run
     """
-    repository, number, token = (os.environ.get(f"GITHUB_{name}", "") for name in ("REPOSITORY", "RUN_ID", "TOKEN"))
+    repository, number, token = os.environ.get("GITHUB_REPOSITORY"), os.environ.get("GITHUB_RUN_ID"), github.token()
     if not (repository and number and token):
         raise DeployError("GITHUB_TOKEN is not set, or this is no run of a workflow")
-    api = http.checked(os.environ.get("GITHUB_API_URL", "https://api.github.com"), "GITHUB_API_URL")
-    if not http.keeps_secrets(api):
-        raise Refused("GITHUB_API_URL must begin with https://, because the token is sent there")
-    headers = {"Accept": "application/vnd.github+json", "Authorization": f"Bearer {token}"}
-    url = f"{api.rstrip('/')}/repos/{repository}/actions/runs/{number}/approvals"
-    answer = http.request("GET", url, timeout=TIMEOUT, headers=headers, most=MOST)
+    url = f"{github.api_for_token()}/repos/{repository}/actions/runs/{number}/approvals"
+    answer = github.request("GET", url, timeout=TIMEOUT, token=token)
     if not answer.ok:
         raise DeployError(f"GitHub answered with HTTP status {answer.status}")
     try:

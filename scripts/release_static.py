@@ -11,7 +11,7 @@ from pathlib import Path
 from scripts.ecs import receipts
 from scripts.edges import aws, shell
 from scripts.edges.s3 import Bucket, open_bucket
-from scripts.frame import console, settings, version
+from scripts.frame import console, settings, text, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run, actor
@@ -291,8 +291,7 @@ def decide(
     except DeployError:
         running = "unknown"
     # Milliseconds keep the ids of two quick releases of one version apart.
-    stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(at))}.{int(now * 1000) % 1000:03d}Z"
-    release = Release(f"{stamp}-{version.short(running)}", running, at, *actor(), rolled_back_from)
+    release = Release(f"{text.stamp(now)}-{version.short(running)}", running, at, *actor(), rolled_back_from)
     decided = plan.plan(
         observed.site,
         observed.state,

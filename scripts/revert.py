@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from scripts.edges import git, http
+from scripts.edges import git, github, http
 from scripts.edges.git import Commit
 from scripts.edges.http import Answer, Unreachable
 from scripts.frame import console, files, stop, text
@@ -27,8 +27,6 @@ from scripts.frame.settings import Environment
 from scripts.status import ask, healthchecks
 
 REQUEST_TIMEOUT = 30.0
-# Bytes of a response: a pull request contains the data of both repositories.
-MOST = 1 << 20
 REMOTE = "origin"
 # git's hash of the empty tree, which stands in for the parent of a first commit.
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -272,29 +270,17 @@ def plan(observed: Observed, *, push: bool = True, pull_request: bool = True) ->
         title=text.one_line(f'Revert "{commit.subject}"', 256),
         body=body(observed),
         push=push,
-        api=_api(name) if push and pull_request and _token() else "",
+        api=_api(name) if push and pull_request and github.token() else "",
         compare=console.github(f"{name}/compare/{quote(observed.base)}...{branch}?expand=1") if name else "",
         why=observed.why,
     )
-
-
-def _token() -> str:
-    """GITHUB_TOKEN, which opens the pull request; empty if it is not set. Raises Refused for an invalid one."""
-    token = os.environ.get("GITHUB_TOKEN", "").strip()
-    console.mask(token)
-    if not (token.isascii() and token.isprintable()):
-        raise Refused("GITHUB_TOKEN is not a token: it contains characters that a token cannot have.")
-    return token
 
 
 def _api(repository: str) -> str:
     """The API URL for pull requests of the repository. Raises Refused for an invalid or insecure one."""
     if not repository:
         raise Refused(f"The repository on GitHub is not known from the URL of {REMOTE}: set GITHUB_REPOSITORY.")
-    api = os.environ.get("GITHUB_API_URL", "https://api.github.com")
-    if not http.keeps_secrets(http.checked(api, "GITHUB_API_URL")):
-        raise Refused(f"GITHUB_API_URL must begin with https://, because the token is sent there, not {api!r}.")
-    return f"{api.rstrip('/')}/repos/{repository}/pulls"
+    return f"{github.api_for_token()}/repos/{repository}/pulls"
 
 
 def body(observed: Observed) -> str:
@@ -487,19 +473,13 @@ def _pull_request(plan: Revert, branch: Branch) -> str:
 
 def _ask_github(plan: Revert) -> Answer:
     """https://docs.github.com/en/rest/pulls/pulls#create-a-pull-request. Raises Unreachable."""
-    token = _token()
+    token = github.token()
     if text.in_actions() or token.startswith("ghs_"):
         console.warn(
             "GITHUB_TOKEN is the workflow's own: the pull request starts no workflow until somebody pushes to it."
         )
-    headers = {
-        "Accept": "application/vnd.github+json",
-        "Authorization": f"Bearer {token}",
-        "X-GitHub-Api-Version": "2022-11-28",
-        "Content-Type": "application/json",
-    }
     body = json.dumps(plan.request()).encode()
-    return http.request("POST", plan.api, timeout=REQUEST_TIMEOUT, headers=headers, body=body, most=MOST)
+    return github.request("POST", plan.api, timeout=REQUEST_TIMEOUT, token=token, body=body)
 
 
 class Opened(Struct):

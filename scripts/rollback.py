@@ -68,8 +68,7 @@ class Target(Report):
         rows: list[tuple[str, ...]] = [("", "GOOD VERSION", "DEPLOYED", "BY")]
         for one in self.good:
             mark = "->" if one.version == self.version else "*" if one.version == self.running else ""
-            when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(one.started))
-            rows.append((mark, versions.short(one.version), when, text.one_line(one.actor, 40)))
+            rows.append((mark, versions.short(one.version), text.when(one.started), text.one_line(one.actor, 40)))
         return rows if self.good else []
 
     def says(self) -> list[str]:

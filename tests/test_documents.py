@@ -321,7 +321,7 @@ class Reader:
 
 READERS = {
     "a service": Reader(
-        lambda env: reader.observe(env, "x"),
+        lambda env: reader.Reader(env, "x").look(),
         {"DescribeTaskDefinition": DEFINITION, "DescribeServices": {"services": [SERVICE]}},
     ),
     "tasks": Reader(

@@ -22,6 +22,7 @@ from scripts.ecs.rollout import (
     verdict,
 )
 from scripts.edges import http
+from scripts.edges.aws import Denied
 from scripts.frame.errors import DeployError
 from scripts.frame.waiting import Clock
 
@@ -96,8 +97,7 @@ KNOWN = replace(OURS, since=NEW_AT)
 AFTER = Before("v2", "app", service=service(OLD, events=[(OLD_AT, "has reached a steady state.")]))
 STARTED = replace(AFTER, id="ecs-svc/new", task_definition="arn:task-definition/app:v2")
 PUBLIC = replace(AFTER, task_definition="arn:task-definition/app:v2")
-DENIED = DeployError("AccessDenied")
-DENIED.__cause__ = type("E", (Exception,), {"response": {"Error": {"Code": "AccessDeniedException"}}})()
+DENIED = Denied("AccessDenied")
 THROTTLED = DeployError("ThrottlingException")
 UNREACHED = http.Unreachable("Connection refused")
 

@@ -187,22 +187,27 @@ def version_of(environment: Environment, uri: str) -> str:
     return known[0] if len(known) == 1 else ""
 
 
-def platforms(environment: Environment, image: Image) -> tuple[str, ...]:
-    """The platforms that an image in ECR is for, such as linux/amd64. Raises DeployError if they cannot be read."""
+def manifest(environment: Environment, image: Image) -> Manifest:
+    """The manifest of an image in ECR, or of an index. Raises DeployError if it cannot be read."""
     client, account = _registry(environment, image)
-    which = _id(image)
     with aws.errors(f"reading the manifest of {image}", environment):
         answer = client.batch_get_image(
-            repositoryName=image.repository, imageIds=[which], acceptedMediaTypes=MANIFESTS, **account
+            repositoryName=image.repository, imageIds=[_id(image)], acceptedMediaTypes=MANIFESTS, **account
         )
         if not answer.get("images"):
             raise DeployError(f"ECR does not return the manifest of {image}.")
-        manifest = answer["images"][0]["imageManifest"]
-    found = decoded(manifest, Manifest, f"The manifest of {image}")
+        document = answer["images"][0]["imageManifest"]
+    return decoded(document, Manifest, f"The manifest of {image}")
+
+
+def platforms(environment: Environment, image: Image) -> tuple[str, ...]:
+    """The platforms that an image in ECR is for, such as linux/amd64. Raises DeployError if they cannot be read."""
+    found = manifest(environment, image)
     if found.manifests:
         names = [entry.platform.name for entry in found.manifests]
         # Attestations are listed as unknown/unknown.
         return tuple(dict.fromkeys(name for name in names if "unknown" not in name))
+    client, account = _registry(environment, image)
     with aws.errors(f"reading the configuration of {image}", environment):
         layer = client.get_download_url_for_layer(
             repositoryName=image.repository, layerDigest=found.config.digest, **account

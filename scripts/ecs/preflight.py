@@ -14,8 +14,9 @@ from ecs_manager.errors import ManagerError
 from scripts.ecs import images, manager
 from scripts.ecs.images import Image
 from scripts.ecs.manager import Invocation
-from scripts.ecs.reader import is_denied, steadily
+from scripts.ecs.reader import steadily
 from scripts.edges import aws
+from scripts.edges.aws import Denied
 from scripts.frame import console
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
@@ -89,13 +90,18 @@ def before(run: Run, invocation: Invocation, *, supersede: bool = False, brief: 
     if run.dry_run:
         run.unread += [f"{r.about}: {r.text} A real run would be refused." for r in found.refusals]
         return found
-    for finding in () if brief else found.findings:
-        if finding.result == WARNING:
-            console.warn(f"{finding.about}: {finding.text}")
-    for line in () if brief else found.diff:
-        console.say(f"  {line}")
+    if not brief:
+        _say(found)
     found.require()
     return found
+
+
+def _say(found: Preflight) -> None:
+    for finding in found.findings:
+        if finding.result == WARNING:
+            console.warn(f"{finding.about}: {finding.text}")
+    for line in found.diff:
+        console.say(f"  {line}")
 
 
 def subject(invocation: Invocation) -> str:
@@ -140,7 +146,7 @@ def _look(about: str, read: Callable[[], Iterator[Finding]], patient: bool) -> l
         try:
             return list(read())
         except DeployError as error:
-            if not is_denied(error):
+            if not isinstance(error, Denied):
                 raise
             return [Finding(about, WARNING, f"it cannot be read: {error}")]
 
@@ -244,7 +250,7 @@ def change(
             with aws.errors("reading the parameters that become secrets", environment):
                 secrets = parameters.secrets(aws.client("ssm", environment), body["secrets"])
         except DeployError as error:
-            if not is_denied(error):
+            if not isinstance(error, Denied):
                 raise
             # The manager has rights of its own, unless it runs here.
             result = REFUSED if invocation.via == manager.ECS else WARNING

@@ -4,7 +4,6 @@ What the environment before has run is read from its receipts, else from its hea
 read is no consent.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from scripts.ecs.images import Image
 from scripts.ecs.reader import Reader
 from scripts.ecs.receipts import Receipt
 from scripts.ecs.rollout import Service
-from scripts.frame import settings, version
+from scripts.frame import settings, text, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.settings import Environment
@@ -103,7 +102,7 @@ def by_receipts(kept: Sequence[Receipt], wanted: Wanted, before: Environment) ->
     ran = [one for one in kept if one.is_good(before.service.name) and one.version == wanted.version]
     same = [one for one in ran if not (one.digest and wanted.digest) or one.digest == wanted.digest]
     if same:
-        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(same[0].started))
+        when = text.when(same[0].started, seconds=False)
         image = "" if same[0].digest and wanted.digest else ", with an image whose digest is not known"
         return f"{before.name} has run it well, deployed {when}{image}"
     if ran:

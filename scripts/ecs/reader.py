@@ -4,16 +4,17 @@ What a role may not read is said once and left out. What cannot be read for a mo
 again: nothing is decided on half a look.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from scripts.ecs import images, reasons, rollout
+from scripts.ecs.images import Image
 from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Container, Deployment, Event, Record, Service, Task
 from scripts.edges import aws
+from scripts.edges.aws import Denied
 from scripts.frame import console
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.settings import Environment
@@ -21,10 +22,6 @@ from scripts.frame.waiting import CLOCK, Clock
 
 T = TypeVar("T")
 
-# AWS's codes for a missing right, and those of an ECS that does not have the operation.
-DENIED = re.compile(
-    r"AccessDenied\w*|Unauthorized\w*|NotAuthorized\w*|InvalidAction|UnknownOperation\w*|Unsupported\w*"
-)
 # Seconds before the deployment of a version that has no id may have started: one that is much older is another one.
 LOOK_BACK = 3600.0
 # How often a read is tried before a decision that depends on it, and the first pause; it doubles each time.
@@ -34,19 +31,7 @@ MOST_TASKS = 100
 PAGES = 20
 # How many times what may not be read is left out before it is tried again: a denial may be one for a moment.
 SKIP = 10
-INDEXES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
 TASKS, RECORDS = "its tasks", "ECS's records of its deployments"
-
-
-def is_denied(error: BaseException) -> bool:
-    """Whether AWS refused a request for a missing right, or does not have the operation."""
-    cause = error.__cause__ if isinstance(error, DeployError) else error
-    response = getattr(cause, "response", None)
-    code = str(response.get("Error", {}).get("Code", "")) if isinstance(response, Mapping) else ""
-    return bool(DENIED.fullmatch(code))
 
 
 def steadily(read: Callable[[], T], *, clock: Clock = CLOCK) -> T:
@@ -60,7 +45,7 @@ def steadily(read: Callable[[], T], *, clock: Clock = CLOCK) -> T:
         except Refused:
             raise
         except DeployError as error:
-            if is_denied(error) and attempt > 1:
+            if isinstance(error, Denied) and attempt > 1:
                 raise
             clock.sleep(PAUSE * 2 ** (attempt - 1))
     return read()
@@ -155,17 +140,12 @@ class Reader:
 
     def variants(self, repository: str, digest: str) -> frozenset[str]:
         """The digests of the images in an index of several platforms; none if it is not one, or cannot be read."""
-        client = aws.client("ecr", self._environment)
+        registry = self._environment.registry.known()
         try:
-            with self._errors(f"reading {repository}@{digest}"):
-                found = client.batch_get_image(
-                    repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=INDEXES
-                )
-                documents = [image["imageManifest"] for image in found["images"]]
-            indexes = [images.decoded(one, images.Manifest, f"The manifest of {digest}") for one in documents]
+            found = images.manifest(self._environment, Image(registry, repository, digest=digest))
         except DeployError:
             return frozenset()
-        return frozenset(entry.digest for index in indexes for entry in index.manifests)
+        return frozenset(entry.digest for entry in found.manifests)
 
     # Tasks
 
@@ -302,7 +282,7 @@ class Reader:
             with self._errors(f"reading {what}"):
                 found = read()
         except DeployError as error:
-            if not is_denied(error) or what in self._worked:
+            if not isinstance(error, Denied) or what in self._worked:
                 raise
             if what not in self._left_out:
                 console.say(f"{self._service} is judged without {what}: {error}")
@@ -312,11 +292,6 @@ class Reader:
             # To find nothing may take fewer rights: without a task there is none to describe.
             self._worked.add(what)
         return found
-
-
-def observe(environment: Environment, service: str) -> Service:
-    """A service as ECS shows it now. Raises DeployError if it does not exist or cannot be read."""
-    return Reader(environment, service).look()
 
 
 def record(found: Mapping[str, Any], task_definition: str) -> Record:

@@ -137,9 +137,8 @@ def of(run: Run, error: BaseException | None, started: float, seconds: float) ->
     main = services.pop(env.service.name, None) or (services.popitem()[1] if services else Service(service=""))
     code = _exit_code(error)
     who, url = actor()
-    stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(started))}.{int(started * 1000) % 1000:03d}Z"
     return Receipt(
-        id=f"{stamp}-{uuid.uuid4().hex[:8]}",
+        id=f"{text.stamp(started)}-{uuid.uuid4().hex[:8]}",
         application=_cut(env.application.name),
         environment=_cut(env.name),
         command=run.name,

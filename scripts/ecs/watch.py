@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from scripts.ecs import proof, reader, reasons, rollout
+from scripts.ecs import proof, reasons, rollout
 from scripts.ecs.proof import Answers, Tasks
 from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Deployment, Service, Task, Verdict
 from scripts.edges import http
+from scripts.edges.aws import Denied
 from scripts.frame import console, waiting
 from scripts.frame import version as versions
 from scripts.frame.errors import DeployError, OutcomeUnknown, RolledBack
@@ -145,7 +146,7 @@ class _Watch:
             self._read_stopped(now)
         except DeployError as error:
             self._failed += 1
-            self._denied = self._denied + 1 if reader.is_denied(error) else 0
+            self._denied = self._denied + 1 if isinstance(error, Denied) else 0
             self._due["look"] += min(LONGEST_PAUSE, 2.0 ** min(self._failed, 5)) - LOOK
             if self._failed == 1:
                 console.say(f"ECS cannot be read, trying again: {error}")

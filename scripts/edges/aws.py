@@ -75,14 +75,10 @@ NOT_STARTED = {
     "SnapStartException",
     "SnapStartTimeoutException",
 }
-# Error codes for a right that the caller does not have.
-DENIED = {
-    "AccessDenied",
-    "AccessDeniedException",
-    "UnauthorizedOperation",
-    "AuthorizationError",
-    "UnauthorizedException",
-}
+# Error codes for a right that the caller does not have, and of an AWS that does not have the operation.
+DENIED = re.compile(
+    r"AccessDenied\w*|Unauthorized\w*|NotAuthorized\w*|AuthorizationError|InvalidAction|UnknownOperation\w*|Unsupported\w*"
+)
 WHERE_FROM = "Check AWS_ENDPOINT_URL, and endpoint_url in your AWS configuration."
 # The services that commands use, and how variables and configuration files spell them:
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
@@ -110,7 +106,7 @@ class NothingRan(Refused):
 
 
 class Denied(DeployError):
-    """AWS refused a request because the caller does not have the right to it."""
+    """AWS refused a request because the caller does not have the right to it, or AWS does not have the operation."""
 
 
 @dataclass(frozen=True)
@@ -458,7 +454,7 @@ def _refusal(error: "ClientError", where: str, starts_something: bool) -> Deploy
         nothing = NothingRan(f"Nothing was started: AWS refused {where}: {code}: {message} Run it again later.")
         nothing.passes = code in NOT_YET
         return nothing
-    if code in DENIED:
+    if DENIED.fullmatch(code):
         return Denied(f"AWS refused {where}: {code}: {message}")
     if starts_something and status >= 500:
         return OutcomeUnknown(f"AWS failed while {where}: {code}: {message}")

@@ -8,6 +8,7 @@ import base64
 import html
 import os
 import re
+import time
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -29,6 +30,16 @@ USER_OF_URL = re.compile(r"(?<=://)[^\s/?#]*@")
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GITHUB_TOKEN", "SLACK_WEBHOOK_URL")
 # Shorter texts are not treated as secrets: they would be cut out of ordinary words.
 SHORTEST = 16
+
+
+def when(at: float, *, seconds: bool = True) -> str:
+    """A Unix time as people read it, in UTC; to the minute without seconds."""
+    return time.strftime(f"%Y-%m-%d %H:%M{':%S' if seconds else ''} UTC", time.gmtime(at))
+
+
+def stamp(at: float) -> str:
+    """A Unix time as the beginning of a name, to the millisecond, so that names sort by it: 20261126T090317.775Z."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(at))}.{int(at * 1000) % 1000:03d}Z"
 
 
 def in_actions() -> bool:

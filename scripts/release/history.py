@@ -5,12 +5,12 @@ are under `_release/files/`. A rollback is an ordinary release of the site that 
 """
 
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.edges.s3 import Bucket
+from scripts.frame import text
 from scripts.frame.errors import Refused
 from scripts.frame.files import write
 from scripts.release import manifest
@@ -46,7 +46,7 @@ def lines(kept: Mapping[Release, Sequence[str]]) -> list[str]:
     """The releases as lines for a person, newest first; the first one is live. kept: as from `lost`."""
     lines = []
     for number, (release, gone) in enumerate(kept.items()):
-        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(release.at)) if release.at else "earlier"
+        when = text.when(release.at) if release.at else "earlier"
         mark = "*" if number == 0 else "-" if gone else " "
         why = f"  cannot be restored, gone or changed: {shown(gone)}" if gone and number else ""
         lines.append(f"{mark} {release.id}  {when}  {release.actor} {release.run}".rstrip() + why)

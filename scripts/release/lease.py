@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Container, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from scripts.edges import aws, http
+from scripts.edges import aws, github, http
 from scripts.edges.s3 import CREDENTIALS, Bucket, S3Error, is_doubtful, open_bucket
 from scripts.frame import console, stop, waiting
 from scripts.frame import version as versions
@@ -202,10 +202,9 @@ class Lease:
             self.etag = found[1]
             return
         self.etag = ""
-        self._lost = f"Somebody took over the lease of this release to {self.bucket.name}, so it stops here."
-        if self._own.command not in RELEASES:
-            self._lost = f"Somebody took over the lock of {self.bucket.name} from this run, so it stops here."
-        self._lost += " Run it again."
+        releases, name = self._own.command in RELEASES, self.bucket.name
+        what = f"the lease of this release to {name}" if releases else f"the lock of {name} from this run"
+        self._lost = f"Somebody took over {what}, so it stops here. Run it again."
         raise DeployError(self._lost) from refusal
 
     def give_back(self) -> None:
@@ -473,14 +472,12 @@ def is_completed(run: str) -> bool:
     found = WORKFLOW_RUN.fullmatch(run)
     if not found or found["server"] != console.github("").rstrip("/"):
         return False
-    api = os.environ.get("GITHUB_API_URL") or "https://api.github.com"
-    token = os.environ.get("GITHUB_TOKEN", "").strip()
-    headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
     try:
-        url = http.checked(f"{api.rstrip('/')}/repos/{found['name']}/actions/runs/{found['id']}", "GITHUB_API_URL")
-        if token.isascii() and token.isprintable() and token and http.keeps_secrets(url):
-            headers["Authorization"] = f"Bearer {token}"
-        answer = http.request("GET", url, timeout=GITHUB_TIMEOUT, headers=headers)
+        url = f"{github.api()}/repos/{found['name']}/actions/runs/{found['id']}"
+        token = ""
+        with suppress(Refused):
+            token = github.token() if http.keeps_secrets(url) else ""
+        answer = github.request("GET", url, timeout=GITHUB_TIMEOUT, token=token)
         return answer.ok and answer.record(_WorkflowRun).status == "completed"
     except (DeployError, ValueError):
         return False
