@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from scripts.edges import git, old_scripts
 from scripts.frame import console, files
@@ -52,10 +53,14 @@ HOOK = """- repo: local
       files: ^(environments\\.toml|tasks\\.py|scripts/.*\\.py)$"""
 
 
+# A path below the repository: what an update removes is read from a file that others may write.
+Below = Annotated[str, Meta(pattern=r"\A(?!/)(?!(?:.*/)?\.{1,2}(?:/|\Z))[^\\\x00]{1,500}\Z")]
+
+
 class Record(Struct):
     """What was copied: path -> sha256 of the content."""
 
-    files: dict[str, str] = {}
+    files: dict[Below, str] = {}
 
 
 @dataclass(frozen=True)
@@ -220,5 +225,8 @@ def act(contents: Mapping[str, bytes], plan: Adoption) -> Adopted:
         except OSError as error:
             raise DeployError(f"{folder / path} cannot be written: {error.strerror}.") from error
     for path in plan.remove:
-        (folder / path).unlink()
+        try:
+            (folder / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise DeployError(f"{folder / path} cannot be removed: {error.strerror}.") from error
     return Adopted(plan.folder, len(plan.write), len(plan.remove), plan.kept, plan.to_do)

@@ -153,6 +153,21 @@ def test_an_update_keeps_what_was_changed_there(shop: Path, invoke: Invoke) -> N
     assert not old.exists()
 
 
+@pytest.mark.parametrize("outside", ["../victim", "scripts/../../victim", "{folder}/victim", "scripts/..", ""])
+def test_a_record_names_nothing_outside_the_repository(outside: str, shop: Path, invoke: Invoke) -> None:
+    """An update removes what the record names and is no longer ours."""
+    victim = shop.parent / "victim"
+    victim.write_text("theirs\n")
+    named = outside.format(folder=shop.parent)
+    record = {"files": {named: hashlib.sha256(b"theirs\n").hexdigest()}}
+    (shop / ".deployment.json").write_text(json.dumps(record))
+
+    done = invoke("adopt", f"--into={shop}")
+
+    assert (done.returncode, victim.exists()) == (2, True), done.stderr
+    assert ".deployment.json is damaged" in done.stderr
+
+
 def test_a_makefile_with_such_targets_is_left_alone(shop: Path, invoke: Invoke) -> None:
     """And it is said how to reach ours."""
     (shop / "Makefile").write_text("test:\n\tgo test ./...\n")
