@@ -1,4 +1,4 @@
-"""Builds the example frontend: files named like those of a Vite build, with nothing but the standard library.
+"""Builds the example frontend: files laid out like those of a Vite build, with nothing but the standard library.
 
 Reads the REACT_APP_ variables, GITHUB_SHA, and BUILD_PATH, the folder to write to (default: build/ beside this file).
 The same variables and sources always give the same bytes.
@@ -21,7 +21,7 @@ PIXEL = base64.b64decode(
 def asset(name: str, body: bytes) -> str:
     """Write a file with a hash of its content in its name. Returns its path in the site."""
     stem, dot, extension = name.rpartition(".")
-    digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode()[:8]
+    digest = hashlib.sha256(body).hexdigest()[:20]
     path = f"assets/{stem}-{digest}{dot}{extension}"
     (BUILD / "assets").mkdir(parents=True, exist_ok=True)
     (BUILD / path).write_bytes(body)
