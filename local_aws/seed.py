@@ -8,6 +8,7 @@ from local_aws.cloud import ACCOUNT, Cloud
 from local_aws.ecs import Ecs
 from local_aws.lambdas import Function, Lambda
 from local_aws.registry import sha256
+from local_aws.site import Site
 from scripts.frame import settings
 from scripts.frame.settings import Environment
 
@@ -34,9 +35,15 @@ def embedded() -> list[Environment]:
     return [env for env in every if env.endpoint_url]
 
 
-def healthchecks() -> dict[str, tuple[str, str, str]]:
-    """Path of each environment's healthcheck -> region, cluster and name of the service behind it."""
-    return {urlsplit(env.healthcheck).path: (env.region, env.cluster, env.service.name) for env in embedded()}
+def sites() -> dict[str, Site]:
+    """Host name -> site of each environment."""
+    return {f"{env.name.lower()}.localhost": _site(env) for env in embedded()}
+
+
+def _site(env: Environment) -> Site:
+    bucket = env.frontend.bucket.known()
+    base = (env.frontend.base or f"/{bucket.partition('/')[2]}").rstrip("/")
+    return Site(bucket, base, urlsplit(env.healthcheck).path, (env.region, env.cluster, env.service.name))
 
 
 def seed(cloud: Cloud, ecs: Ecs, functions: Lambda) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from local_aws import control, gate, health, patches, s3, seed
+from local_aws import control, gate, patches, s3, seed, site
 from local_aws.cloud import Cloud
 from local_aws.ecs import Ecs
 from local_aws.lambdas import Lambda
@@ -65,7 +65,8 @@ class Server:
         self.functions = Lambda(self.cloud, idle)
         registry = Registry(self.cloud)
         app = self.ecs.wrap(registry.wrap(self.functions.wrap(s3.wrap(self._app))))
-        app = health.wrap(app, self.ecs, seed.healthchecks())
+        sites = seed.sites()
+        app = site.wrap(app, self.ecs, sites)
         routes = {
             "clock": lambda given: self.cloud.clock.advance(msgspec.convert(given, control.Move).advance),
             "failures": self._fail,
@@ -73,7 +74,7 @@ class Server:
             "scenario": lambda given: self.stage(msgspec.convert(given, control.Stage).name),
             "reset": lambda _: self.reset(),
         }
-        self._outermost = gate.wrap(control.wrap(app, self.cloud, routes), self.cloud.token)
+        self._outermost = gate.wrap(control.wrap(app, self.cloud, routes), self.cloud.token, sites)
 
     def _dispatch(self, environ: dict[str, Any], start: Any) -> Any:
         return self._outermost(environ, start)

@@ -25,7 +25,7 @@ import pytest
 from invoke.main import program
 
 from ecs_manager import commands as manager_commands
-from local_aws import control, health, worker
+from local_aws import control, site, worker
 from local_aws.cloud import ACCOUNT, FUNCTION_KEYS, App, StartResponse, answer
 from local_aws.lambdas import Function
 from local_aws.server import Server
@@ -152,7 +152,7 @@ class Laboratory:
 
         monkeypatch.setattr(boto3, "client", client)
         monkeypatch.setattr(console, "group", self._grouped(console.group))
-        monkeypatch.setattr(health, "wrap", self._with_stand_ins(health.wrap))
+        monkeypatch.setattr(site, "wrap", self._with_stand_ins(site.wrap))
 
     def reset(self) -> None:
         """Seed the embedded AWS again."""
