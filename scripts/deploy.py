@@ -95,6 +95,8 @@ def deploy(
         if not run.dry_run:
             _look_first(run, now)
         run.run_steps([(step.name, partial(_do, run, now, step)) for step in steps])
+    if not run.dry_run:
+        console.say(f"the application is at {now.environment.site}")
 
 
 def _look_first(run: Run, now: Deployment) -> None:
