@@ -17,6 +17,7 @@ from scripts.edges.aws import Denied
 from scripts.frame import console, waiting
 from scripts.frame import version as versions
 from scripts.frame.errors import DeployError, OutcomeUnknown, RolledBack
+from scripts.frame.report import Bar
 from scripts.frame.waiting import CLOCK, Clock, TimedOut
 
 # Seconds: between two ticks, two looks at ECS, two requests to the endpoint; the longest pause after failures.
@@ -98,6 +99,8 @@ def watch(
         return waiting.wait(watching.tick, seconds=plan.timeout + watching.bake(), every=TICK, clock=clock)
     except TimedOut:
         return watching.unfinished()
+    finally:
+        console.progress()
 
 
 class _Watch:
@@ -154,7 +157,12 @@ class _Watch:
         self._failed = self._denied = 0
         self._service = replace(now, stopped=self._stopped)
         self._before = replace(self._before, seen=rollout.find(self._before, self._service))
+        console.progress(*_tasks(self._before, self._service), event=self._last_event(self._service))
         self._judge(self._service)
+
+    def _last_event(self, now: Service) -> str:
+        new = rollout.new_events(self._before, now, self._before.since)
+        return new[0].message if new else ""
 
     def _read_stopped(self, now: Service) -> None:
         """Read the tasks that have stopped: from time to time, and whenever ECS counts another failure."""
@@ -356,6 +364,22 @@ class _Watch:
             return self._sight.stopped() if self._sight else ()
         except DeployError:
             return self._stopped
+
+
+def _tasks(before: Before, now: Service) -> list[Bar]:
+    """The tasks of the deployment that is followed, and of the others that still have some."""
+    ours = before.seen
+    there = [d for d in now.deployments if d.running or d.pending or (ours and d.id == ours.id)]
+    wanted = max((d.desired for d in now.deployments), default=0)
+    return [
+        Bar(
+            f"{'new' if ours and d.id == ours.id else 'old'} {d.task_definition.rpartition('/')[2]}",
+            d.running,
+            max(wanted, d.running),
+            _counts(d) if d.desired else f"{d.running} tasks drain",
+        )
+        for d in there
+    ]
 
 
 def _detail(before: Before, now: Service, verdict: Verdict) -> str:

@@ -1,30 +1,60 @@
 """Output: narration on stderr, results on stdout, and workflow commands in GitHub Actions.
 
-Lines are complete, sanitized (text.py) and flushed at once. Only `confirm` reads stdin, and only from a terminal.
+Lines are complete, sanitized (text.py) and flushed at once. Only `confirm` reads stdin, and only from a terminal. On a
+terminal, a display (display.py) keeps steps and progress below the lines while a command runs.
 """
 
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from scripts.frame import text
+from scripts.frame import stop, text
+from scripts.frame.report import Bar
 from scripts.frame.text import in_actions, plain
+
+if TYPE_CHECKING:
+    from scripts.frame.display import Display
 
 TRUE = {"true", "1", "yes", "on"}
 SERVER = re.compile(r"https?://[\w.:-]+", re.ASCII)
 
 
+class _Live:
+    """What is live on the terminal. title: of the running command, empty if nothing may be shown."""
+
+    title = ""
+    display: "Display | None" = None
+
+
+_live = _Live()
+
+
 def say(line: str = "") -> None:
     """Narrate: one sentence on stderr."""
-    print(plain(line), file=sys.stderr, flush=True)
+    _narrate(f"{plain(line)}\n")
+
+
+def relay(chunk: str) -> None:
+    """Copy a line that another program printed to stderr. A newline is added where it has none."""
+    _narrate(plain(chunk) if chunk.endswith("\n") else f"{plain(chunk)}\n")
+
+
+def _narrate(lines: str) -> None:
+    if _live.display:
+        _live.display.write(lines)
+    else:
+        print(lines, end="", file=sys.stderr, flush=True)
 
 
 def result(lines: str) -> None:
     """Print what a person asked for, or a program may read, on stdout."""
-    print(plain(lines), flush=True)
+    with _hidden(sys.stdout.isatty()):
+        print(plain(lines), flush=True)
 
 
 def document(json: str) -> None:
@@ -32,9 +62,9 @@ def document(json: str) -> None:
     print(text.document(json), flush=True)
 
 
-def relay(chunk: str) -> None:
-    """Copy a line that another program printed to stderr. A newline is added where it has none."""
-    print(plain(chunk), end="" if chunk.endswith("\n") else "\n", file=sys.stderr, flush=True)
+def width() -> int:
+    """The columns of the terminal that stdout is, or $COLUMNS; 0 if there is no limit."""
+    return shutil.get_terminal_size((0, 0)).columns
 
 
 def _command(line: str) -> None:
@@ -42,16 +72,54 @@ def _command(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def progress(line: str) -> None:
-    """Show progress: a line that is rewritten in place on a terminal, nothing elsewhere."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{plain(line)}", end="", file=sys.stderr, flush=True)
+def live(title: str) -> AbstractContextManager[None]:
+    """Let steps and progress of a command be seen during the block, if a person watches it at a terminal."""
+    return stop.owned(lambda: _allow(title if _is_watched() else ""), lambda _: close())
 
 
-def progress_done() -> None:
-    """Remove the progress line again."""
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+def _is_watched() -> bool:
+    """Whether stderr is a terminal that can be drawn on. Never in CI."""
+    able = os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+    return able and sys.stderr.isatty() and not (in_ci() or in_actions())
+
+
+def _allow(title: str) -> None:
+    _live.title = title
+
+
+def close() -> None:
+    """Remove the display from the terminal."""
+    display, _live.display, _live.title = _live.display, None, ""
+    if display:
+        display.close()
+
+
+def _shown() -> "Display | None":
+    """The display, None if nobody watches."""
+    if _live.title and not _live.display:
+        # rich is imported where there is something to show on a terminal, and nowhere else.
+        from scripts.frame.display import Display
+
+        with stop.deferred():
+            _live.display = Display(sys.stderr, plain(_live.title))
+    return _live.display
+
+
+def step(names: Sequence[str], number: int) -> None:
+    """Show on a terminal that the step of this number, among these names, begins."""
+    if display := _shown():
+        display.step(names, number)
+
+
+def progress(*bars: Bar, event: str = "") -> None:
+    """Show on a terminal how far the step is; nothing for neither. event: the last one that no line tells."""
+    if display := _shown():
+        display.progress(bars, event)
+
+
+def _hidden(needed: bool) -> AbstractContextManager[None]:
+    """Leave the terminal to the block."""
+    return _live.display.hidden() if _live.display and needed else nullcontext()
 
 
 def github(path: str) -> str:
@@ -152,5 +220,6 @@ def interactive() -> bool:
 
 def confirm(question: str, answer: str) -> bool:
     """Ask a person to type `answer`. Returns False for anything else, end of input included."""
-    print(plain(question), end=" ", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip() == answer
+    with _hidden(True):
+        print(plain(question), end=" ", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip() == answer

@@ -11,7 +11,7 @@ Anything that is not a DeployError is a bug and is shown with its traceback. A s
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -61,6 +61,20 @@ class RolledBack(DeployError):
     exit_code = ROLLED_BACK
 
 
+_erase: Callable[[], str] = str
+
+
+def erase_with(erase: Callable[[], str]) -> None:
+    """Register what returns the control sequence that removes from the terminal what is drawn there."""
+    global _erase
+    _erase = erase
+
+
+def erased() -> str:
+    """What comes before a line that cannot wait for the display to close. Empty where nothing is drawn."""
+    return _erase()
+
+
 def hook_tracebacks() -> None:
     """Sanitize the traceback of a bug too: the messages in it may quote text from outside, and secrets."""
     sys.excepthook = _traceback
@@ -76,7 +90,8 @@ def _of_thread(end: threading.ExceptHookArgs) -> None:
 def _traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     import traceback
 
-    print(text.plain("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr, flush=True)
+    lines = text.plain("".join(traceback.format_exception(kind, error, trace)))
+    print(f"{erased()}{lines}", end="", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a command reports: one line, a table for a person, outputs for a workflow, data for a program."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -10,6 +11,16 @@ class Plan(Protocol):
     def describe(self) -> list[str]:
         """The plan in lines for a person."""
         ...
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How far something is that is counted, such as the files of a release. note: the same in words."""
+
+    label: str
+    done: int
+    of: int
+    note: str
 
 
 class Report:

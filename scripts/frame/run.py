@@ -141,6 +141,8 @@ class Run:
             before, begun = len(self.steps), time.monotonic()
             phase = Phase(name, begun - self._started)
             self.phases.append(phase)
+            if not self.dry_run:
+                console.step(names, number)
             try:
                 with console.group(f"== {name}"):
                     stop.check()
@@ -289,7 +291,8 @@ def running(
                     run.confirm()
                 if embedded and environment.endpoint_url:
                     _start_embedded_aws(environment.endpoint_url)
-            yield run
+            with console.live("" if dry_run else f"{name}: {environment.name}"):
+                yield run
             stop.check()
             stop.end()
             run.report(None)

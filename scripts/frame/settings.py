@@ -36,12 +36,13 @@ DEPTH = 5
 VARIABLES = {
     "account": ("AWS_ACCOUNT_ID",),
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "registry": ("ECR_REGISTRY",),
     "frontend.bucket": ("STATIC_S3_BUCKET",),
     "frontend.folder": ("BUILD_PATH",),
     "storybook.bucket": ("STORYBOOK_S3_BUCKET",),
 }
 # Settings of the real AWS: variables for them are ignored in an embedded environment.
-OF_THE_REAL_AWS = {"account", "region"}
+OF_THE_REAL_AWS = {"account", "region", "registry"}
 
 
 class Filled(str):

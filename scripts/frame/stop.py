@@ -19,7 +19,7 @@ from threading import get_ident
 from types import FrameType
 from typing import Generic, NoReturn, TypeVar
 
-from scripts.frame.errors import REFUSED, UNKNOWN
+from scripts.frame.errors import REFUSED, UNKNOWN, erased
 
 T = TypeVar("T")
 
@@ -215,4 +215,4 @@ def _say(line: str) -> None:
     """Write a line to stderr, unless that would block."""
     with contextlib.suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:
-            os.write(2, f"{line}\n".encode())
+            os.write(2, f"{erased()}{line}\n".encode())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from scripts.edges.s3 import Bucket, S3Error, Upload, is_doubtful
 from scripts.frame import console, stop
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
-from scripts.frame.report import Report
+from scripts.frame.report import Bar, Report
 from scripts.frame.settings import Environment
 from scripts.frame.threads import workers
 from scripts.release import cdn, lease, manifest, plan
@@ -144,7 +144,7 @@ def _put_stage(bucket: Bucket, site: Site, decided: ReleasePlan, stage: str, pro
         stop.check()
         count += 1
         progress.etags[upload.key] = etag
-        console.progress(f"{count} of {len(uploads)}")
+        console.progress(Bar(stage, count, len(uploads), f"{count} of {len(uploads)} files"))
         mine.renew()
 
     mine.renew()
@@ -159,7 +159,7 @@ def _put_stage(bucket: Bucket, site: Site, decided: ReleasePlan, stage: str, pro
         progress.writing = progress.writing or is_doubtful(error)
         raise
     finally:
-        console.progress_done()
+        console.progress()
     progress.writing = True
 
 
