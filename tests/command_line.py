@@ -133,18 +133,19 @@ def run(request: dict[str, object], descriptors: list[int]) -> None:
     sys.argv = ["invoke", *request["words"]]  # type: ignore[misc]
     from invoke.main import program
 
+    code: object = 0
     try:
         program.run()
     except SystemExit as end:
-        # Threads, what was left for the end, and the output: what is left out is taking the interpreter apart, 0.03 s.
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        if isinstance(end.code, int):
-            os._exit(end.code)
-        raise
-    sys.exit(0)
+        if not isinstance(end.code, int):
+            raise
+        code = end.code
+    # Threads, what was left for the end, and the output: what is left out is taking the interpreter apart, 0.05 s.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(cast(int, code))
 
 
 if __name__ == "__main__":
