@@ -92,7 +92,7 @@ def snapshots(environment: Environment) -> tuple[Snapshot, ...]:
             client.describe_db_instances(DBInstanceIdentifier=database)
         except client.exceptions.DBInstanceNotFoundFault as error:
             raise Refused(f"There is no database {database} in {environment.name}: nothing to back up.") from error
-        pages = client.get_paginator("describe_db_snapshots").paginate(DBInstanceIdentifier=database)
+        pages = aws.pages(client, "describe_db_snapshots", DBInstanceIdentifier=database)
         return tuple(_snapshot(item) for page in pages for item in page["DBSnapshots"])
 
 

@@ -369,9 +369,8 @@ def _pages(client: Any, environment: Environment, repository: str, tag: str) -> 
     """The scan's status, all findings, and what ECR says about the status."""
     status, why, findings = NOT_SCANNED, "", list[Finding]()
     with aws.errors(f"reading the findings of {repository}:{tag}", environment):
-        pages = client.get_paginator("describe_image_scan_findings").paginate(
-            repositoryName=repository, imageId={"imageTag": tag}
-        )
+        asked = {"repositoryName": repository, "imageId": {"imageTag": tag}}
+        pages = aws.pages(client, "describe_image_scan_findings", **asked)
         try:
             for page in pages:
                 scan = page["imageScanStatus"]

@@ -9,7 +9,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from scripts.ecs import images, logs, manager, reader, receipts
 from scripts.edges import aws, git, http, replies
 from scripts.edges.s3 import Bucket, Keys
 from scripts.frame import settings, version
-from scripts.frame.errors import DeployError
+from scripts.frame.errors import DeployError, OutcomeUnknown
 from scripts.frame.settings import Environment
 from scripts.release import cdn, lease, manifest, references
 from tests.conftest import ROOT, EmbeddedCloud
@@ -224,6 +224,11 @@ def test_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file.write_bytes(content)
         outcome(lambda: settings.find("dev"))
         outcome(lambda: settings.rows("dev"))
+    for added, said in (("#" * HUGE, "larger than"), (f"[defaults{'.x' * 100}]", "nested more than")):
+        file.write_text(f"{text}\n{added}\n")
+        found = outcome(lambda: settings.find("dev"))
+        assert str(file) in found
+        assert said in found
 
 
 CONFIGURATION = """[default]
@@ -369,6 +374,47 @@ def test_what_aws_answers_in_json(name: str, server: StandIn, dev: Environment) 
         now.update(body=body, status=400 if number % 7 == 0 else 200)
         refused += bool(outcome(lambda: reader.read(dev)))
     assert refused > 15
+
+
+def test_a_response_of_aws_has_a_limit(server: StandIn, dev: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read up to there, and nothing is concluded from its beginning; after a call it is unknown what ran."""
+    monkeypatch.setattr(aws, "MOST", 2000)
+    task = run_task.TaskRun("x", "x", manager.planned(dev, None, None, {}))
+    registry = {"imageDetails": [{"imageDigest": "sha256:x"}]}
+    for size, said in ((2000, ""), (2001, "It is larger than 2,000 bytes")):
+        body = json.dumps(registry).encode().ljust(size)
+        server.answer = lambda *_, body=body: Reply(body)
+        found = outcome(lambda: images.find(dev, "xx", "x"))
+        assert said in found
+        assert bool(found) == bool(said)
+        answer = Reply(json.dumps({"data": {"response": RESPONSE}}).encode().ljust(size))
+        server.answer = lambda _, path, answer=answer: answer if "/functions/" in path else DENIED
+        with pytest.raises(OutcomeUnknown, match=said) if said else nullcontext():
+            run_task.start(dev, task)
+
+
+PAGED = {
+    "ListTasks": (lambda env: reader.Reader(env, "x").stopped(), {"taskArns": []}),
+    "FilterLogEvents": (lambda env: logs.since(env, logs.Source("c", "g", env.region, "p"), 0), {"events": []}),
+    "DescribeImageScanFindings": (
+        lambda env: check_image.check(env, check_image.Check("xx", "x", None, timeout=0)),
+        {"imageScanStatus": {"status": "COMPLETE"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("operation", PAGED)
+def test_pages_that_do_not_end(
+    operation: str, server: StandIn, dev: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each names another one after it."""
+    monkeypatch.setattr(aws, "PAGES", 3)
+    read, page = PAGED[operation]
+    server.answer = lambda *_: Reply(json.dumps({**page, "nextToken": str(len(server.requests))}).encode())
+
+    assert "does not end: it has more than 3 pages" in outcome(lambda: read(dev))
+
+    assert len(server.requests) == 4
 
 
 def test_every_part_of_a_response_is_checked() -> None:

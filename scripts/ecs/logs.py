@@ -40,11 +40,8 @@ def _source(environment: Environment, container: Mapping[str, Any]) -> Source | 
 def since(environment: Environment, source: Source, began: float) -> list[str]:
     """The lines of the newest task that logged there. began: Unix time in seconds. Raises DeployError."""
     with aws.errors(f"reading the log group {source.group}", environment):
-        pages = (
-            _client(environment, source)
-            .get_paginator("filter_log_events")
-            .paginate(logGroupName=source.group, logStreamNamePrefix=source.prefix, startTime=int(began * 1000))
-        )
+        asked = {"logGroupName": source.group, "logStreamNamePrefix": source.prefix, "startTime": int(began * 1000)}
+        pages = aws.pages(_client(environment, source), "filter_log_events", **asked)
         events = [event for page in pages for event in page["events"]]
     if not events:
         return []

@@ -160,10 +160,8 @@ class Reader:
 
     def _read_tasks(self, status: str) -> tuple[Task, ...]:
         cluster = self._environment.cluster
-        pages = self._client.get_paginator("list_tasks").paginate(
-            cluster=cluster, serviceName=self._service, desiredStatus=status
-        )
-        arns = [arn for page in pages for arn in page["taskArns"]]
+        asked = {"cluster": cluster, "serviceName": self._service, "desiredStatus": status}
+        arns = [arn for page in aws.pages(self._client, "list_tasks", **asked) for arn in page["taskArns"]]
         found: list[Task] = []
         for start in range(0, len(arns), MOST_TASKS):
             answer = self._client.describe_tasks(cluster=cluster, tasks=arns[start : start + MOST_TASKS])

@@ -4,6 +4,7 @@ The only importer of boto3, and only inside functions: the import takes 0.3 s, a
 """
 
 import functools
+import io
 import logging
 import os
 import re
@@ -95,6 +96,8 @@ TRUE = {"true"}
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError)
 # Characters of a message of AWS that are shown.
 LONGEST = 2000
+# Bytes of a response that are read, and pages of one: the largest that the commands need have a few MB.
+MOST, PAGES = 16 << 20, 500
 # Loggers whose debug messages hold tokens, signatures and complete responses.
 TALKATIVE = ("botocore", "boto3", "urllib3", "s3transfer")
 
@@ -164,11 +167,57 @@ def client(
             said = f"No client for {service} ({environment.name}) could be made"
             raise Refused(f"{said}: {error}. {WHERE_FROM}") from error
     made.meta.events.register("after-call", _check)
+    made._endpoint.http_session = _Bounded(made._endpoint.http_session)
     try:
         http.checked(made.meta.endpoint_url, f"an endpoint of AWS for {service}")
     except Refused as error:
         raise Refused(f"{error} {WHERE_FROM}") from error
     return made
+
+
+class _Bounded:
+    """botocore's HTTP session, but it reads no more than MOST bytes of a response, streamed or not."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: Any) -> Any:
+        """The response, with its body read. Raises ResponseParserError for one that is too large."""
+        from botocore.exceptions import HTTPClientError
+        from botocore.parsers import ResponseParserError
+        from urllib3.exceptions import HTTPError
+
+        # Without this, botocore would read the whole body itself.
+        request.stream_output = True
+        answer = self._session.send(request)
+        try:
+            received = answer.raw.read(MOST + 1)
+        except (HTTPError, OSError) as error:
+            raise HTTPClientError(error=error) from error
+        if len(received) > MOST:
+            answer.raw.close()
+            raise ResponseParserError(f"It is larger than {MOST:,} bytes.")
+        answer.raw = _Body(received)
+        return answer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+
+class _Body(io.BytesIO):
+    """The body of a response as botocore reads it."""
+
+    def stream(self) -> Iterator[bytes]:
+        yield self.read()
+
+
+def pages(made: Any, operation: str, **given: Any) -> Iterator[Mapping[str, Any]]:
+    """The pages of an operation of a client. Raises DeployError if they do not end, and what botocore raises."""
+    for number, page in enumerate(made.get_paginator(operation).paginate(**given)):
+        if number == PAGES:
+            raise DeployError(f"AWS's answer to {operation} does not end: it has more than {PAGES:,} pages.")
+        yield page
 
 
 def _check(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:

@@ -31,6 +31,8 @@ PUBLIC = {"endpoint_url", "frontend.folder", "region"}
 OF_THE_CALLER = "AWS_"
 # How deep settings may refer to each other.
 DEPTH = 5
+# Bytes of the settings file, and how deep its tables may be nested: [environments.NAME.services.NAME] are four.
+MOST, NESTED = 1 << 20, 8
 
 # Settings that an environment variable overrides, as it did in the old scripts; BUILD_PATH is Create React App's.
 VARIABLES = {
@@ -579,8 +581,14 @@ def _parse(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        with path.open("rb") as file:
+            body = file.read(MOST + 1)
+        if len(body) > MOST:
+            raise ValueError(f"it is larger than {MOST:,} bytes")
+        settings = tomllib.loads(body.decode())
+        if _depth(settings) > NESTED:
+            raise ValueError(f"its tables are nested more than {NESTED} deep")
+    except (OSError, ValueError, RecursionError) as error:
         raise Refused(f"The settings cannot be read: {path}: {error}.") from error
     for key in settings.keys() - {"application", "defaults", "environments"}:
         raise Refused(f"{path}: unknown table {key}: only application, defaults and environments are allowed.")
@@ -592,6 +600,12 @@ def _parse(path: Path) -> dict[str, Any]:
     if not all(isinstance(table, dict) for table in settings["environments"].values()):
         raise Refused(f"{path}: environments holds something that is not a table.")
     return settings
+
+
+def _depth(value: Any) -> int:
+    """How deep tables and lists are nested. Raises RecursionError for a value that is nested too deeply to tell."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, parts), default=0)
 
 
 def _record(kind: type[R], values: Mapping[str, Any], table: str) -> R:
