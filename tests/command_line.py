@@ -28,7 +28,7 @@ LIBRARIES = (
     *("asyncio", "boto3", "botocore.config", "botocore.auth", "botocore.httpsession", "http.client", "sh"),
     *("invoke", "invoke.main", "invoke.loader", "obstore", "selectolax.lexbor", "tinycss2", "sqlite3"),
 )
-SERVICES = ("ecs", "ecr", "lambda", "logs", "sts", "rds", "cloudfront")
+SERVICES = ("ecs", "ecr", "lambda", "logs", "ssm", "sts", "rds", "cloudfront")
 LATER = {"declaration", "flags"}
 # What a command line may be sent at most, in bytes: the kernel's own bound is about the same.
 MOST = 2 << 20
@@ -67,6 +67,9 @@ def keep_data() -> None:
     for name in ("load_file", "exists"):
         kept = functools.cache(getattr(loader, name))
         setattr(botocore.loaders.JSONFileLoader, name, lambda _, path, kept=kept: kept(path))
+    # They are the same for every session too, as long as none has data of its own.
+    named = functools.cache(botocore.loaders.Loader().list_available_services)
+    botocore.loaders.Loader.list_available_services = lambda _, type_name: named(type_name)
 
 
 def serve(server: socket.socket, selector: selectors.BaseSelector) -> None:
