@@ -81,7 +81,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody's own settings, keys or CI change what a test sees."""
     for name in list(os.environ):
-        if name.startswith(("AWS_", "GITHUB_", "GIT_", "INVOKE_", "STATIC_", "STORYBOOK_", "OKTA_", "LD_")):
+        if name.startswith(("AWS_", "ECR_", "GITHUB_", "GIT_", "INVOKE_", "STATIC_", "STORYBOOK_", "OKTA_", "LD_")):
             monkeypatch.delenv(name)
     for name in ("APP_ENV", "CI", "ENVIRONMENTS_FILE", "SLACK_WEBHOOK_URL", "RUNNER_TEMP", "REQUESTS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)

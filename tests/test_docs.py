@@ -95,9 +95,12 @@ def test_the_migration_table_has_every_old_script() -> None:
 @pytest.mark.parametrize("line", [new for _, new in rows()])
 def test_the_new_command_works(line: str, cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:
     """On the embedded AWS, with the values of the old line."""
-    storybook = sites.build(tmp_path / "storybook", "one")
-    line = line.replace('"$IMAGE_TAG"', "v0").replace('"$STORYBOOK"', str(storybook))
+    values = {'"$IMAGE_TAG"': "v0", '"$ECR_REPOSITORY"': "mint-backend", " --env=dev": ""}
+    for old, new in values.items():
+        line = line.replace(old, new)
     words = shlex.split(line)[1:]
+    if "release-storybook" in words:
+        words.append(f"--build-dir={sites.build(tmp_path / 'storybook', 'one')}")
     github = {
         "GITHUB_REF": "refs/heads/main",
         "GITHUB_RUN_ID": "1",

@@ -5,13 +5,10 @@ embedded AWS.
 """
 
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +17,16 @@ import pytest
 
 from local_aws.server import Server
 from tests.conftest import ROOT, EmbeddedCloud
-from tests.github import Environment, GitHub, Job, Run, condition, contains_secret, load, masked, resolve
+from tests.github import Environment, GitHub, Job, Run, condition, contains_secret, load, resolve
 from tests.local_aws.test_scenarios import stage
+from tests.runner import BIN, ENVIRONMENTS, SHA, Runner, prepared
 from tests.stand_in import Reply, StandIn, stand_in
 
 FOLDER = ROOT / ".github"
 WORKFLOWS = FOLDER / "workflows"
 ACTION = load(FOLDER / "actions" / "setup" / "action.yml")
 FILES = {path.name: load(path) for path in sorted(WORKFLOWS.glob("*.yml"))}
-SHA, NEXT, THIRD = "5" * 40, "6" * 40, "7" * 40
-BIN = Path(sys.executable).parent
-ENVIRONMENTS = ("dev", "impl", "prod")
+NEXT, THIRD = "6" * 40, "7" * 40
 
 
 @pytest.mark.parametrize(
@@ -389,91 +385,6 @@ def test_conditions(text: str, status: str, *, expected: bool) -> None:
 
 # Running jobs
 
-PASSED = {"deployment_checks", "anti_virus", "lint", "client_test", "server_test", "e2e_tests", "build_storybook"}
-
-
-@dataclass
-class Runner:
-    """A GitHub runner with a checkout. The application's own checks succeed without being run.
-
-    built: what the jobs that build are taken to have built, None to run them.
-    """
-
-    workspace: Path
-    cloud: EmbeddedCloud
-    variables: dict[str, str]
-    built: Mapping[str, str] | None = None
-    artifacts: dict[str, Path] = field(default_factory=dict)
-    log: list[str] = field(default_factory=list)
-    summaries: dict[str, str] = field(default_factory=dict)
-    codes: list[int] = field(default_factory=list)
-
-    def __call__(self, job: Job) -> tuple[str, dict[str, Any]]:
-        """Run a job. Returns how it ended, and the outputs of its steps."""
-        if job.name in PASSED or (self.built is not None and job.name.startswith("build_")):
-            return "success", {"image": {"outputs": {"digest": (self.built or {}).get(job.name, "")}}}
-        status, outputs = "success", dict[str, Any]()
-        context = {**job.context(), "secrets": job.secrets}
-        given = {**job.given["env"], **job.spec.get("env", {})}
-        env = {name: resolve(value, context) for name, value in given.items()}
-        for step in job.spec["steps"]:
-            here = {**context, "env": env, "status": status, "steps": outputs}
-            if not condition(step.get("if", "success()"), here):
-                continue
-            if "uses" in step:
-                given = {key: resolve(value, here) for key, value in step.get("with", {}).items()}
-                env |= self._use(step["uses"].partition("@")[0], given)
-                continue
-            own = {name: resolve(value, here) or "" for name, value in step.get("env", {}).items()}
-            code, told = self._bash(job, step["run"], {**env, **own})
-            outputs[step.get("id", "")] = {"outputs": told}
-            status = "failure" if code else status
-        return status, outputs
-
-    def _use(self, action: str, given: Mapping[str, str]) -> dict[str, str]:
-        """The effect of an action. Returns the variables that it sets."""
-        if action == "actions/download-artifact":
-            shutil.rmtree(self.workspace / given["path"], ignore_errors=True)
-            shutil.copytree(self.artifacts[given["name"]], self.workspace / given["path"])
-        elif action == "actions/upload-artifact":
-            kept = self.workspace.parent / "artifacts" / given["name"]
-            shutil.rmtree(kept, ignore_errors=True)
-            self.artifacts[given["name"]] = Path(shutil.copytree(self.workspace / given["path"], kept))
-        elif action == "aws-actions/configure-aws-credentials":
-            assert given["role-to-assume"]
-            return {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": given["aws-region"]}
-        elif action not in ("actions/checkout", "actions/setup-node", "$/.github/actions/setup"):
-            raise ValueError(f"this action is not understood: {action}")
-        return {}
-
-    def _bash(self, job: Job, line: str, env: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
-        """Run a line as GitHub does. Returns its exit code, and the outputs that it set."""
-        files = {name: self.workspace.parent / name for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
-        for path in files.values():
-            path.write_text("")
-        done = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", line],
-            cwd=self.workspace,
-            env={
-                "PATH": f"{BIN}:{os.environ['PATH']}",
-                "HOME": os.environ["HOME"],
-                **self.variables,
-                "GITHUB_JOB": job.name.rpartition("/")[2],
-                **{name: str(path) for name, path in files.items()},
-                **{name: str(value) for name, value in env.items() if value is not None},
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        self.log.append(masked(f"$ {line}\n{done.stdout}{done.stderr}", job))
-        self.summaries[job.name] = self.summaries.get(job.name, "") + masked(
-            files["GITHUB_STEP_SUMMARY"].read_text(), job
-        )
-        self.codes.append(done.returncode)
-        return done.returncode, dict(item.split("=", 1) for item in files["GITHUB_OUTPUT"].read_text().splitlines())
-
 
 @pytest.fixture
 def slack() -> Iterator[StandIn]:
@@ -485,51 +396,7 @@ def slack() -> Iterator[StandIn]:
 @pytest.fixture
 def runner(cloud: EmbeddedCloud, embedded_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     """A runner with a checkout whose dev, impl and prod are on the embedded AWS."""
-    url = embedded_server.cloud.url
-    text = (ROOT / "environments.toml").read_text().partition("# The embedded AWS (local_aws/)")[0]
-    for name, site in zip(ENVIRONMENTS, ("https://dev.mint", "https://impl.mint", "https://mint"), strict=True):
-        text = text.replace(f'site = "{site}.cms.gov"', f'site = "{url}/{name}"\nendpoint_url = "{url}"')
-    for old, new in {
-        'registry = "${account}.dkr.ecr.${region}.amazonaws.com"': 'registry = "${endpoint_host}"',
-        'build_context = "."': 'build_context = "examples/backend"',
-        '"Dockerfile"': '"examples/backend/Dockerfile"',
-        '"Dockerfile.db_migrations"': '"examples/backend/Dockerfile.db_migrations"',
-        'install = ["yarn", "install", "--frozen-lockfile"]': "install = []",
-        'build = ["yarn", "run", "build"]': 'build = ["bash", "build.sh"]',
-    }.items():
-        assert old in text
-        text = text.replace(old, new)
-    workspace = tmp_path / "workspace"
-    ignored = shutil.ignore_patterns(".git", ".venv", ".local", ".*_cache", "__pycache__", "tests", "build")
-    shutil.copytree(ROOT, workspace, ignore=ignored)
-    (workspace / "build.sh").write_text(
-        "python3 examples/frontend/build.py && rm -rf build && mv examples/frontend/build build"
-    )
-    settings = workspace / "settings.toml"
-    settings.write_text(text)
-    monkeypatch.setenv("ENVIRONMENTS_FILE", str(settings))
-    monkeypatch.delenv("BUILD_PATH")
-    # The embedded AWS is seeded with the buckets of these settings.
-    monkeypatch.setenv("STORYBOOK_S3_BUCKET_DEV", "storybook-of-dev")
-    for name in ENVIRONMENTS:
-        monkeypatch.setenv(f"STATIC_S3_BUCKET_{name.upper()}", f"mint-static-{name}")
-    embedded_server.reset()
-    variables = {
-        "CI": "true",
-        "GITHUB_ACTIONS": "true",
-        "GITHUB_SHA": SHA,
-        "GITHUB_REF": "refs/heads/main",
-        "GITHUB_REPOSITORY": "somebody/another-name",
-        "GITHUB_RUN_ID": "77",
-        "GITHUB_ACTOR": "octocat",
-        "ENVIRONMENTS_FILE": str(settings),
-        "AWS_ENDPOINT_URL": url,
-        "DOCKER_HOST": "unix:///nowhere",
-    }
-    page = tmp_path / "page"
-    page.mkdir()
-    (page / "index.html").write_text("<!doctype html><title>page</title>")
-    return Runner(workspace, cloud, variables, artifacts={"storybook": page})
+    return prepared(cloud, embedded_server, tmp_path, monkeypatch, ROOT / "environments.toml", "main")
 
 
 def started(runner: Runner, slack: StandIn) -> tuple[GitHub, Run]:
