@@ -161,7 +161,7 @@ class _Watch:
         self._judge(self._service)
 
     def _last_event(self, now: Service) -> str:
-        new = rollout.new_events(self._before, now, self._before.since)
+        new = rollout.new_events(self._before, now, rollout.start(self._before, now))
         return new[0].message if new else ""
 
     def _read_stopped(self, now: Service) -> None:

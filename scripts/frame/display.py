@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
-from rich.console import Console, Group
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -184,13 +185,14 @@ class Display:
             else Row(TO_COME, name)
             for number, name in enumerate(self._names)
         ]
-        count = f"step {len(self._begun)} of {len(rows)}, " if rows else ""
-        below: list[Text | Table] = [*_bars(self._bars, width)]
+        below: list[RenderableType] = [*_bars(self._bars, width)]
         below += [_line(f"      {self._event}", "dim")] if self._event else []
         shown = folded(rows, max(3, most - 1 - len(below)))
         here = next((number for number, row in enumerate(shown) if row.sign == RUNNING), len(shown) - 1) + 1
-        title = _pair(Text(self._title, "bold"), f"{count}{time.monotonic() - self._began:.0f} s")
-        lines = [_pair(_line(f"  {row.sign} {row.name}", SIGNS[row.sign]), _seconds(row)) for row in shown]
+        of = f"step {len(self._begun)} of {len(rows)}, " if rows else ""
+        title = Text.assemble((self._title, "bold"), (f"  {of}{time.monotonic() - self._began:.0f} s", "dim"))
+        broad = max((cell_len(row.name) for row in shown), default=0)
+        lines = [_step(row, broad) for row in shown]
         return Group(title, *lines[:here], *below, *lines[here:])
 
 
@@ -200,17 +202,12 @@ def _line(shown: str, style: str = "") -> Text:
     return Text(" " * indent + text.one_line(shown), style, no_wrap=True, overflow="ellipsis")
 
 
-def _pair(left: Text, right: str) -> Table:
-    """Two texts at both ends of a line."""
-    table = Table.grid(expand=True, padding=(0, 1))
-    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column(justify="right", no_wrap=True)
-    table.add_row(left, Text(right, "dim"))
-    return table
-
-
-def _seconds(row: Row) -> str:
-    return "" if row.seconds is None else f"{row.seconds:.0f} s"
+def _step(row: Row, broad: int) -> Text:
+    """Not across the whole terminal, which may become narrower. broad: columns of the names."""
+    line = _line(f"  {row.sign} {row.name}", SIGNS[row.sign])
+    took = "" if row.seconds is None else f"{row.seconds:6.0f} s"
+    line.append(" " * (broad - cell_len(row.name)))
+    return line.append(took, "dim" if row.sign == DONE else SIGNS[row.sign])
 
 
 def _bars(bars: Sequence[Bar], width: int) -> Iterator[Table]:

@@ -147,6 +147,7 @@ def _put_stage(bucket: Bucket, site: Site, decided: ReleasePlan, stage: str, pro
         console.progress(Bar(stage, count, len(uploads), f"{count} of {len(uploads)} files"))
         mine.renew()
 
+    console.progress(Bar(stage, 0, len(uploads), f"0 of {len(uploads)} files"))
     mine.renew()
     # Of several that are sent at once, one may be written although another one fails.
     progress.writing = progress.writing or bool(progress.etags) or len(uploads) > 1
