@@ -1,6 +1,7 @@
 """Builds the example frontend: files laid out like those of a Vite build, with nothing but the standard library.
 
-Reads the REACT_APP_ variables, GITHUB_SHA, and BUILD_PATH, the folder to write to (default: build/ beside this file).
+Reads the REACT_APP_ variables, GITHUB_SHA (default: the checked-out commit), and BUILD_PATH, the folder to write to
+(default: build/ beside this file).
 The same variables and sources always give the same bytes.
 """
 
@@ -9,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -28,11 +30,17 @@ def asset(name: str, body: bytes) -> str:
     return path
 
 
+def checked_out() -> str:
+    """The commit of these sources, empty outside a repository of git."""
+    told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
+    return told.stdout.strip()
+
+
 def main() -> None:
     """Write the whole site."""
     shutil.rmtree(BUILD, ignore_errors=True)
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith("REACT_APP_")}
-    settings["version"] = os.environ.get("GITHUB_SHA", "")
+    settings["version"] = os.environ.get("GITHUB_SHA") or checked_out()
     logo = asset("logo.png", PIXEL)
     style = asset("index.css", (HERE / "style.css").read_text().replace("LOGO", f"/{logo}").encode())
     plans = asset("plans.js", (HERE / "plans.js").read_bytes())
