@@ -38,6 +38,9 @@ faults: setup ## Make every request of every command fail in every way, and writ
 rehearsal: setup ## Run what docs/runbook.md rehearses, and write there what it prints
 	$(BIN)/python -m tests.e2e.rehearsal docs/runbook.md
 
+screenshot: setup ## Deploy examples/ once more, and write what Chromium shows to docs/application.png
+	$(BIN)/python -m tests.e2e.screenshot docs/application.png
+
 docs: setup ## Write docs/tasks/ and docs/settings.md from the tasks and the settings
 	$(BIN)/python docs/generate.py
 
@@ -71,4 +74,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test mutants soak faults rehearsal docs bench-startup bench-release bench-deploy lock audit clean
+.PHONY: help setup deploy lint test mutants soak faults rehearsal screenshot docs bench-startup bench-release bench-deploy lock audit clean
