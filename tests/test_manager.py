@@ -312,15 +312,19 @@ def test_straight_to_ecs_the_reply_is_that_of_the_function(cloud: EmbeddedCloud)
         ({"operation": "UpdateService", "status": 500}, OutcomeUnknown, "ECS failed: OutcomeUnknown"),
         ({"operation": "UpdateService", "status": 400, "code": "AccessDeniedException"}, DeployError, "AccessDenied"),
         ({"operation": "DescribeServices", "status": 400, "code": "ExpiredTokenException"}, Refused, "log in"),
+        ({"operation": "RegisterTaskDefinition", "status": 400, "code": "ExpiredTokenException"}, Refused, "log in"),
+        # A revision was registered by then.
+        ({"operation": "UpdateService", "status": 400, "code": "ExpiredTokenException"}, DeployError, "ExpiredToken"),
     ],
 )
 def test_straight_to_ecs_failures_mean_the_same(
     cloud: EmbeddedCloud, rule: dict[str, Any], kind: type[DeployError], said: str
 ) -> None:
-    """And the update is sent once."""
+    """And the update is sent once. After something was written, nothing is refused."""
     cloud.fail(service="ecs", times=9, **rule)
     environment = settings.environment("local", "--env")
-    body = {"cluster_id": environment.cluster, "service_ids": ["mint-app"]}
+    image = f"{environment.endpoint_host}/mint-backend:v1"
+    body = {"cluster_id": environment.cluster, "service_ids": ["mint-app"], "image": image}
     call = manager.planned(environment, None, None, {"command": "deploy", "body": body}, via="ecs")
 
     with pytest.raises(DeployError, match=said) as error:

@@ -122,12 +122,26 @@ def test_a_service_is_read_with_whatever_ecs_tells_of_it(
     assert operations(aws).count("DescribeTaskDefinition") == bool(expected.deployments)
 
 
-def test_a_service_that_was_deleted_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [{"services": [{"status": "INACTIVE"}]}, {"services": [], "failures": [{"reason": "MISSING"}]}],
+    ids=["inactive", "missing"],
+)
+def test_a_service_that_was_deleted_is_not_there(answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """ECS goes on showing it for a while. While it is watched, there is nothing left to verify."""
-    with ecs(monkeypatch, {"DescribeServices": {"services": [{"status": "INACTIVE"}]}}) as (found, _):
-        with pytest.raises(DeployError, match="There is no service app in the cluster dev-mint-app"):
+    with ecs(monkeypatch, {"DescribeServices": answer}) as (found, _):
+        with pytest.raises(Refused, match="There is no service app in the cluster dev-mint-app"):
             found.look()
         assert verdict(STARTED, found.look(STARTED)) is Verdict.NOTHING
+
+
+def test_an_answer_without_the_service_is_no_sign_that_it_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is concluded from it, also while a deployment is watched."""
+    with ecs(monkeypatch, {"DescribeServices": {}}) as (found, _):
+        for before in (None, STARTED):
+            with pytest.raises(DeployError, match="says nothing of the service app") as error:
+                found.look(before)
+            assert not isinstance(error.value, Refused)
 
 
 TASK = {
@@ -313,6 +327,21 @@ def test_a_right_that_is_missing_is_said_once_and_the_rest_goes_on(
         answers["ListTasks"] = error(code)
         with pytest.raises(DeployError):
             found.running()
+
+
+def test_tasks_that_may_be_listed_but_not_described_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list without a task does not show that tasks may be read."""
+
+    def list_tasks(given: dict[str, Any]) -> dict[str, Any]:
+        return {"taskArns": ["t1"] if given["desiredStatus"] == "RUNNING" else []}
+
+    with ecs(monkeypatch, {"ListTasks": list_tasks, "DescribeTasks": DENIED}) as (found, _):
+        assert found.stopped() == ()
+        assert found.running() is None
+
+    assert capsys.readouterr().err.count("app is judged without its tasks") == 1
 
 
 @pytest.mark.parametrize(
