@@ -1,7 +1,7 @@
 """Records every request, injects failures, and answers the control paths, which need a token (gate.py).
 
 GET  /_local/status                what runs here, and whether it is seeded
-GET  /_local/requests              every request that AWS saw, oldest first
+GET  /_local/requests              the last requests that AWS saw, oldest first
 POST /_local/clock                 see `Move`
 POST /_local/failures              one rule, see `Failure`; an empty object removes all
 POST /_local/findings              see `Scan`
@@ -28,6 +28,8 @@ from local_aws.scenarios import SCENARIOS
 
 SCOPE = re.compile(r"Credential=(?P<key>[^/]+)/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 READS = re.compile("BatchCheck|BatchGet|Describe|Get|GET|Head|HEAD|List")
+# Requests. A page that stays open asks for ever.
+REMEMBERED = 20_000
 RULES_LOCK = threading.Lock()
 S3_OPERATIONS = {
     "PUT": "PutObject",
@@ -176,6 +178,7 @@ def wrap(app: App, cloud: Cloud, routes: dict[str, Callable[[Any], Any]]) -> App
         entry = describe(environ)
         if cloud.ready:
             cloud.requests.append(entry)
+            del cloud.requests[:-REMEMBERED]
             cloud.written = cloud.written or not READS.match(entry["operation"])
         if "malformed" in entry and "HTTP_X_AMZ_TARGET" in environ:
             return _fail(start, entry, {"status": 400, "code": "SerializationException", "message": entry["malformed"]})

@@ -1,23 +1,30 @@
 """Puts the parts together and serves them on one port."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from local_aws import control, gate, patches, s3, seed, site
-from local_aws.cloud import Cloud
+from local_aws.cloud import Cloud, answer
 from local_aws.ecs import Ecs
 from local_aws.lambdas import Lambda
 from local_aws.process import token_path
 from local_aws.registry import Registry
 from local_aws.scenarios import SCENARIOS
 from scripts.frame import files
+
+# moto's, for what is not answered here. Its other services could run what a request holds: as a Lambda function, as a
+# job of Batch, through a notification of theirs.
+SERVICES = {"cloudfront", "ecr", "iam", "logs", "rds", "s3", "ssm", "sts"}
+MISSING = "ResourceNotFoundException"
 
 
 class Server:
@@ -26,11 +33,7 @@ class Server:
     def __init__(self, port: int = 0, *, containers: bool = False) -> None:
         # moto would read a list of machine images at every start and reset.
         os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        from moto.moto_server.werkzeug_app import (
-            DomainDispatcherApplication,
-            MotoRequestHandler,
-            create_backend_app,
-        )
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler
         from werkzeug.serving import make_server
 
         class Handler(MotoRequestHandler):  # type: ignore[misc]
@@ -47,9 +50,10 @@ class Server:
                 """Requests are recorded, not printed."""
 
         self.cloud = Cloud(port, containers)
-        self._app = DomainDispatcherApplication(create_backend_app)
+        self._app = DomainDispatcherApplication(_backend)
         self._http = make_server("127.0.0.1", port, self._dispatch, threaded=True, request_handler=Handler)
         self.cloud.port = self._http.server_port
+        self._asked = time.monotonic()
         self._thread: threading.Thread | None = None
         patches.install(self.cloud)
         self._build({})
@@ -77,7 +81,15 @@ class Server:
         self._outermost = gate.wrap(control.wrap(app, self.cloud, routes), self.cloud.token, sites)
 
     def _dispatch(self, environ: dict[str, Any], start: Any) -> Any:
+        self._asked = time.monotonic()
         return self._outermost(environ, start)
+
+    def wait(self, stopped: threading.Event, idle: float) -> None:
+        """Wait until it is stopped, or for that many seconds without a request."""
+        while not stopped.wait(max(0.0, self._asked + idle - time.monotonic())):
+            if time.monotonic() >= self._asked + idle:
+                print(f"ended after {idle:g} seconds without a request", file=sys.stderr, flush=True)
+                return
 
     def _fail(self, given: dict[str, Any]) -> None:
         rule = msgspec.to_builtins(msgspec.convert(given, control.Failure))
@@ -139,8 +151,21 @@ class Server:
             self.ecs.engine.close()
 
 
-def main(port: int, *, containers: bool = False) -> None:
-    """Serve until SIGTERM or Ctrl-C. The token is in .local/<port>.token meanwhile, for this user alone."""
+def _backend(service: Any) -> Any:
+    """moto's application for a service, called once for each."""
+    from moto.moto_server.werkzeug_app import create_backend_app
+
+    if service in SERVICES:
+        return create_backend_app(service)
+    body = json.dumps({"__type": MISSING, "message": f"the embedded AWS has no {service}"}).encode()
+    return lambda environ, start: answer(start, 404, body, x_amzn_ErrorType=MISSING)
+
+
+def main(port: int, *, containers: bool, idle: float) -> None:
+    """Serve until SIGTERM or Ctrl-C, or for `idle` seconds without a request.
+
+    The token is in .local/<port>.token meanwhile, for this user alone.
+    """
     server = Server(port, containers=containers)
     token = token_path(server.cloud.port)
     token.parent.mkdir(exist_ok=True)
@@ -151,7 +176,7 @@ def main(port: int, *, containers: bool = False) -> None:
     try:
         server.start()
         print(f"the embedded AWS is ready at {server.cloud.url}", file=sys.stderr, flush=True)
-        stopped.wait()
+        server.wait(stopped, idle)
     finally:
         token.unlink(missing_ok=True)
         server.stop()

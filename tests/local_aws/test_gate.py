@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from local_aws import gate
+from local_aws import control, gate
 from tests.conftest import EmbeddedCloud
 
 PATHS = ["/", "/_local/status", "/_local/failures", "/local-mint-app-static/index.html", "/v2/", "/api/v1/healthcheck"]
@@ -110,3 +110,27 @@ def test_no_request_can_add_a_function(cloud: EmbeddedCloud) -> None:
 
     assert ask(cloud, "POST", "/_local/functions", token, body)[0] == 404
     assert "evil" not in cloud.server.functions.functions
+
+
+def test_no_code_of_a_request_is_run(cloud: EmbeddedCloud) -> None:
+    """The services that could run it are missing, and so are moto's own paths."""
+    for service, operation, given in (
+        ("lambda", "create_function", {"FunctionName": "x", "Role": "x", "Code": {"ZipFile": b"x"}, "Handler": "a.b"}),
+        ("lambda", "invoke", {"FunctionName": "x"}),
+        ("batch", "submit_job", {"jobName": "x", "jobQueue": "x", "jobDefinition": "x"}),
+        ("events", "list_rules", {}),
+        ("stepfunctions", "list_state_machines", {}),
+    ):
+        client = cloud.client(service)
+        with pytest.raises(client.exceptions.ClientError, match="ResourceNotFoundException"):
+            getattr(client, operation)(**given)
+    assert ask(cloud, "POST", "/moto-api/reset", {})[0] == 404
+
+
+def test_the_record_of_requests_has_an_end(cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that stays open asks again and again."""
+    monkeypatch.setattr(control, "REMEMBERED", 3)
+    for number in range(5):
+        ask(cloud, "GET", f"/{number}", {})
+
+    assert [request["path"] for request in cloud.requests()] == ["/2", "/3", "/4"]

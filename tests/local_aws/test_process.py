@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -55,6 +57,51 @@ def test_the_tasks_start_show_and_stop_it(port: int, invoke: Invoke) -> None:
     assert state("local.status") == (True, False, f"the embedded AWS runs at {url}")
     assert state("local.down") == (False, True, f"the embedded AWS at {url} was stopped")
     assert state("local.down") == (False, False, f"no embedded AWS runs at {url}")
+    assert left(port) == []
+
+
+def test_it_is_stopped_from_any_folder(port: int, invoke: Invoke, tmp_path: Path) -> None:
+    """Here it was started in another checkout, beside one on another port, which stays."""
+    for name in ("scripts", "ecs_manager", "local_aws"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "environments.toml", tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        other = probe.getsockname()[1]
+    process.ensure_running(f"http://127.0.0.1:{other}")
+    try:
+        start = f"from local_aws import process; process.ensure_running('http://127.0.0.1:{port}')"
+        subprocess.run([sys.executable, "-c", start], cwd=tmp_path, check=True, timeout=60)
+        assert (tmp_path / ".local" / f"{port}.token").exists()
+
+        done = invoke("local.down", f"--port={port}", cwd=ROOT / "docs" / "tasks")
+
+        assert done.returncode == 0, done.stderr
+        assert f"the embedded AWS at http://127.0.0.1:{port} was stopped" in done.stderr
+        assert process.status(port) is None
+        assert not (tmp_path / ".local" / f"{port}.token").exists()
+        assert process.status(other)
+    finally:
+        process.stop(other)
+
+
+def test_it_ends_itself_when_nobody_asks_it(port: int) -> None:
+    """After a day; here after a second. Each request begins the time again. The log says why it is gone."""
+    command = [sys.executable, "-m", "local_aws", f"--port={port}", "--idle=1"]
+    ended = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert ended.stderr
+    assert "is ready" in ended.stderr.readline()
+    asked = time.monotonic()
+    while time.monotonic() < asked + 1.5:
+        assert process.status(port)
+        last = time.monotonic()
+        time.sleep(0.2)
+
+    assert ended.wait(timeout=60) == 0
+
+    assert time.monotonic() - last >= 1
+    assert ended.stderr.read() == "ended after 1 seconds without a request\n"
+    ended.stderr.close()
     assert left(port) == []
 
 
