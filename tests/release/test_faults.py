@@ -1,6 +1,9 @@
 """Releases under faults of the network and of S3: they recover, or the old page stays whole."""
 
+import asyncio
+import hashlib
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +13,14 @@ import pytest
 
 from scripts import release_static
 from scripts.edges import s3 as bucket_module
+from scripts.edges.s3 import Bucket, Keys, Upload
 from scripts.frame import settings
 from scripts.frame.errors import DeployError
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import browser, sites
 from tests.release.fault_proxy import DENIED, INTERNAL, SLOW_DOWN, Fault, FaultProxy, fault_proxy
 from tests.release.test_publish import BUCKET, Site, changed_settings, site
+from tests.stand_in import Reply, stand_in
 
 __all__ = ["site"]
 
@@ -241,6 +246,44 @@ def test_uploads_are_tried_a_bounded_number_of_times(
         with pytest.raises(DeployError, match="SlowDown"):
             release(sites.build(tmp_path / "new", "two", chunks=chunks))
         assert sum("/assets/index-" in path and path.endswith("js") for _, path in proxy.requests) == 3
+
+
+def test_a_response_that_comes_after_a_refusal_meets_an_open_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """obstore's threads hand it on, although its upload was cancelled; on a closed loop they print a traceback."""
+    monkeypatch.setattr(bucket_module, "UNWIND", 1.0)
+    (body := tmp_path / "body").write_bytes(b"1")
+    digest = hashlib.sha256(b"1").hexdigest()
+    uploads = [Upload(f"key{number}", str(body), 1, digest, {}) for number in range(bucket_module.OBSTORE_FROM)]
+    loops: list[asyncio.AbstractEventLoop] = []
+    put, closed = threading.Event(), list[bool]()
+    # The requests whose response is late, with the one that is refused, and with the test itself.
+    sent, told = threading.Barrier(len(uploads) - 1), threading.Barrier(len(uploads) - 1)
+
+    def answer(_: str, path: str) -> Reply:
+        if path.endswith("key0"):
+            return Reply(b"", headers={"ETag": '"x"'})
+        assert put.wait(10)
+        sent.wait(10)
+        if path.endswith("key1"):
+            return Reply(b"<Error><Code>AccessDenied</Code></Error>", 403)
+        time.sleep(0.2)
+        closed.append(loops[0].is_closed())
+        told.wait(10)
+        return Reply(b"", headers={"ETag": '"x"'})
+
+    def done(*_: object) -> None:
+        loops.append(asyncio.get_running_loop())
+        put.set()
+
+    with stand_in(answer) as server:
+        bucket = Bucket("a-bucket", "us-west-2", server.url, Keys("x", "y"), "dev", use_proxy=False)
+        with pytest.raises(DeployError, match="AccessDenied"):
+            bucket.put_all(uploads, done)
+        told.wait(10)
+
+    assert closed == [False] * (len(uploads) - 2)
 
 
 def test_an_outage_of_five_seconds_during_the_uploads_is_survived(
