@@ -101,10 +101,11 @@ def rollback(run: Run, *, bucket: str | None = None, to: str | None = None, wait
 
 def look(environment: Environment, name: str) -> tuple[Bucket, State]:
     """Read a bucket. Warns if another run holds its lease. Raises DeployError if it cannot be read."""
-    bucket = lease.bucket(name) or open_bucket(environment, name)
+    held = lease.bucket(name)
+    bucket = held or open_bucket(environment, name)
     stored = manifest.read(bucket)
     listing = bucket.list()
-    if not stored.unread:
+    if not held and not stored.unread:
         lease.warn_of_holder(bucket, listing)
     return bucket, known(environment, bucket, State(listing, *stored))
 
