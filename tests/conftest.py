@@ -99,6 +99,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
 
+def git(folder: Path, *words: str) -> str:
+    """Run git. Returns what it printed, without the last newline."""
+    done = subprocess.run(
+        ["git", "-c", "core.quotePath=false", *words], cwd=folder, check=True, capture_output=True, errors="replace"
+    )
+    return done.stdout.rstrip("\n")
+
+
 class Invoke(Protocol):
     """Runs the real command line in a process of its own."""
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.edges.git import run as git
 from scripts.revert import faults
-from tests.conftest import ROOT, Invoke
+from tests.conftest import ROOT, Invoke, git
 from tests.stand_in import Reply, StandIn, stand_in
 
 

@@ -21,10 +21,9 @@ from urllib.parse import quote
 import pytest
 from invoke import Context
 
-from scripts.edges.git import run as git
 from scripts.frame.errors import DeployError
 from scripts.frame.files import temporary_folder
-from tests.conftest import ROOT, CommandLine, EmbeddedCloud, Invoke
+from tests.conftest import ROOT, CommandLine, EmbeddedCloud, Invoke, git
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
 from tests.test_cli import ACCOUNT, OK
 from tests.test_odd_text import TASKS, acts
