@@ -18,6 +18,7 @@ MOST = 1000
 class History(Report):
     """The receipts of an environment, newest first."""
 
+    is_overview = True
     environment: str
     receipts: tuple[Receipt, ...]
 
@@ -55,10 +56,10 @@ def table(kept: Sequence[Receipt]) -> list[tuple[str, ...]]:
     """Receipts as rows for a person: when, who, what, version, how it ended, seconds."""
     if not kept:
         return []
-    rows: list[tuple[str, ...]] = [("WHEN", "WHO", "COMMAND", "VERSION", "SECONDS", "VERDICT")]
+    rows: list[tuple[str, ...]] = [("WHEN (UTC)", "WHO", "COMMAND", "VERSION", "TOOK", "VERDICT")]
     for one in kept:
         what = (text.one_line(one.actor, 40), one.command, version.short(one.version) or "-")
-        rows.append((text.when(one.started), *what, f"{one.seconds:.0f}", _ended(one)))
+        rows.append((text.minute(one.started), *what, f"{one.seconds:.0f} s", _ended(one)))
     return rows
 
 

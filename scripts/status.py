@@ -47,19 +47,19 @@ class Row:
     deployed: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        """The row for a person, within 80 columns as far as the names and versions allow that."""
+        """The row for a person."""
         if not self.version:
-            return (self.environment, "-", "-", "-", text.one_line(self.why, 44))
+            return (self.environment, "-", "-", "-", "-", text.one_line(self.why))
         behind = "?" if self.behind is None else str(self.behind)
-        deployed = f" (deployed {self.deployed})" if self.deployed else ""
-        shown = text.one_line(self.subject, 44 - len(deployed)) + deployed
-        return (self.environment, text.one_line(version.short(self.version), 60), behind, self.age, shown)
+        shown = text.one_line(version.short(self.version), 60)
+        return (self.environment, shown, behind, self.age, self.deployed or "-", text.one_line(self.subject, 200))
 
 
 @dataclass(frozen=True)
 class Table(Report):
     """All environments, in the order of the settings."""
 
+    is_overview = True
     rows: tuple[Row, ...]
 
     def line(self) -> str:
@@ -67,7 +67,8 @@ class Table(Report):
         return f"{answering} of {len(self.rows)} environments answer"
 
     def table(self) -> list[tuple[str, ...]]:
-        return [("ENVIRONMENT", "VERSION", "BEHIND", "AGE", "COMMIT"), *(row.cells() for row in self.rows)]
+        head = ("ENVIRONMENT", "VERSION", "BEHIND", "AGE", "DEPLOYED (UTC)", "COMMIT")
+        return [head, *(row.cells() for row in self.rows)]
 
 
 def status(run: Run) -> Table | None:
@@ -131,7 +132,7 @@ def deployed(answering: Answering) -> str:
     except DeployError:
         return ""
     known = (one for one in kept if one.version == answering.version and one.is_good(env.service.name))
-    return next((time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.started)) for one in known), "")
+    return next((text.minute(one.started) for one in known), "")
 
 
 def row(answering: Answering, folder: Path, tip: Commit | None, now: float) -> Row:

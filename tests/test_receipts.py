@@ -182,7 +182,7 @@ def test_history_shows_what_was_done_and_leaves_out_what_is_no_receipt(cloud: Em
     assert shown.returncode == 0, shown.stderr
     rows = shown.stdout.splitlines()
     assert [row.split()[-1] for row in rows] == ["VERDICT", "v2)", "succeeded"]
-    assert "rollback  v1       2        succeeded (rollback from v2)" in rows[1]
+    assert "rollback  v1       2 s   succeeded (rollback from v2)" in rows[1]
     assert "\x1b" not in shown.stdout
     assert "1 receipts are damaged and left out: _release/receipts/20260104T000000.000Z-4.json" in shown.stderr
     assert [one["command"] for one in document["steps"][0]["result"]["receipts"]] == ["rollback"]

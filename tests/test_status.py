@@ -49,10 +49,10 @@ def test_the_table_has_version_commit_age_and_distance(commits: list[str], invok
         done = invoke(f"--search-root={ROOT}", "status", cwd=tmp_path / "app", ENVIRONMENTS_FILE=file)
 
     assert done.returncode == 0, done.stderr
-    head, dev, impl, prod, local = (line.split(maxsplit=5) for line in done.stdout.splitlines())
-    assert head == ["ENVIRONMENT", "VERSION", "BEHIND", "AGE", "COMMIT"]
-    assert (dev[:3], dev[5]) == (["dev", commits[2][:7], "0"], "Change 2")
-    assert (impl[:3], impl[5]) == (["impl", commits[0][:7], "2"], "Change 0")
+    head, dev, impl, prod, local = (line.split(maxsplit=6) for line in done.stdout.splitlines())
+    assert " ".join(head) == "ENVIRONMENT VERSION BEHIND AGE DEPLOYED (UTC) COMMIT"
+    assert (dev[:3], dev[6]) == (["dev", commits[2][:7], "0"], "Change 2")
+    assert (impl[:3], impl[6]) == (["impl", commits[0][:7], "2"], "Change 0")
     assert prod[:4] == ["prod", "v1-unknown", "?", "-"]
     assert "not a commit of this repository" in " ".join(prod)
     assert "does not answer" in " ".join(local)
@@ -141,15 +141,67 @@ def test_an_age_is_shown_in_its_largest_unit(seconds: float, shown: str) -> None
     assert status.age(seconds) == shown
 
 
-def test_a_row_has_the_time_of_the_deployment_and_fits_a_terminal() -> None:
-    """The subject is cut, not the time."""
-    row = status.Row("impl", "a" * 40, "A subject " * 20, "12 d", 3, "", "2026-11-26 05:02")
-    shown = status.Table((row, status.Row("prod", "", "", "-", None, "does not answer: " + "why " * 40)))
+ROWS = status.Table(
+    (
+        status.Row("impl", "a" * 40, "A subject " * 20, "12 d", 3, "", "2026-11-26 05:02"),
+        status.Row("prod", "", "", "-", None, "does not answer: " + "why " * 40),
+    )
+)
 
-    lines = aligned(shown.table())
 
-    assert lines[1].endswith("… (deployed 2026-11-26 05:02)")
-    assert max(map(len, lines)) <= 80
+@pytest.mark.parametrize(
+    ("most", "shown"),
+    [
+        (
+            80,
+            [
+                "ENVIRONMENT  VERSION  BEHIND  AGE   DEPLOYED (UTC)    COMMIT",
+                "impl         aaaaaaa  3       12 d  2026-11-26 05:02  A subject A subject A sub…",
+                "prod         -        -       -     -                 does not answer: why why…",
+            ],
+        ),
+        (
+            60,
+            [
+                "ENVIRONMENT  VERSION  BEHIND  AGE   DEPLOYED (UT…  COMMIT",
+                "impl         aaaaaaa  3       12 d  2026-11-26 0…  A subjec…",
+                "prod         -        -       -     -              does not…",
+            ],
+        ),
+        (
+            30,
+            [
+                "ENVIRONMENT     impl",
+                "VERSION         aaaaaaa",
+                "BEHIND          3",
+                "AGE             12 d",
+                "DEPLOYED (UTC)  2026-11-26 05…",
+                "COMMIT          A subject A s…",
+                "",
+                "ENVIRONMENT     prod",
+                "VERSION         -",
+                "BEHIND          -",
+                "AGE             -",
+                "DEPLOYED (UTC)  -",
+                "COMMIT          does not answ…",
+            ],
+        ),
+    ],
+)
+def test_a_table_fits_the_terminal(most: int, shown: list[str]) -> None:
+    """The longest texts are cut; where too little would be left of them, the cells are below each other."""
+    assert aligned(ROWS.table(), most) == shown
+    assert max(map(len, shown)) <= most
+
+
+def test_a_table_is_whole_where_there_is_no_terminal() -> None:
+    assert aligned(ROWS.table())[1].endswith(("A subject " * 20).strip())
+
+
+def test_a_wide_character_takes_up_two_columns_and_an_accent_none() -> None:
+    rows = [("WHO", "WHAT"), ("\u65e5\u672c", "x"), ("e\u0301", "\u65e5\u672c\u8a9e" * 5)]
+
+    assert aligned(rows, 16) == ["WHO   WHAT", "\u65e5\u672c  x", "e\u0301     \u65e5\u672c\u8a9e\u65e5…"]
 
 
 def test_the_time_of_the_deployment_is_that_of_its_receipt(cloud: EmbeddedCloud, invoke: Invoke, build: Path) -> None:

@@ -6,7 +6,6 @@ terminal, a display (display.py) keeps steps and progress below the lines while 
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -63,8 +62,11 @@ def document(json: str) -> None:
 
 
 def width() -> int:
-    """The columns of the terminal that stdout is, or $COLUMNS; 0 if there is no limit."""
-    return shutil.get_terminal_size((0, 0)).columns
+    """The columns of the terminal that stdout is; 0 if it is none, or does not tell."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def _command(line: str) -> None:

@@ -3,6 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from unicodedata import combining, east_asian_width
+
+# What is between two columns of a table, and the least that a cell is cut to.
+GAP, NARROWEST = "  ", 9
 
 
 class Plan(Protocol):
@@ -30,6 +34,9 @@ class Report:
         """The result in one line."""
         raise NotImplementedError
 
+    # Whether the cells of the table may be cut where the terminal is too narrow for them.
+    is_overview = False
+
     def table(self) -> Sequence[Sequence[str]]:
         """A table for a person, on stdout; its first row is the header. Empty for no table."""
         return ()
@@ -39,7 +46,63 @@ class Report:
         return {}
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as aligned lines. The last column is not padded."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
-    return ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
+def aligned(rows: Sequence[Sequence[str]], most: int = 0) -> list[str]:
+    """Rows as aligned lines; the first row is the header. The last column is not padded.
+
+    most: columns that a line may take, 0 for no limit. The last cell is cut first, then the widest ones. Where that
+    would leave too little of them, each row becomes a block of lines, one for each cell, with its header before it.
+    """
+    if not rows:
+        return []
+    widths = [max(columns(row[index]) for row in rows) for index in range(len(rows[0]))]
+    free = most - len(GAP) * (len(widths) - 1)
+    if most and _sum(widths, NARROWEST) > free:
+        return _blocks(rows, most)
+    if most:
+        widths = _narrowed(widths, free)
+    return [GAP.join(_cell(*both) for both in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _narrowed(widths: Sequence[int], free: int) -> list[int]:
+    """Widths that add up to at most `free`, which is enough for the narrowest cells."""
+    *others, last = widths
+    last = min(last, max(NARROWEST, free - sum(others)))
+    cap = max(others, default=0)
+    while _sum(others, cap) + last > free:
+        cap -= 1
+    return [*(min(width, cap) for width in others), last]
+
+
+def _sum(widths: Sequence[int], cap: int) -> int:
+    return sum(min(width, cap) for width in widths)
+
+
+def _blocks(rows: Sequence[Sequence[str]], most: int) -> list[str]:
+    head, *others = rows
+    broad = max(columns(name) for name in head)
+    lines = []
+    for row in others:
+        named = zip(head, row, strict=True)
+        lines += ["", *(cut(f"{_cell(name, broad)}{GAP}{value}".rstrip(), most) for name, value in named)]
+    return lines[1:]
+
+
+def _cell(value: str, width: int) -> str:
+    shown = cut(value, width)
+    return shown + " " * (width - columns(shown))
+
+
+def cut(value: str, most: int) -> str:
+    """A text in at most so many columns of a terminal."""
+    if columns(value) <= most:
+        return value
+    while value and columns(value) > most - 1:
+        value = value[:-1]
+    return f"{value.rstrip()}…"
+
+
+def columns(value: str) -> int:
+    """How many columns of a terminal a text takes up: two for a wide character, none for an accent of its own."""
+    if value.isascii():
+        return len(value)
+    return sum(0 if combining(sign) else 2 if east_asian_width(sign) in "WF" else 1 for sign in value)

@@ -37,6 +37,11 @@ def when(at: float, *, seconds: bool = True) -> str:
     return time.strftime(f"%Y-%m-%d %H:%M{':%S' if seconds else ''} UTC", time.gmtime(at))
 
 
+def minute(at: float) -> str:
+    """A Unix time to the minute, in UTC, for a table whose header says so."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
+
+
 def stamp(at: float) -> str:
     """A Unix time as the beginning of a name, to the millisecond, so that names sort by it: 20261126T090317.775Z."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(at))}.{int(at * 1000) % 1000:03d}Z"
