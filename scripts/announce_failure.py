@@ -63,6 +63,8 @@ def announce_failure(
     running = next((one.version for one in asked), "")
     environment = settings.environment(name, dry_run=run.dry_run) if known else run.environment
     failed = failed_jobs(needs) if needs is not None else ()
+    # What failed has a page of its own.
+    run.summary = ""
     return run.act(plan(environment, step=step, reason=reason, running=running, jobs=failed), announce)
 
 

@@ -148,7 +148,8 @@ class Deployed(Report):
         return f"{self.where} runs {what}{change}{note}"
 
     def outputs(self) -> dict[str, str]:
-        return {"task-definition": self.task_definition, "deployment-id": self.deployment_id, "digest": self.digest}
+        rollout = {"task-definition": self.task_definition, "deployment-id": self.deployment_id}
+        return {**rollout, "image": self.image, "digest": self.digest}
 
 
 def deploy_service(

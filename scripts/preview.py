@@ -1,6 +1,7 @@
 """Shows what a deployment would change, before somebody approves it. Only reads, and says what it could not read."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,16 @@ from scripts import check_image, release_static, verify
 from scripts.deploy_service import Wish
 from scripts.ecs import order, preflight, promotion, receipts
 from scripts.edges import git, github
-from scripts.frame import console, settings, text, version
+from scripts.frame import settings, text, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import ROOT, Environment
+from scripts.frame.summary import Links, linked
 
 # Commits, files and receipts that are shown; seconds for GitHub.
 COMMITS, FILES, RECEIPTS = 100, 30, 5
+COMMITS_TITLE = "commits"
 TIMEOUT = 10.0
 
 
@@ -51,14 +54,24 @@ class Preview(Report):
         return rows
 
     def outputs(self) -> dict[str, str]:
-        return {"site": self.site, "running": self.running}
+        return {"running": self.running}
 
-    def markdown(self) -> str:
-        """All of it for the page that a reviewer sees."""
+    def markdown(self, links: Links) -> str:
+        """All of it for the page that a reviewer sees, with links to commits and pull requests."""
         parts = [f"### {text.markdown(self.line())}"]
         for section in self.sections:
-            parts += ["", f"#### {section.title}", "", *(f"- {text.markdown(line)}" for line in section.lines)]
+            lines = [linked(line, links) for line in section.lines]
+            if section.title == COMMITS_TITLE:
+                lines = [_commit(line, links.commits) for line in lines]
+            parts += ["", f"#### {section.title}", "", *(f"- {line}" for line in lines)]
         return "\n".join(parts)
+
+
+def _commit(line: str, commits: str) -> str:
+    """A line of `git log --oneline` in markdown, with links to the commit and to the pull request."""
+    line = re.sub(r"^([0-9a-f]{7,39}) ", rf"[\1]({commits}\1) ", line)
+    pulls = commits.removesuffix("commit/") + "pull/"
+    return re.sub(r"&#40;&#35;&#8203;(\d{1,9})&#41;", rf"&#40;[&#35;\1]({pulls}\1)&#41;", line)
 
 
 def preview(
@@ -69,7 +82,7 @@ def preview(
     found = run.look("what would change", lambda: look(run, wanted, digest, build_dir))
     if found is None:
         return None
-    console.summary(found.markdown())
+    run.summary = found.markdown(run.links())
     if order.is_older(ROOT, wanted, found.running, env.application.main_branch):
         raise Refused(f"{env.name} runs {version.short(found.running)}, which is newer than {version.short(wanted)}.")
     return found
@@ -83,7 +96,7 @@ def look(run: Run, wanted: str, digest: str | None, build_dir: str | None) -> Pr
     except DeployError as error:
         running, unknown = "", str(error)
     parts: dict[str, Callable[[], list[str]]] = {
-        "commits": lambda: commits(ROOT, running, wanted, unknown),
+        COMMITS_TITLE: lambda: commits(ROOT, running, wanted, unknown),
         "migrations": lambda: migrations(env, running, wanted),
         "task definition": lambda: changes(run, wanted, digest),
         "frontend": lambda: frontend(env, wanted, build_dir),

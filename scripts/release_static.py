@@ -301,7 +301,7 @@ def decide(
         environment=environment.name,
         keep_releases=environment.frontend.keep_releases,
         max_delete_percent=environment.frontend.max_delete_percent,
-        distribution=environment.frontend.distribution,
+        distribution=of_cdn.require() if (of_cdn := environment.frontend.distribution) else "",
         base=base(environment, observed.name),
         needed=observed.needed,
     )

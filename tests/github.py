@@ -164,7 +164,7 @@ class Job:
     """One job of a run. name: with that of the job that calls its workflow, such as deploy_dev/approve.
 
     state: empty until it begins; pending in its queue, waiting for an approval, running, or how it ended.
-    given: the inputs and secrets of the workflow that it is in.
+    given: the inputs and secrets of the workflow that it is in. url: that GitHub shows for its deployment.
     """
 
     run: "Run"
@@ -175,6 +175,7 @@ class Job:
     given: Mapping[str, Any]
     state: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
+    url: str = ""
 
     @property
     def group(self) -> str:
@@ -339,6 +340,8 @@ class GitHub:
             return
         job.state, steps = result
         context = {**job.context(), "steps": steps}
+        environment = job.spec.get("environment")
+        job.url = shown(resolve(environment.get("url"), context)) if isinstance(environment, dict) else ""
         told = {name: shown(resolve(value, context)) for name, value in job.spec.get("outputs", {}).items()}
         # GitHub drops an output that contains a secret, and only says so in the log.
         job.outputs = {name: value for name, value in told.items() if not contains_secret(value, job)}

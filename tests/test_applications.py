@@ -9,6 +9,7 @@ import pytest
 
 from scripts.ecs import manager
 from scripts.frame import settings
+from scripts.frame.errors import Refused
 from tests.conftest import Invoke
 
 FILES = {name: str(Path(__file__).parent / f"{name}.toml") for name in ("mint_2022", "mint_2026", "easi")}
@@ -114,7 +115,7 @@ def test_mint_goes_to_ecs_itself_today(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUDFRONT_DISTRIBUTION_IMPL", "E1")
     env = read("mint_2026", "impl", monkeypatch)
 
-    assert (env.manager.via, env.region, env.frontend.distribution) == ("ecs", "us-east-1", "E1")
+    assert (env.manager.via, env.region, env.frontend.distribution.require()) == ("ecs", "us-east-1", "E1")
     assert manager.deploy_event(env, "mint-app", "image")["body"] == {
         "cluster_id": "impl-mint-app",
         "service_ids": ["mint-app"],
@@ -127,6 +128,17 @@ def test_mint_goes_to_ecs_itself_today(monkeypatch: pytest.MonkeyPatch) -> None:
         ["sg-1"],
     )
     assert env.database.keep_snapshots == 10
+
+
+def test_a_job_needs_only_what_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the variables of tasks and CDN it can build and announce; what uses them names what is missing."""
+    read("mint_2026", "dev", monkeypatch)
+    env = settings.environment("dev")
+
+    with pytest.raises(Refused, match=r"PRIVATE_SUBNET_A is not set, and tasks\.db-migrate\.subnets of dev needs it"):
+        manager.run_event(env, "db-migrate")
+    with pytest.raises(Refused, match="CLOUDFRONT_DISTRIBUTION is not set"):
+        env.frontend.distribution.require()
 
 
 @pytest.mark.parametrize("file", FILES)

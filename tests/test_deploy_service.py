@@ -123,6 +123,8 @@ def test_later_jobs_get_the_deployment_id_and_the_digest(
         "task-definition": service["taskDefinition"],
         "deployment-id": service["deployments"][0]["id"],
         "digest": digest,
+        "image": uri if by != "digest" else f"{uri.removesuffix(':v0')}@{digest}",
+        "site": cloud.url,
     }
 
 
@@ -144,7 +146,8 @@ def test_a_role_that_may_read_nothing_deploys_and_puts_out_what_is_known(invoke:
     assert "the restart of mint-app is not proven to run" in watched.stderr
     assert "ECS could not be read. To go on: `invoke deploy-service --resume --env=dev --no-image`." in watched.stderr
     assert len(aws.lambda_calls()) == 2
-    assert outputs(file) == {"task-definition": response["NewTaskdefArn"], "deployment-id": "ecs-svc/123", "digest": ""}
+    known = {"task-definition": response["NewTaskdefArn"], "deployment-id": "ecs-svc/123"}
+    assert outputs(file) == {**known, "digest": "", "image": "", "site": "https://dev.mint.cms.gov"}
 
 
 @pytest.mark.parametrize(

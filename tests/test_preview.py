@@ -1,4 +1,4 @@
-"""What would be deployed, the order of versions, and the chart of a deployment's steps."""
+"""What would be deployed, and the order of versions."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from scripts.ecs import order
 from scripts.edges import git
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
-from scripts.frame.run import Phase, timeline
+from scripts.frame.summary import Links
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, stand_in
 
@@ -102,6 +102,13 @@ def test_commits_are_shown_with_author_and_pull_request(history: dict[str, str])
     assert [line.partition(" ")[2] for line in shown] == ["third (Test)", "second (#12) (Test)"]
     with pytest.raises(DeployError, match="no network"):
         preview.commits(folder, "", history["third"], "no network")
+    section = preview.Section(preview.COMMITS_TITLE, tuple(shown))
+    page = preview.Preview("dev", "", "v1", "v0", (section,)).markdown(Links("", "https://github.com/a/b/commit/"))
+    short = shown[1].partition(" ")[0]
+    assert (
+        f"- [{short}](https://github.com/a/b/commit/{short}) second &#40;[&#35;12](https://github.com/a/b/pull/12)&#41;"
+        in page
+    )
 
 
 def test_a_preview_of_the_embedded_environment_reads_everything(
@@ -149,19 +156,3 @@ def test_who_approved_what_is_read_from_github(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("GITHUB_API_URL", api.url)
         with pytest.raises(DeployError, match="HTTP status 403"):
             preview.approvals()
-
-
-def test_the_chart_has_a_bar_for_each_step() -> None:
-    """With characters that mean something to the chart left out; one step needs no chart."""
-    phases = [Phase("build the service's image", 0.5, 2.0, "done"), Phase("migrate: a;b#c", 2.5, 1.0)]
-
-    assert timeline(phases) == [
-        "```mermaid",
-        "gantt",
-        "  dateFormat x",
-        "  axisFormat %M:%S",
-        "  build the service's image :done, 500, 2500",
-        "  migrate a b c :crit, 2500, 3500",
-        "```",
-    ]
-    assert timeline(phases[:1]) == []

@@ -121,7 +121,7 @@ def test_actions_gets_groups_outputs_and_a_summary(
 
     said = capsys.readouterr().err
     assert said.count("::group::") == said.count("::endgroup::") == 2
-    assert (actions / "GITHUB_OUTPUT").read_text() == "what=one\nwhat=two\n"
+    assert (actions / "GITHUB_OUTPUT").read_text() == "what=one\nwhat=two\nsite=https://dev.mint.cms.gov\n"
     page = (actions / "GITHUB_STEP_SUMMARY").read_text()
     assert "| one | one is done | 0.0 |" in page
     assert "(https://dev.mint.cms.gov)" in page

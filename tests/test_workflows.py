@@ -104,6 +104,15 @@ def test_every_job_has_a_time_limit_and_one_way_to_be_set_up() -> None:
     assert cached["path"] in installed[0]
 
 
+def test_every_deployment_has_a_url() -> None:
+    """What works on an environment that people use; the others build, or wait for an approval."""
+    named = [job["environment"] for job in jobs() if "environment" in job]
+    without = {one for one in named if isinstance(one, str)}
+
+    assert without == {"build", "${{ inputs.environment }}_gate"}
+    assert all(one["url"].startswith("${{ ") for one in named if isinstance(one, dict))
+
+
 def test_artifacts_outlive_an_approval() -> None:
     """A job waits for 30 days at most. What a second attempt uploads replaces what the first one did."""
     uploads = [step["with"] for step in steps() if "upload-artifact" in step.get("uses", "")]
@@ -464,9 +473,13 @@ def test_the_jobs_deploy_to_all_three_environments(runner: Runner, slack: StandI
     assert len(re.findall("^### ", told, re.MULTILINE)) == 1
     assert "```mermaid" in told
     assert "| deploy the service | " in told
-    assert f"https://github.com/somebody/another-name/commit/{SHA}" in told
+    commit = f"https://github.com/somebody/another-name/commit/{SHA}"
+    # The account's id is a secret, so a link to ECR's page would be masked.
+    assert re.search(rf"mint-backend \[sha256&#58;{digests['server_image'][7:14]}\]\({commit}\)", told)
     assert "#### frontend" in runner.summaries["deploy_prod/preview"]
     assert run["deploy_prod/preview"].outputs == {"site": f"{cloud.url}/prod"}
+    assert [run[f"deploy_{name}/deploy"].url for name in ENVIRONMENTS] == [f"{cloud.url}/{n}" for n in ENVIRONMENTS]
+    assert run["deploy_storybook_dev"].url == f"{cloud.url}/dev"
 
 
 def test_a_broken_step_stops_the_job_and_is_announced(runner: Runner, slack: StandIn) -> None:

@@ -174,9 +174,9 @@ def run_event(environment: Environment, service: str, task_definition: str = "")
     task = environment.tasks.get(service)
     if task is None:
         return {"command": "runtask", "body": {**body, "service_id": service}}
-    body |= {"family": task.family, "subnets": list(task.subnets)}
+    body |= {"family": task.family, "subnets": [one.require() for one in task.subnets]}
     if task.security_groups:
-        body["security_groups"] = list(task.security_groups)
+        body["security_groups"] = [one.require() for one in task.security_groups]
     body |= {"assign_public_ip": True} if task.assign_public_ip else {}
     body |= {"platform": task.platform} if task.platform else {}
     body |= {"task_definition": task_definition} if task_definition else {}

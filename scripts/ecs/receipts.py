@@ -238,7 +238,8 @@ def _texts(values: object) -> tuple[str, ...]:
 def markdown(receipt: Receipt) -> str:
     """A receipt for the step's summary in Actions."""
     told = {name: value for name, value in msgspec.to_builtins(receipt).items() if value not in ("", (), [])}
-    return f"#### receipt\n\n{text.markdown_block(json.dumps(told, indent=2, ensure_ascii=False))}"
+    block = text.markdown_block(json.dumps(told, indent=2, ensure_ascii=False))
+    return f"<details><summary>receipt</summary>\n\n{block}\n\n</details>\n"
 
 
 def _write(environment: Environment, name: str, receipt: Receipt, *, stopped: bool) -> None:

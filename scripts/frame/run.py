@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct, structs
 
-from scripts.frame import console, settings, stop, text, waiting
+from scripts.frame import console, settings, stop, summary, text, waiting
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.report import Plan, Report, aligned
 from scripts.frame.settings import Environment
 from scripts.frame.stop import Stopped
+from scripts.frame.summary import Phase
 
 if TYPE_CHECKING:
     from scripts.edges.aws import Destination
@@ -37,19 +38,6 @@ class Step:
     plan: Plan | None = None
     result: Report | None = None
     seconds: float = 0.0
-
-
-@dataclass
-class Phase:
-    """One of the steps that a command runs in a row. at, seconds: since the command began, and how long it took.
-
-    now: what it did, empty if it failed.
-    """
-
-    name: str
-    at: float
-    seconds: float = 0.0
-    now: str = ""
 
 
 @dataclass
@@ -80,6 +68,8 @@ class Run:
         self.unread: list[str] = []
         self.last_line = ""
         self.progress = ""
+        # What the step's summary in Actions shows after a success instead of the steps; empty for nothing.
+        self.summary: str | None = None
         self._started = time.monotonic()
 
     def read(self, what: str, look: Callable[[], T]) -> T | None:
@@ -99,7 +89,7 @@ class Run:
         if found is not None:
             self._done(Step(self.name), found, started)
             if not self.json:
-                for line in aligned(found.table(), console.width() if found.is_overview else 0):
+                for line in aligned(found.table()):
                     console.result(line)
         return found
 
@@ -182,24 +172,21 @@ class Run:
             console.say("dry run: nothing was changed")
         elif self.last_line:
             console.say(f"{self.last_line} ({time.monotonic() - self._started:.0f} s)")
-        console.summary(self._markdown(error))
+        if self.environment.origin:
+            # For the page of the job's deployment on GitHub.
+            console.output("site", self.environment.site)
+        if self.summary is None or error:
+            console.summary(self._page(error))
+        elif self.summary:
+            console.summary(self.summary)
         if self.json:
             console.document(json.dumps(document, indent=2, default=str))
 
-    def _markdown(self, error: DeployError | None) -> str:
-        """The step's summary in Actions: what was done and how long it took, the error's reasons, and links."""
+    def _page(self, error: DeployError | None) -> str:
+        """The step's summary in Actions."""
         sign = "❌" if error else "📝" if self.dry_run else "✅"
-        lines = [f"### {sign} {self.name} · {self.environment.name}"]
-        if error:
-            lines += ["", text.markdown_block(_cut(str(error)))]
-        lines += ["", "| step | now | seconds |", "|---|---|---|"]
-        lines += [
-            f"| {text.markdown(name)} | {text.markdown(_cut(now))} | {seconds:.1f} |"
-            for name, now, seconds in self._done_so_far()
-        ]
-        lines += ["", *timeline(self.phases)]
-        links = [f"[{text.markdown(name)}]({url})" for name, url in self._links()]
-        return "\n".join([*lines, "", " · ".join(links)])
+        heading = f"{sign} {self.name} · {self.environment.name}"
+        return summary.page(heading, str(error or ""), self._done_so_far(), self.phases, self.links())
 
     def _done_so_far(self) -> list[tuple[str, str, float]]:
         """Each step: its name, what it did, and seconds."""
@@ -208,13 +195,18 @@ class Run:
         missing = "planned" if self.dry_run else "failed"
         return [(step.name, step.result.line() if step.result else missing, step.seconds) for step in self.steps]
 
-    def _links(self) -> Iterator[tuple[str, str]]:
-        """Links to the site, and to the commit that is worked on."""
-        yield self.environment.site, self.environment.site
-        commit = self.facts.get("version") or os.environ.get("GITHUB_SHA", "")
-        if commit.isalnum():
-            repository = os.environ.get("GITHUB_REPOSITORY") or self.environment.application.repository
-            yield commit[:7], console.github(f"{repository}/commit/{commit}")
+    def links(self) -> summary.Links:
+        """Where the summary leads."""
+        env, commit = self.environment, self.facts.get("version") or os.environ.get("GITHUB_SHA", "")
+        repository = os.environ.get("GITHUB_REPOSITORY") or env.application.repository
+        told = [step.result.outputs() for step in self.steps if step.result]
+        return summary.Links(
+            env.site,
+            console.github(f"{repository}/commit/"),
+            commit if commit.isalnum() else "",
+            {one["image"]: one["digest"] for one in told if one.get("image") and one.get("digest")},
+            console=env.account.is_public(),
+        )
 
     def _document(self, error: DeployError | None) -> dict[str, Any]:
         return {
@@ -229,28 +221,6 @@ class Run:
             "error": str(error) if error else None,
             "exit_code": error.code if error else 0,
         }
-
-
-def timeline(phases: Sequence[Phase]) -> list[str]:
-    """The steps as a chart over time, in lines of markdown; none for fewer than two.
-
-    https://mermaid.js.org/syntax/gantt.html
-    """
-    if len(phases) < 2:
-        return []
-    lines = ["```mermaid", "gantt", "  dateFormat x", "  axisFormat %M:%S"]
-    for phase in phases:
-        # Other characters would end the name, or the chart.
-        name = re.sub(r"[^\w'.,()/-]+", " ", phase.name).strip()
-        begin, end = int(phase.at * 1000), int((phase.at + max(phase.seconds, 0.1)) * 1000)
-        lines.append(f"  {name} :{'done' if phase.now else 'crit'}, {begin}, {end}")
-    return [*lines, "```"]
-
-
-def _cut(shown: str) -> str:
-    """A text with its digests and commits cut as people read them."""
-    cut = re.sub(r"sha256:([0-9a-f]{7})[0-9a-f]{57}", r"sha256:\1…", shown)
-    return re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", cut)
 
 
 @contextmanager

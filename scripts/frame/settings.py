@@ -54,11 +54,11 @@ class Filled(str):
     that came from a variable masked. lenient: whether a missing variable is accepted, as in a dry run.
     """
 
-    path: str
-    environment: str
-    missing: tuple[str, ...]
-    shown: str
-    lenient: bool
+    path: str = ""
+    environment: str = ""
+    missing: tuple[str, ...] = ()
+    shown: str = ""
+    lenient: bool = False
 
     def needed(self) -> str:
         """The text. Raises Refused for a variable that is not set, with the names under which it can be set."""
@@ -99,6 +99,10 @@ class Setting:
     def known(self) -> str:
         """The text, empty if a variable that it needs is not set."""
         return "" if self._text.missing else str(self._text)
+
+    def is_public(self) -> bool:
+        """Whether it is in the settings file: what comes from a variable may be a secret."""
+        return bool(self._text) and str(self._text) == self._text.shown
 
     def require(self) -> str:
         """The text; a variable that is not set is shown as `<NAME>` in a dry run. Raises Refused."""
@@ -178,8 +182,8 @@ class OneOff(Table, frozen=True, kw_only=True):
     """A task without a service: `[defaults.tasks.NAME]`. It can be named wherever a service whose task runs can be."""
 
     family: Annotated[str, about("family of its task definition")]
-    subnets: Annotated[tuple[str, ...], about("subnets that it runs in")]
-    security_groups: Annotated[tuple[str, ...], about("its security groups; empty for the VPC's own")] = ()
+    subnets: Annotated[tuple[Setting, ...], about("subnets that it runs in")]
+    security_groups: Annotated[tuple[Setting, ...], about("its security groups; empty for the VPC's own")] = ()
     assign_public_ip: Annotated[bool, about("whether it gets a public address")] = False
     platform: Annotated[str, about("Fargate's platform version; empty for the latest")] = ""
 
@@ -245,7 +249,7 @@ class Frontend(Table, frozen=True, kw_only=True):
     folder: Annotated[str, about("folder that the build writes to")]
     build: Annotated[tuple[str, ...], about("command that builds it, as a list of words")]
     install: Annotated[tuple[str, ...], about("command that runs before it; empty for none")] = ()
-    distribution: Annotated[str, about("CloudFront distribution, where there is one")] = ""
+    distribution: Annotated[Setting, about("CloudFront distribution, where there is one")]
     keep_releases: Annotated[int, about("how many older releases to keep, for open tabs and rollbacks", ge=0)] = 2
     max_delete_percent: Annotated[
         int, about("share of the bucket that one release may delete; expired files do not count", ge=0, le=100)
@@ -312,7 +316,7 @@ class Environment(Table, frozen=True, kw_only=True):
 
 
 # Settings that `require` asks for and that a file may leave out.
-OPTIONAL = ("database.name", "scan.function", "storybook.bucket")
+OPTIONAL = ("database.name", "frontend.distribution", "scan.function", "storybook.bucket")
 # Fields of Environment that no settings file holds.
 GIVEN = {"name", "origin", "application", "dry_run"}
 
@@ -392,7 +396,8 @@ def _texts(record: Struct) -> Iterator[Filled]:
     """The texts of a record and its tables that commands read without `require`."""
     for name in record.__struct_fields__:
         value = getattr(record, name)
-        for one in value.values() if isinstance(value, dict) else (value,):
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for one in several:
             if isinstance(one, Struct):
                 yield from _texts(one)
             elif isinstance(one, Filled):
@@ -468,7 +473,7 @@ class _Values:
         if isinstance(value, dict):
             return {key: self._fill(item, f"{path}.{key}") for key, item in value.items()}
         if isinstance(value, list):
-            return [str(self._text(item, path, 0).needed()) if isinstance(item, str) else item for item in value]
+            return [self._fill(item, path) for item in value]
         return self._text(value, path, 0) if isinstance(value, str) else value
 
     def _text(self, raw: str, path: str, depth: int) -> Filled:
@@ -546,7 +551,7 @@ def _shown(value: Any) -> str:
         return value.shown
     if isinstance(value, bool):
         return str(value).lower()
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return " ".join(map(_shown, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _defaults(kind: type[Struct], prefix: str) -> Iterator[tuple[str, Any]]:

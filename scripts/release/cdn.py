@@ -18,7 +18,7 @@ def invalidate(environment: Environment, paths: tuple[str, ...]) -> str:
     Raises DeployError if CloudFront refuses, OutcomeUnknown if its response was lost.
     """
     client = aws.client("cloudfront", environment, once=True)
-    distribution = environment.frontend.distribution
+    distribution = environment.frontend.distribution.require()
     with aws.errors(f"invalidating {len(paths)} paths of {distribution}", environment, starts_something=True):
         batch = {
             "Paths": {"Quantity": len(paths), "Items": list(paths)},
@@ -32,7 +32,7 @@ def invalidate(environment: Environment, paths: tuple[str, ...]) -> str:
 def wait_for(environment: Environment, invalidation: str, *, clock: Clock = CLOCK) -> None:
     """Wait until an invalidation is complete. Raises OutcomeUnknown if it is not after TIMEOUT seconds."""
     client = aws.client("cloudfront", environment)
-    distribution = environment.frontend.distribution
+    distribution = environment.frontend.distribution.require()
 
     def look() -> tuple[str, bool | None]:
         with aws.errors(f"reading the invalidation {invalidation} of {distribution}", environment):

@@ -40,6 +40,8 @@ def local(cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch) -> Local:
 
     def make(**changes: Any) -> Environment:
         environment = settings.find("local")
+        if "distribution" in changes:
+            changes["distribution"] = settings.Setting(settings.Filled(changes["distribution"]))
         return msgspec.structs.replace(environment, frontend=msgspec.structs.replace(environment.frontend, **changes))
 
     return make
