@@ -89,7 +89,7 @@ class Run:
         if found is not None:
             self._done(Step(self.name), found, started)
             if not self.json:
-                for line in aligned(found.table()):
+                for line in aligned(found.table(), console.width() if found.is_overview else 0):
                     console.result(line)
         return found
 
