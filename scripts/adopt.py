@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from scripts.edges import git, old_scripts
+from scripts.edges import git, old_scripts, workflows
 from scripts.frame import console, files
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
@@ -26,6 +26,7 @@ from scripts.frame.run import Run
 from scripts.frame.settings import ROOT
 
 RECORD = ".deployment.json"
+NODE = ".nvmrc"
 SETTINGS = "environments.toml"
 # What an application needs to deploy, and to rehearse that on a laptop.
 FOLDERS = ("scripts", "ecs_manager", "local_aws", "examples", ".github/actions/setup")
@@ -129,7 +130,10 @@ def plan(folder: Path, given: Mapping[str, bytes], from_scripts: bool) -> tuple[
     """Decide what to write. given: path -> content. Returns the plan, and the content of what it writes."""
     known = _record(folder)
     write, kept, record = dict[str, bytes](), list[str](), dict[str, str]()
-    for path, content in given.items():
+    settings, to_do = _settings(folder, from_scripts)
+    if not (folder / SETTINGS).exists():
+        write[SETTINGS] = settings.encode()
+    for path, content in _fitted(folder, given, settings).items():
         there = (folder / path).read_bytes() if (folder / path).is_file() else None
         if there is not None and there != content and _sha256(there) != known.get(path):
             kept.append(f"{path}: {'it was changed here' if path in known else 'it is not from here'}")
@@ -140,11 +144,7 @@ def plan(folder: Path, given: Mapping[str, bytes], from_scripts: bool) -> tuple[
             write[path] = content
     gone = [path for path in known if path not in given and (folder / path).is_file()]
     remove = tuple(path for path in gone if _sha256((folder / path).read_bytes()) == known[path])
-    to_do = [GITHUB, *_merge(folder, write, kept)]
-    if not (folder / SETTINGS).exists():
-        text, unread = old_scripts.made(folder) if from_scripts else (old_scripts.example(), EXAMPLE)
-        write[SETTINGS] = text.encode()
-        to_do += unread
+    to_do = [GITHUB, *_merge(folder, write, kept), *to_do]
     recorded = json.dumps({"files": record}, indent=1, sort_keys=True).encode() + b"\n"
     if not (folder / RECORD).is_file() or (folder / RECORD).read_bytes() != recorded:
         write[RECORD] = recorded
@@ -156,6 +156,32 @@ GITHUB = (
     "GitHub: the environments, reviewers and secrets, and the jobs that call deploy.yml, as docs/adopting.md has them"
 )
 EXAMPLE = ["environments.toml is the example: write the application's own values, or use --from-scripts"]
+
+
+def _settings(folder: Path, from_scripts: bool) -> tuple[str, list[str]]:
+    """The application's settings, those that it has or those that it gets, and what a person has to do about them."""
+    if (folder / SETTINGS).exists():
+        settings, to_do = (folder / SETTINGS).read_text(encoding="utf-8"), list[str]()
+    else:
+        settings, to_do = old_scripts.made(folder) if from_scripts else (old_scripts.example(), [*EXAMPLE])
+    regions = workflows.facts(settings).regions
+    several = (
+        [f"the workflows: aws-region, of which the settings have {', '.join(regions)}"] if len(regions) > 1 else []
+    )
+    return settings, [*to_do, *several]
+
+
+def _fitted(folder: Path, given: Mapping[str, bytes], settings: str) -> dict[str, bytes]:
+    """What is copied, with the workflows as the application's settings have them."""
+    here, there = workflows.facts(old_scripts.example()), workflows.facts(settings)
+    fitted = dict(given)
+    for path in given:
+        if path.startswith(".github/workflows/"):
+            text = workflows.fitted(given[path].decode(), here, there)
+            if not (folder / NODE).exists():
+                text = text.replace(f"node-version-file: {NODE}", "node-version-file: package.json")
+            fitted[path] = text.encode()
+    return fitted
 
 
 def _record(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from scripts.frame import settings
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
+from tests.github import load
 
 # Small scripts and workflows that say the same as an application's, in the same words for what is read.
 OLD_SCRIPTS = {
@@ -112,6 +114,56 @@ def test_the_settings_are_read_from_the_old_scripts(
     assert variables["REACT_APP_OKTA_CLIENT_ID"] == "the-client"
     assert variables["REACT_APP_API_ADDRESS"] == "https://shop.example.org/api/v1"
     assert variables["REACT_APP_OKTA_DOMAIN"] == "https://okta.example.org"
+
+
+def test_the_workflows_have_the_applications_values(shop: Path, invoke: Invoke) -> None:
+    """Region, environments, main branch, folder and secrets come from its settings, also when these change later."""
+    theirs = """
+[application]
+main_branch = "trunk"
+[defaults]
+region = "eu-west-1"
+account = "${AWS_ACCOUNT_ID}"
+[defaults.frontend]
+bucket = "${STATIC_S3_BUCKET}"
+folder = "dist"
+distribution = "${CDN}"
+[defaults.frontend.variables]
+VITE_KEY = "${VITE_KEY}"
+[defaults.tasks.migrate]
+subnets = ["${SUBNET}"]
+[environments.staging]
+[environments.live]
+[environments.local]
+endpoint_url = "http://127.0.0.1:4566"
+account = "${UNUSED_NAME}"
+"""
+    (shop / "environments.toml").write_text(theirs)
+    assert invoke("adopt", f"--into={shop}").returncode == 0
+    folder = shop / ".github" / "workflows"
+    deploy, frontend, operate = (load(folder / f"{name}.yml") for name in ("deploy", "frontend", "operate"))
+
+    text = "".join((folder / f"{name}.yml").read_text() for name in ("deploy", "frontend", "operate"))
+    ours = r"us-west-2|heads/main|OKTA|LD_CLIENT|\bdev\b|\bimpl\b|\bprod\b|mint|UNUSED_NAME|nvmrc"
+    assert re.findall(ours, text, re.IGNORECASE) == []
+    assert text.count("aws-region: eu-west-1") == 3
+    given = {"STATIC_S3_BUCKET", "CDN", "SUBNET"}
+    assert set(deploy["on"]["workflow_call"]["secrets"]) == {
+        *given,
+        "AWS_ACCOUNT_ID",
+        "AWS_ROLE_TO_ASSUME",
+        "SLACK_WEBHOOK_URL",
+    }
+    assert given <= set(deploy["jobs"]["deploy"]["env"])
+    assert set(frontend["on"]["workflow_call"]["secrets"]) == {"VITE_KEY"}
+    assert frontend["jobs"]["build"]["steps"][-1]["with"]["path"] == "dist"
+    assert {*given, "VITE_KEY"} <= set(operate["jobs"]["operate"]["env"])
+    assert operate["on"]["workflow_dispatch"]["inputs"]["environment"]["options"] == ["staging", "live"]
+
+    (shop / "environments.toml").write_text(theirs.replace("staging", "test"))
+    again = invoke("adopt", f"--into={shop}")
+    assert "2 files written" in again.stderr
+    assert "options: [test, live]" in (folder / "operate.yml").read_text()
 
 
 def test_what_is_theirs_stays_and_a_second_run_changes_nothing(shop: Path, invoke: Invoke) -> None:
