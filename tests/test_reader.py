@@ -132,7 +132,9 @@ def test_a_service_that_was_deleted_is_not_there(answer: dict[str, Any], monkeyp
     with ecs(monkeypatch, {"DescribeServices": answer}) as (found, _):
         with pytest.raises(Refused, match="There is no service app in the cluster dev-mint-app"):
             found.look()
-        assert verdict(STARTED, found.look(STARTED)) is Verdict.NOTHING
+        now = found.look(STARTED)
+        assert now == Service("app", (), (), breaker=False, status="INACTIVE")
+        assert verdict(STARTED, now) is Verdict.NOTHING
 
 
 def test_an_answer_without_the_service_is_no_sign_that_it_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +160,11 @@ TASK = {
 
 def test_tasks_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """DescribeTasks takes a hundred at a time. A task that only starts does not run yet."""
+    wanted = []
 
     def list_tasks(given: dict[str, Any]) -> dict[str, Any]:
         assert given["serviceName"] == "app"
+        wanted.append(given["desiredStatus"])
         arns = [f"t{n}" for n in range(60)]
         return {"taskArns": arns, **({} if given.get("nextToken") else {"nextToken": "2"})}
 
@@ -171,6 +175,7 @@ def test_tasks_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     with ecs(monkeypatch, {"ListTasks": list_tasks, "DescribeTasks": describe}) as (found, _):
         running, stopped = found.running(), found.stopped()
 
+    assert wanted == ["RUNNING", "RUNNING", "STOPPED", "STOPPED"]
     containers = (Container("app", "r.io/app:v2", DIGEST, 1, "why"), Container(""))
     expected = Task(
         "t1",

@@ -301,7 +301,11 @@ def test_a_commit_that_is_already_reverted_is_refused(checkout: Checkout, invoke
     assert "is already reverted on main" in done.stderr
     assert checkout.state() == before
 
-    git(other, "revert", "--no-edit", "HEAD")
+    undoing = git(other, "rev-parse", "HEAD")
+    done = revert(invoke, checkout, f"--commit={undoing}")
+    assert done.returncode == 0, done.stderr
+    git(other, "pull", "--quiet", "--no-rebase", "origin", f"revert-{undoing[:7]}")
+    assert git(other, "show", "HEAD:page.txt") == "two"
     git(other, "push", "--quiet", "origin", "main")
     assert revert(invoke, checkout, f"--commit={checkout.squash}").returncode == 0
 
