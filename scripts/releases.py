@@ -13,6 +13,7 @@ from scripts.frame.files import temporary_folder
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
+from scripts.frame.threads import workers
 from scripts.release import history, lease, manifest
 from scripts.release import verify as verification
 from scripts.release.history import Difference
@@ -103,8 +104,9 @@ def look(environment: Environment, name: str) -> tuple[Bucket, State]:
     """Read a bucket. Warns if another run holds its lease. Raises DeployError if it cannot be read."""
     held = lease.bucket(name)
     bucket = held or open_bucket(environment, name)
-    stored = manifest.read(bucket)
-    listing = bucket.list()
+    with workers(2) as pool:
+        listed, read = pool.submit(bucket.list), pool.submit(manifest.read, bucket)
+        stored, listing = read.result(), listed.result()
     if not held and not stored.unread:
         lease.warn_of_holder(bucket, listing)
     return bucket, known(environment, bucket, State(listing, *stored))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -34,8 +34,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.1, 5.0
 CONNECT_TIMEOUT, TIMEOUT = 5.0, 20.0
 # Bytes of a response that are read by default: a page of LIST with the longest keys has 4 MB.
 MOST = 16 << 20
-# Uploads at the same time. Each holds its body in memory: 25 MB of small files, 64 MB of large ones.
-SMALL, SMALL_IN_FLIGHT = 256 << 10, 100
+# Uploads at the same time. Each holds its body in memory: 32 MB of small files, 64 MB of large ones.
+SMALL, SMALL_IN_FLIGHT = 256 << 10, 128
 LARGE_IN_FLIGHT = 4
 # Larger files are sent in parts and never completely in memory.
 SINGLE_PUT = 16 << 20
@@ -469,21 +469,10 @@ class Bucket:
         with self._counting:
             self.requests += requests
 
-    @cached_property
+    @property
     def _session(self) -> Any:
-        """Keeps connections: a handshake takes longer than a request."""
-        from botocore.httpsession import URLLib3Session
-        from urllib3.connection import HTTPConnection
-
-        network = self._network
-        return URLLib3Session(
-            verify=network.certificates or True,
-            proxies={urlsplit(self._endpoint).scheme: network.proxy} if network.proxy else {},
-            timeout=(CONNECT_TIMEOUT, TIMEOUT),
-            max_pool_connections=OBSTORE_FROM + 1,
-            # urllib3's defaults, which botocore drops: without TCP_NODELAY a body waits 40 ms for an acknowledgement.
-            socket_options=HTTPConnection.default_socket_options,
-        )
+        proxies = ((urlsplit(self._endpoint).scheme, self._network.proxy),) if self._network.proxy else ()
+        return _session(self._network.certificates or True, proxies, (CONNECT_TIMEOUT, TIMEOUT))
 
     @cached_property
     def _network(self) -> Network:
@@ -549,6 +538,25 @@ class Bucket:
             f"The certificate of {urlsplit(self._endpoint).netloc} is not trusted, for {doing} {self.name}"
             f" ({self._where}): set AWS_CA_BUNDLE to a file with the certificate of its CA."
         )
+
+
+@cache
+def _session(certificates: str | bool, proxies: tuple[tuple[str, str], ...], timeouts: tuple[float, float]) -> Any:
+    """Keeps the connections of this process, also from one bucket to the next: a handshake takes longer than a request.
+
+    certificates: PEM file of the CAs that are trusted. proxies: scheme and URL. timeouts: for connecting and reading.
+    """
+    from botocore.httpsession import URLLib3Session
+    from urllib3.connection import HTTPConnection
+
+    return URLLib3Session(
+        verify=certificates,
+        proxies=dict(proxies),
+        timeout=timeouts,
+        max_pool_connections=OBSTORE_FROM + 1,
+        # urllib3's defaults, which botocore drops: without TCP_NODELAY a body waits 40 ms for an acknowledgement.
+        socket_options=HTTPConnection.default_socket_options,
+    )
 
 
 def _parsed(body: bytes) -> ElementTree.Element:
