@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from scripts.release import content
+from scripts.release import content, javascript
 from scripts.release.pages import parse_json
 
 # Files for developers; no page loads them.
@@ -14,6 +14,8 @@ OPTIONAL = (".map", ".LICENSE.txt")
 # Scripts that load files by names of their own, relative to them: Storybook's page the list of the stories and the page
 # that shows one, Angular's service worker the list of what it caches.
 LOADED = {"sb-manager/runtime.js": ("../index.json", "../iframe.html"), "ngsw-worker.js": ("./ngsw.json",)}
+# The list of what each page of Next loads, relative to the folder _next, when a person follows a link to it.
+NEXT, OF_NEXT = "_buildManifest.js", "static/"
 # A hash between the name of the source and the ending: .0123abcd.chunk.js, -AbCd_-09.css
 INSERTED = re.compile(r"[.-]([\w-]{8,64})(?:\.(?:chunk|module|min|bundle))?\.[A-Za-z0-9]+(?:\.map)?", re.ASCII)
 
@@ -24,6 +26,7 @@ def may_list(key: str) -> bool:
         "asset-manifest.json",
         "manifest.json",
         "ngsw.json",
+        NEXT,
     )
 
 
@@ -34,6 +37,9 @@ def references(key: str, text: str) -> list[str]:
             return [*loaded]
     name, document = key.rpartition("/")[2], parse_json(text)
     found: Iterable[str]
+    if name == NEXT:
+        # It is in _next/static/<id of the build>/.
+        return [f"../../{path}" for path in javascript.strings(text) if path.startswith(OF_NEXT)]
     if name == "ngsw.json":
         found = _angular(document)
     elif name == "asset-manifest.json" or _is_flat(document):

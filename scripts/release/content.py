@@ -167,6 +167,10 @@ OWN_FOLDER = re.compile(
 )
 # Angular's builder, which is esbuild: chunk-QWERTY23.js. Its hash may be a word.
 ANGULAR = re.compile(r"(?:^|/)(?:chunk|main|polyfills|scripts|styles|worker)-[A-Z2-7]{8}\.(?:js|mjs|css)(?:\.map)?$")
+# Next with Turbopack: 13 characters of 38, after a name or alone.
+NEXT = re.compile(
+    r"(?:^|/)_next/static/(?:chunks|css|media)/(?:[^/]+[.-])?(?P<hash>(?=[a-z_-]*[0-9])[0-9a-z_-]{13})\.[A-Za-z0-9]+(?:\.map)?$"
+)
 # What people name, and date, themselves.
 DOCUMENTS = re.compile(
     r"\.(?:html?|xhtml|pdf|docx?|xlsx?|pptx?|od[pst]|csv|tsv|txt|md|rtf|xml|ics|epub|zip|gz|tgz|7z|tar|dmg|exe|msi|apk)$"
@@ -239,6 +243,9 @@ def is_hashed(key: str) -> bool:
         return is_hash(found["hash"])
     if ANGULAR.search(key) or OWN_FOLDER.search(key):
         return True
+    found = NEXT.search(key)
+    if found:
+        return not (WORDS.fullmatch(found["hash"]) or is_ordinary(found["hash"]))
     found = DASHED.search(key)
     return bool(found and is_random(found["hash"]))
 

@@ -74,10 +74,10 @@ PLUS = re.compile(r"\s*\+")
 COMMA = re.compile(r"\s*,\s*")
 ENDINGS = "avif|bin|css|eot|gif|ico|jpe?g|json|m?js|mp[34]|ogg|otf|pdf|png|svg|ttf|txt|wasm|wav|web[mp]|woff2?|xml"
 # folder/name-hash.ending or folder/hash.ending. The hash after a name: eight characters of base64url, or 8 to 64
-# letters and digits; alone: 8 to 64 hexadecimal digits.
+# letters and digits; alone: 8 to 64 hexadecimal digits, and 13 other characters in the folder of Turbopack.
 HASHED = re.compile(
-    r"(?:\.{0,2}/)?[^?#]*/(?:[^/?#]*[-.](?=[\w-]*[\dA-Z])(?:[\w-]{8}|[0-9A-Za-z]{8,64})|(?=[a-f]*\d)[0-9a-f]{8,64})"
-    rf"(?:\.chunk|\.module|\.min)?\.(?:{ENDINGS})"
+    r"(?:(?:\.{0,2}/)?[^?#]*/(?:[^/?#]*[-.](?=[\w-]*[\dA-Z])(?:[\w-]{8}|[0-9A-Za-z]{8,64})|(?=[a-f]*\d)[0-9a-f]{8,64})"
+    rf"(?:\.chunk|\.module|\.min)?|static/chunks/(?:[^/?#]+[-.])?[0-9a-z_-]{{13}})\.(?:{ENDINGS})"
 )
 # The absolute path of an image, font, sound or video in a folder.
 MEDIA = re.compile(r"/[^/?#]+/[^?#]*\.(?:avif|gif|ico|jpe?g|mp[34]|otf|png|svg|ttf|web[mp]|woff2?)")
@@ -94,6 +94,12 @@ def references(text: str) -> Iterator[Reference]:
         last_end = end
         if last:
             yield last
+
+
+def strings(text: str) -> Iterator[str]:
+    """The values of the strings that may be paths, in the order of the script."""
+    for start, end, _ in _Lexer(text).strings():
+        yield _value(text[start + 1 : end - 1])
 
 
 def _reference(url: str, kind: Kind | None, context: str, text: str, end: int) -> Reference | None:

@@ -110,6 +110,9 @@ def test_a_few_names_without_ending_are_known_by_their_content(key: str, body: b
         # Next, Angular 16 and later, Astro, SvelteKit.
         "_next/static/chunks/main-ead515a05478a304.js",
         "_next/static/css/5dec4ff7f3e3cc99.css",
+        "_next/static/chunks/36wyumjnpvzk-.js",
+        "_next/static/chunks/turbopack-2u1d16houkiyo.js",
+        "_next/static/media/logo.0r-6c08yaolts.png",
         "main.0123456789abcdef.js",
         "main-5QYJ4FGT.js",
         "chunk-QWERTYUI.js",
@@ -138,6 +141,9 @@ def test_names_that_bundlers_write_are_cached_for_ever(key: str) -> None:
         "assets/form-BxYz12aQ.pdf",
         "main.0a1b2c3.js",
         "main.0A1B2C3D.js",
+        # In Next's folder too.
+        "_next/static/chunks/contact-us-12.js",
+        "_next/static/QIb8QZlcacTMKAczMydjT/_buildManifest.js",
         # Numbers and words.
         "static/js/main.12345678.js",
         "static/js/main.deadbeef.js",

@@ -251,6 +251,10 @@ MANIFESTS = [
      "a.js i.png ngsw-worker.js"),
     ("app/ngsw-worker.js", {}, "app/ngsw.json"),
     ("sb-manager/runtime.js", {}, "index.json iframe.html"),
+    # Next lists what each page loads, also for those that nothing links to.
+    ("app/_next/static/id/_buildManifest.js", {"/a": ["static/chunks/a-0a1b2c3d.js", "static/css/%5Bb%5D.css"],
+                                               "sortedPages": ["/a", "/_app"]},
+     "app/_next/static/chunks/a-0a1b2c3d.js app/_next/static/css/[b].css"),
     # Other webpack plugins.
     ("manifest.json", {"main.js": "/js/main.0a1b2c3d.js", "main.css": "main.css"}, "js/main.0a1b2c3d.js main.css"),
     ("asset-manifest.json", {"main.js": {"src": "main.0a1b2c3d.js", "integrity": "sha384-x"}}, "main.0a1b2c3d.js"),
