@@ -3,10 +3,13 @@
 An object is unchanged when the manifest agrees with the disk and LIST agrees with the manifest. ETags are only
 compared, never computed, so this also holds with KMS and for multipart uploads. An object that somebody else has
 overwritten is noticed by its ETag.
+
+A small change to a large site is written as one: as the difference to an earlier whole manifest, its base. That was
+copied to the copies of files, and is deleted like them when nothing needs it.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -26,7 +29,11 @@ BLOBS = f"{PREFIX}files/"
 # command knows from this note which release is live.
 NEXT = f"{PREFIX}next.json"
 JSON = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
-FORMAT = 1
+# The format of a whole manifest, and of one that is the difference to a base.
+FORMAT, CHANGES = 1, 2
+# A difference is written if the base has so many files in its live release, and at most every fourth one has changed
+# since: else it saves less than the further requests cost.
+FEWEST_FILES, MOST_CHANGED = 64, 1 / 4
 # Bytes of a manifest that are read. One of three releases with 100,000 different files each has 50 MB.
 MOST = 256 << 20
 
@@ -90,29 +97,43 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class Base:
+    """A whole manifest that the next one may be a difference to. sha256: of its document.
+
+    is_stored: the document is among the copies already. Else it is the manifest itself.
+    """
+
+    sha256: str
+    manifest: Manifest
+    is_stored: bool
+
+
+@dataclass(frozen=True)
 class State:
     """What a bucket holds. listing: None if it could not be read. etag: of the manifest, empty if there is none.
 
-    unread: why the manifest could not be read, empty if it was. repaired: the live release is not in the manifest of
-    the bucket, because it was not written after the commit point.
+    unread: why the manifest could not be read, empty if it was. base: None if there is no manifest. repaired: the live
+    release is not in the manifest of the bucket, because it was not written after the commit point.
     """
 
     listing: Mapping[str, Remote] | None
     manifest: Manifest | None
     etag: str = ""
     unread: str = ""
+    base: Base | None = None
     repaired: bool = False
 
 
 class Stored(NamedTuple):
-    """The manifest and its ETag; None and empty if there is none. unread: why it could not be read, else empty."""
+    """The manifest and its ETag; None and empty if there is none. unread, base: as in State."""
 
     manifest: Manifest | None
     etag: str = ""
     unread: str = ""
+    base: Base | None = None
 
 
-# The document in the bucket, in FORMAT 1.
+# The documents in the bucket.
 
 
 class _Row(Struct, array_like=True, frozen=True, gc=False):
@@ -125,19 +146,41 @@ class _Row(Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Files(Struct, frozen=True):
-    """A release as its difference to the next newer one. files: those that differ. without: keys that it lacks."""
+    """A release as its difference to another one. files: those that differ. without: keys that it lacks."""
 
     release: Release
     files: dict[Key, _Row]
     without: list[Key]
 
 
+Path = Annotated[str, Meta(pattern=r"\A/[!-~]*\Z", max_length=8192)]
+
+
 class _Document(Struct, frozen=True):
+    """A whole manifest. releases: newest first, each as its difference to the next newer one."""
+
     format: int
     application: Text
     environment: Text
-    pending: tuple[Annotated[str, Meta(pattern=r"\A/[!-~]*\Z", max_length=8192)], ...]
+    pending: tuple[Path, ...]
     releases: list[_Files]
+    headers: list[dict[Text, Text]]
+
+
+class _Changes(Struct, frozen=True):
+    """A manifest as its difference to a base. base: the sha256 of that document.
+
+    releases: newest first, each as its difference to the next older one, and the last to the live one of the base.
+    kept: ids of the base's releases that are kept too.
+    """
+
+    format: int
+    application: Text
+    environment: Text
+    pending: tuple[Path, ...]
+    base: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    releases: list[_Files]
+    kept: list[Text]
     headers: list[dict[Text, Text]]
 
 
@@ -156,7 +199,7 @@ class _Next(Struct, frozen=True):
     without: list[Key]
     headers: list[dict[Text, Text]]
     last: list[Key]
-    pending: tuple[Annotated[str, Meta(pattern=r"\A/[!-~]*\Z", max_length=8192)], ...]
+    pending: tuple[Path, ...]
 
 
 class _Format(Struct, frozen=True):
@@ -171,59 +214,126 @@ def decoded(body: bytes, kind: type[T]) -> T:
         raise ValueError(str(error)) from error
 
 
-def dump(manifest: Manifest) -> bytes:
-    """A manifest as JSON: the files of the live release, and each older one as its difference to the next newer one."""
-    kinds: list[Mapping[str, str]] = []
+class _Rows:
+    """Writes entries. headers: the document's list of headers, which each entry has an index into."""
 
-    def row(entry: Entry) -> list[Any]:
-        if entry.headers not in kinds:
-            kinds.append(entry.headers)
-        return [entry.sha256, entry.size, entry.etag, kinds.index(entry.headers)]
+    def __init__(self) -> None:
+        self.headers: list[Mapping[str, str]] = []
 
-    releases = []
-    newer: Mapping[str, Entry] = {}
-    for release, files in manifest.releases.items():
-        own = {key: row(entry) for key, entry in files.items() if newer.get(key) != entry}
-        without = [key for key in newer if key not in files]
+    def row(self, entry: Entry, etag: str) -> list[Any]:
+        """An entry with an ETag."""
+        if entry.headers not in self.headers:
+            self.headers.append(entry.headers)
+        return [entry.sha256, entry.size, etag, self.headers.index(entry.headers)]
+
+    def difference(self, release: Release, files: Mapping[str, Entry], other: Mapping[str, Entry]) -> dict[str, Any]:
+        """A release, as _Files."""
         # Only a rollback has the last field: what else is written stays as it was in the first version.
         told = {name: value for name, value in asdict(release).items() if value or name != "rolled_back_from"}
-        releases.append({"release": told, "files": own, "without": without})
-        newer = files
-    document = {
-        "format": FORMAT,
-        "application": manifest.application,
-        "environment": manifest.environment,
-        "pending": manifest.pending,
-        "releases": releases,
-        "headers": kinds,
-    }
-    return msgspec.json.encode(document)
+        own = {key: self.row(entry, entry.etag) for key, entry in files.items() if other.get(key) != entry}
+        return {"release": told, "files": own, "without": [key for key in other if key not in files]}
 
 
-def load(body: bytes) -> Manifest:
-    """A manifest from JSON. Raises Refused if the document is damaged or has another format."""
+def dump(manifest: Manifest, base: Base | None = None) -> bytes:
+    """A manifest as JSON, as its difference to the base if there is one that allows it, else whole."""
+    rows, head = _Rows(), dict[str, Any](application=manifest.application, environment=manifest.environment)
+    head["pending"] = manifest.pending
+    found = _since(manifest.releases, base) if base else None
+    if base and found:
+        new, kept = found
+        older = [*[files for _, files in new[1:]], base.manifest.files]
+        releases = [rows.difference(*one, other) for one, other in zip(new, older, strict=True)]
+        body = {"format": CHANGES, **head, "base": base.sha256, "releases": releases, "kept": kept}
+    else:
+        newer = [{}, *manifest.releases.values()]
+        releases = [rows.difference(*one, other) for one, other in zip(manifest.releases.items(), newer, strict=False)]
+        body = {"format": FORMAT, **head, "releases": releases}
+    return msgspec.json.encode({**body, "headers": rows.headers})
+
+
+def _since(
+    releases: Mapping[Release, Mapping[str, Entry]], base: Base
+) -> tuple[list[tuple[Release, Mapping[str, Entry]]], list[str]] | None:
+    """The releases since a base, and the ids of those that are kept of it. None if it cannot be said so."""
+    new, kept = list(releases.items()), list[str]()
+    while new and base.manifest.releases.get(new[-1][0]) == new[-1][1]:
+        kept.insert(0, new.pop()[0].id)
+    # What was there before our first release is the oldest, and inherits nothing.
+    return (new, kept) if all(release.at for release, _ in new) else None
+
+
+def fits(releases: Mapping[Release, Mapping[str, Entry]], base: Base | None) -> bool:
+    """Whether a manifest of these releases is to be written as the difference to a base."""
+    found = _since(releases, base) if base else None
+    if not base or not found or len(base.manifest.files) < FEWEST_FILES:
+        return False
+    changed, older = 0, base.manifest.files
+    for _, files in reversed(found[0]):
+        changed += sum(older.get(key) != entry for key, entry in files.items()) + len(older.keys() - files.keys())
+        older = files
+    return changed <= len(base.manifest.files) * MOST_CHANGED
+
+
+def load(body: bytes, find: Callable[[str], bytes | None] = lambda _: None) -> Manifest:
+    """A manifest from JSON. find: returns the document of a base by its sha256, or None.
+
+    Raises Refused if the document is damaged or has another format.
+    """
+    return _loaded(body, find)[0]
+
+
+def _loaded(body: bytes, find: Callable[[str], bytes | None]) -> tuple[Manifest, Base]:
+    """As `load`, with the base for the next manifest."""
     try:
         written = decoded(body, _Format).format
+        if written == CHANGES:
+            return _changed(decoded(body, _Changes), find)
         if written != FORMAT:
             raise Refused(f"{KEY} has format {written}: it was written by a newer version of this command.")
-        document = decoded(body, _Document)
-        releases = dict(_releases(document))
+        whole = _whole(body)
     except ValueError as error:
         raise Refused(f"{KEY} is damaged ({error}): delete it, and the next release starts a new one.") from error
-    return Manifest(document.application, document.environment, releases, document.pending)
+    return whole, Base(hashlib.sha256(body).hexdigest(), whole, is_stored=False)
 
 
-def _releases(document: _Document) -> Iterator[tuple[Release, dict[str, Entry]]]:
-    """The releases with all their files. Raises ValueError."""
-    newer: dict[str, Entry] = {}
+def _whole(body: bytes) -> Manifest:
+    """A whole manifest. Raises ValueError."""
+    document = decoded(body, _Document)
+    if document.format != FORMAT:
+        raise ValueError(f"its base has format {document.format}")
+    releases: dict[Release, Mapping[str, Entry]] = {}
+    newer: Mapping[str, Entry] = {}
     for number, row in enumerate(document.releases):
         # What was there before our first release is the oldest, so that no release inherits files of unknown content.
         if not row.release.at and number != len(document.releases) - 1:
             raise ValueError(f"{row.release.id} is not the oldest release")
-        own = {key: _entry(key, one, document.headers, row.release) for key, one in row.files.items()}
-        without = set(row.without)
-        newer = {key: entry for key, entry in newer.items() if key not in without} | own
-        yield row.release, newer
+        newer = releases[row.release] = _applied(row, newer, document.headers)
+    return Manifest(document.application, document.environment, releases, document.pending)
+
+
+def _changed(document: _Changes, find: Callable[[str], bytes | None]) -> tuple[Manifest, Base]:
+    """A manifest that is the difference to a base. Raises ValueError."""
+    body = find(document.base)
+    if body is None or hashlib.sha256(body).hexdigest() != document.base:
+        raise ValueError(f"its base {blob_key(document.base)} is gone or changed")
+    base = Base(document.base, _whole(body), is_stored=True)
+    older, new = base.manifest.files, list[tuple[Release, Mapping[str, Entry]]]()
+    for row in reversed(document.releases):
+        if not row.release.at:
+            raise ValueError(f"{row.release.id} is not the oldest release")
+        older = _applied(row, older, document.headers)
+        new.insert(0, (row.release, older))
+    kept = [(release, files) for release, files in base.manifest.releases.items() if release.id in document.kept]
+    if [release.id for release, _ in kept] != document.kept:
+        raise ValueError("its base has other releases")
+    return Manifest(document.application, document.environment, dict(new + kept), document.pending), base
+
+
+def _applied(row: _Files, other: Mapping[str, Entry], headers: list[dict[str, str]]) -> dict[str, Entry]:
+    """All files of a release. other: those of the one that it is the difference to. Raises ValueError."""
+    own = {key: _entry(key, one, headers, row.release) for key, one in row.files.items()}
+    without = set(row.without)
+    return {key: entry for key, entry in other.items() if key not in without} | own
 
 
 def _entry(key: str, row: _Row, headers: list[dict[str, str]], release: Release) -> Entry:
@@ -241,25 +351,21 @@ def note(live: Manifest | None, new: Manifest, last: Iterable[str]) -> bytes:
 
     last: the keys that are put last before it is live.
     """
-    kinds: list[Mapping[str, str]] = []
-    old = live.files if live else {}
+    rows, old = _Rows(), live.files if live else {}
     release, files = next(iter(new.releases.items()))
-    rows = {}
-    for key, entry in files.items():
-        if key in old and (old[key].sha256, dict(old[key].headers)) == (entry.sha256, dict(entry.headers)):
-            continue
-        if entry.headers not in kinds:
-            kinds.append(entry.headers)
-        rows[key] = [entry.sha256, entry.size, "", kinds.index(entry.headers)]
+
+    def is_same(key: str, entry: Entry) -> bool:
+        return key in old and (old[key].sha256, dict(old[key].headers)) == (entry.sha256, dict(entry.headers))
+
     document = {
         "format": FORMAT,
         "application": new.application,
         "environment": new.environment,
         "live": _live(live),
         "release": asdict(release),
-        "files": rows,
+        "files": {key: rows.row(entry, "") for key, entry in files.items() if not is_same(key, entry)},
         "without": [key for key in old if key not in files],
-        "headers": kinds,
+        "headers": rows.headers,
         "last": list(last),
         "pending": new.pending,
     }
@@ -337,13 +443,29 @@ def without(state: State, keeps: Callable[[str], bool]) -> State:
 
 def read(bucket: Bucket) -> Stored:
     """Read the manifest of a bucket. If S3 denies it (403): none, and the reason. Raises Refused if it is damaged."""
+
+    gone = set[str]()
+
+    def find(sha256: str) -> bytes | None:
+        stored = bucket.get(blob_key(sha256), MOST)
+        gone.update(() if stored else (sha256,))
+        return stored[0] if stored else None
+
     try:
-        found = bucket.get(KEY, MOST)
+        while found := bucket.get(KEY, MOST):
+            missed = frozenset(gone)
+            try:
+                current, base = _loaded(found[0], find)
+                return Stored(current, found[1], base=base)
+            except Refused:
+                # A release that has finished since may have deleted the base: then the manifest is another one now.
+                if gone == missed:
+                    raise
+        return Stored(None)
     except S3Error as error:
         if error.status == 403:
             return Stored(None, unread=str(error))
         raise
-    return Stored(load(found[0]), found[1]) if found else Stored(None)
 
 
 def blob_key(sha256: str) -> str:

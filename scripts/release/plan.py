@@ -8,7 +8,7 @@ from urllib.parse import quote
 from scripts.edges.s3 import DELETE_BATCH, LIST_PAGE, Remote, requests_of
 from scripts.frame.errors import Refused
 from scripts.release import content
-from scripts.release.manifest import BLOBS, Entry, Manifest, Release, State, blob_key
+from scripts.release.manifest import BLOBS, KEY, Entry, Manifest, Release, State, blob_key, fits
 from scripts.release.site import ENTRY, PREFIX, File, Site, shown
 
 # The stages of a release; each starts when the one before has succeeded. In the first are files that nothing in the
@@ -61,10 +61,10 @@ class ReleasePlan:
 
     release: the new one, or the live one if it has the same files (is_new is false then). live: the id of the one that
     it replaces, empty for the first. blobs: keys of files to be copied for a rollback. rescues: key -> sha256, of
-    objects that a kept release needs and that are overwritten: they are copied first. invalidate: paths in the CDN.
-    total_bytes: size of the whole site. requests: to S3, including LIST and the manifest's GET. allowed_missing: files
-    that pages need, and that somebody has allowed to be missing. warnings: what a person should know. repairs: the
-    manifest in the bucket is behind (see State).
+    objects that are needed and overwritten: they are copied first. invalidate: paths in the CDN. total_bytes: size of
+    the whole site. requests: to S3, including LIST and the manifest's GET. allowed_missing: files that pages need, and
+    that somebody has allowed to be missing. warnings: what a person should know. repairs: the manifest in the bucket is
+    behind (see State). based: the next manifest is written as the difference to the base of the state.
     """
 
     bucket: str
@@ -82,6 +82,7 @@ class ReleasePlan:
     allowed_missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     repairs: bool = False
+    based: bool = False
 
     @property
     def is_needed(self) -> bool:
@@ -174,14 +175,17 @@ def plan(
         release = live
     kept = releases_after(site, state, keep_releases, is_new)
     changed = _changed(site, kept)
-    deletes, left = checked(_deletes(site, state, kept, keep_releases), state, max_delete_percent, bucket)
+    earlier = state.base if _is_based(site, state, release, kept, has_changed=bool(puts) or is_new) else None
+    copies = {earlier.sha256} if earlier else set[str]()
+    deletes, left = checked(_deletes(site, state, kept, keep_releases, copies), state, max_delete_percent, bucket)
     decided = ReleasePlan(
         bucket=bucket,
         release=release,
         live=live.id if live else "",
         puts=tuple(puts),
         blobs=_blobs(site, listing, changed) if keep_releases and (puts or is_new) else (),
-        rescues=_rescues(puts, known, listing, kept),
+        rescues=_rescues(puts, known, listing, kept)
+        | ({KEY: earlier.sha256} if earlier and not earlier.is_stored else {}),
         deletes=tuple(deletes),
         unchanged=tuple(unchanged),
         invalidate=_paths(puts, deletes, state.manifest, base) if distribution else (),
@@ -190,8 +194,18 @@ def plan(
         requests=0,
         warnings=tuple(_warnings(puts, deletes, left, state, bucket, keep_releases)),
         repairs=state.repaired,
+        based=earlier is not None,
     )
     return replace(decided, requests=_requests(decided, site, state))
+
+
+def _is_based(
+    site: Site, state: State, release: Release, kept: Mapping[Release, Mapping[str, Entry]], *, has_changed: bool
+) -> bool:
+    """Whether the next manifest is to be the difference to the base. has_changed: whether it is another one."""
+    if not state.base or not has_changed:
+        return bool(state.base and state.base.is_stored)
+    return fits({release: files_after(site, state, {}), **kept}, state.base)
 
 
 def is_live(site: Site, manifest: Manifest | None) -> bool:
@@ -286,15 +300,20 @@ def _is_same(site: Site, files: Mapping[str, Entry]) -> bool:
     return files.keys() == site.files.keys() and all(files[key].sha256 == site.files[key].sha256 for key in files)
 
 
-def _deletes(site: Site, state: State, kept: Mapping[Release, Mapping[str, Entry]], keep_releases: int) -> list[Delete]:
-    """What is to be deleted, foreign keys first. Nothing if the manifest could not be read."""
+def _deletes(
+    site: Site, state: State, kept: Mapping[Release, Mapping[str, Entry]], keep_releases: int, copies: set[str]
+) -> list[Delete]:
+    """What is to be deleted, foreign keys first. Nothing if the manifest could not be read.
+
+    copies: sha256 of copies that are needed, beside those of the kept releases.
+    """
     if state.unread:
         return []
     known = state.manifest.known() if state.manifest else {}
     listed = sorted(state.listing or ())
     stay = {key for files in (site.files, *kept.values()) for key in files}
     gone = [key for key in listed if key not in stay and not key.startswith(PREFIX)]
-    needed = {entry.sha256 for files in kept.values() for entry in files.values()}
+    needed = copies | {entry.sha256 for files in kept.values() for entry in files.values()}
     if keep_releases:
         needed |= {file.sha256 for file in site.files.values()}
     stale = [key for key in listed if key.startswith(BLOBS) and key.removeprefix(BLOBS) not in needed]
@@ -340,13 +359,14 @@ def _rescues(
 
 def _requests(decided: ReleasePlan, site: Site, state: State) -> int:
     """How many requests S3 gets from a release, if none fails."""
-    look = max(1, -(-len(state.listing or ()) // LIST_PAGE)) + 1
+    look = max(1, -(-len(state.listing or ()) // LIST_PAGE)) + 1 + bool(state.base and state.base.is_stored)
     if not decided.is_needed:
         return look
-    # The lease is taken with one request and deleted with the others; while it is held, the manifest is read once more.
-    locked = 1 if state.unread else 2
+    # The lease is taken with one request and deleted with the others. The manifest is compared beside and after it.
+    locked = 1 if state.unread else 3
     sizes = [put.size for put in decided.puts] + [site.files[key].size for key in decided.blobs]
-    manifests = 0 if state.unread else (2 if decided.invalidate else 1) + decided.is_noted
+    # Before the CDN is told, the note or the manifest says what it has to be told.
+    manifests = 0 if state.unread else 1 + (decided.is_noted or bool(decided.invalidate))
     deletes = -(-(len(decided.deletes) + (0 if state.unread else decided.is_noted) + 1) // DELETE_BATCH)
     return look + locked + sum(map(requests_of, sizes)) + len(decided.rescues) + manifests + deletes
 
@@ -390,10 +410,21 @@ def next_manifest(
 
     An object without a known ETag is put again by the next release.
     """
-    known = {key: entry.etag for key, entry in state.manifest.known().items()} if state.manifest else {}
-    files = {
-        key: Entry(file.sha256, file.size, etags.get(key) or known.get(key, ""), file.headers)
-        for key, file in site.files.items()
+    releases = {
+        decided.release: files_after(site, state, etags),
+        **releases_after(site, state, keep_releases, decided.is_new),
     }
-    releases = {decided.release: files, **releases_after(site, state, keep_releases, decided.is_new)}
     return Manifest(application, environment, releases, decided.invalidate)
+
+
+def files_after(site: Site, state: State, etags: Mapping[str, str]) -> dict[str, Entry]:
+    """The files of the live release after a release. etags: as for `next_manifest`."""
+    known = state.manifest.known() if state.manifest else {}
+    return {key: _entry(file, etags.get(key, ""), known.get(key)) for key, file in site.files.items()}
+
+
+def _entry(file: File, etag: str, known: Entry | None) -> Entry:
+    """The entry of a file. An object that was not put stays the same one, which saves comparing it later."""
+    etag = etag or (known.etag if known else "")
+    made = Entry(file.sha256, file.size, etag, file.headers)
+    return known if known == made else made

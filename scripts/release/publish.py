@@ -2,11 +2,17 @@
 
 A failure before it leaves the old page complete and nothing deleted. The next run uploads what is missing, and
 completes the release.
+
+What needs no order shares a round trip. The manifest is compared beside the request for the lease, so that a stale plan
+is refused before the first write, and again beside the new files: by then the lease is certainly ours, and until then
+nothing was written that a page could show.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from scripts.edges.s3 import Bucket, S3Error, Upload, is_doubtful
 from scripts.frame import console, stop
@@ -16,12 +22,14 @@ from scripts.frame.settings import Environment
 from scripts.frame.threads import workers
 from scripts.release import cdn, lease, manifest, plan
 from scripts.release.lease import Lease
-from scripts.release.manifest import JSON, Manifest, State
-from scripts.release.plan import COMMIT, STAGES, ReleasePlan
+from scripts.release.manifest import JSON, Base, Manifest, State
+from scripts.release.plan import COMMIT, STAGES, Put, ReleasePlan
 from scripts.release.site import Site, shown
 
 # How many objects the next command reads to know whether a noted release is live.
 MOST_LOOKED_AT = 3
+# How many copies and records are written at the same time, beside the first files.
+BESIDE = 8
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,10 @@ class _Progress:
     committed: bool = False
 
 
+class _Overtaken(DeployError):
+    """Another release has finished, so that the plan is no longer right."""
+
+
 MEANWHILE = "Another release to {} has finished since this one read the bucket."
 
 
@@ -85,12 +97,14 @@ def publish(
     invalidation = ""
     if decided.is_needed:
         own = lease.here(actor, run, version=decided.release.version)
-        progress = _Progress()
-        with _said(bucket.name, decided, progress), lease.held(bucket, own, force=force_lock) as mine:
-            if not (state.unread or bucket.is_still(manifest.KEY, state.etag, manifest.MOST)):
-                raise Refused(f"{MEANWHILE.format(bucket.name)} Nothing was changed: run it again.")
-            _put_stages(bucket, site, decided, _note(site, state, decided, environment), progress, mine)
-            invalidation = _finish(bucket, site, state, decided, environment, progress.etags, mine)
+        progress, noted = _Progress(), _note(site, state, decided, environment)
+        with _said(bucket.name, decided, progress), workers(1) as pool:
+            looking = pool.submit(_is_current, bucket, state)
+            with lease.held(bucket, own, force=force_lock) as mine:
+                if not looking.result():
+                    raise Refused(f"{MEANWHILE.format(bucket.name)} Nothing was changed: run it again.")
+                _put_stages(bucket, site, state, decided, noted, progress, mine)
+                invalidation = _finish(bucket, site, state, decided, environment, progress.etags, mine)
             if not mine.shared:
                 # Waiting for the CDN needs it no more.
                 mine.give_back()
@@ -108,27 +122,51 @@ def publish(
     )
 
 
+def _is_current(bucket: Bucket, state: State) -> bool:
+    """Whether no other release has finished since the bucket was read, as far as that can be known."""
+    return bool(state.unread) or bucket.is_still(manifest.KEY, state.etag, manifest.MOST)
+
+
 def _put_stages(
-    bucket: Bucket, site: Site, decided: ReleasePlan, noted: bytes, progress: _Progress, mine: Lease
+    bucket: Bucket, site: Site, state: State, decided: ReleasePlan, noted: bytes, progress: _Progress, mine: Lease
 ) -> None:
     """Put the files stage by stage. noted: the note of the release, which is put beside the first ones."""
     progress.writing = bool(decided.rescues or noted)
-    for key, sha256 in decided.rescues.items():
-        bucket.copy(key, manifest.blob_key(sha256))
-    with workers(1) as pool:
-        noting = pool.submit(bucket.put, manifest.NEXT, noted, JSON) if noted else None
+    with workers(BESIDE) as pool:
+        looking = pool.submit(_is_current, bucket, state)
+        begun: list[Future[Any]] = [
+            pool.submit(bucket.copy, key, manifest.blob_key(sha256)) for key, sha256 in decided.rescues.items()
+        ]
+        if noted:
+            begun.append(pool.submit(bucket.put, manifest.NEXT, noted, JSON))
         for stage in STAGES:
-            if noting and stage == COMMIT:
-                noting.result()
-            _put_stage(bucket, site, decided, stage, progress, mine)
+            puts = [put for put in decided.puts if put.stage == stage]
+            # What no page references needs to wait for nothing.
+            if stage != plan.NEW or any(put.reason != "new" for put in puts):
+                _settle(bucket, looking, begun)
+            _put_stage(bucket, site, decided, puts, stage, progress, mine)
             progress.committed = progress.committed or stage == COMMIT
 
 
-def _put_stage(bucket: Bucket, site: Site, decided: ReleasePlan, stage: str, progress: _Progress, mine: Lease) -> None:
+def _settle(bucket: Bucket, looking: "Future[bool]", begun: Sequence["Future[Any]"]) -> None:
+    """Wait for what was begun beside the first files. Raises DeployError, also if the plan is no longer right."""
+    for one in begun:
+        one.result()
+    if not looking.result():
+        raise _Overtaken(f"{MEANWHILE.format(bucket.name)} The page is still its page: run it again.")
+
+
+def _put_stage(
+    bucket: Bucket,
+    site: Site,
+    decided: ReleasePlan,
+    puts: Sequence[Put],
+    stage: str,
+    progress: _Progress,
+    mine: Lease,
+) -> None:
     uploads = [
-        Upload(put.key, site.files[put.key].path, put.size, site.files[put.key].sha256, put.headers)
-        for put in decided.puts
-        if put.stage == stage
+        Upload(put.key, site.files[put.key].path, put.size, site.files[put.key].sha256, put.headers) for put in puts
     ]
     if stage == plan.NEW:
         # No page references the copies for a rollback either.
@@ -180,7 +218,7 @@ def _said(name: str, decided: ReleasePlan, progress: _Progress) -> Iterator[None
                 f"The new page in {name} is live ({decided.release.id}), but the release is not complete: {error}"
                 " The next run completes it."
             ) from error
-        if isinstance(error, OutcomeUnknown) or not progress.writing:
+        if isinstance(error, OutcomeUnknown | _Overtaken) or not progress.writing:
             raise
         live = f"release {decided.live} is still live" if decided.live else "the page is still the old one"
         raise DeployError(
@@ -228,45 +266,52 @@ def _finish(
     etags: Mapping[str, str],
     mine: Lease,
 ) -> str:
-    """After the commit point: write the manifest, invalidate, delete. Returns the invalidation's id, or empty."""
+    """After the commit point: invalidate, write the manifest, delete. Returns the invalidation's id, or empty.
+
+    What is to be invalidated is in the note, else in the manifest, until the CDN was told.
+    """
     if state.unread:
         # Without the manifest nothing is known of older releases, so it is not overwritten and nothing is deleted.
         return cdn.invalidate(environment, decided.invalidate) if decided.invalidate else ""
-    new = _next(site, state, decided, environment, etags)
-    etag = write(bucket, new, state.etag)
+    new, etag = _next(site, state, decided, environment, etags), state.etag
+    base = state.base if decided.based else None
+    if new.pending and not decided.is_noted:
+        etag = write(bucket, new, etag, base)
     invalidation, failure = "", None
     try:
         if new.pending:
-            invalidation = _tell_cdn(bucket, new, etag, environment)
+            invalidation = _tell_cdn(bucket, new, environment)
+            new = replace(new, pending=())
     except DeployError as error:
         failure = error
+    if decided.is_noted or not new.pending:
+        write(bucket, new, etag, base)
     _prune(bucket, decided, mine)
     if failure:
         raise failure
     return invalidation
 
 
-def _tell_cdn(bucket: Bucket, new: Manifest, etag: str, environment: Environment) -> str:
-    """Invalidate the pending paths of a manifest that was just written. Returns the invalidation's id."""
+def _tell_cdn(bucket: Bucket, new: Manifest, environment: Environment) -> str:
+    """Invalidate the pending paths of a manifest. Returns the invalidation's id."""
     try:
-        invalidation = cdn.invalidate(environment, new.pending)
+        return cdn.invalidate(environment, new.pending)
     except DeployError as error:
         told = "may not have been invalidated" if isinstance(error, OutcomeUnknown) else "was not invalidated"
         release = next(iter(new.releases)).id
         raise error.with_message(
             f"{bucket.name} holds release {release}, but the CDN {told}: {error} The next run invalidates it."
         ) from error
-    write(bucket, replace(new, pending=()), etag)
-    return invalidation
 
 
-def write(bucket: Bucket, new: Manifest, etag: str) -> str:
+def write(bucket: Bucket, new: Manifest, etag: str, base: Base | None) -> str:
     """Write the manifest and return its ETag. etag: of the manifest that it replaces, empty if there is none.
 
-    Raises DeployError if somebody else has written it since.
+    base: what it is written as the difference to, None for a whole one. Raises DeployError if somebody else has written
+    it since.
     """
     condition = {"If-Match": f'"{etag}"'} if etag else {"If-None-Match": "*"}
-    body = manifest.dump(new)
+    body = manifest.dump(new, base)
     try:
         return bucket.put(manifest.KEY, body, JSON | condition)
     except S3Error as error:
