@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from scripts import check_image, release_static, verify
 from scripts.deploy_service import Wish
-from scripts.ecs import order, preflight, promotion, receipts
+from scripts.ecs import gates, order, preflight, promotion, receipts
 from scripts.edges import git, github
 from scripts.frame import settings, text, version
 from scripts.frame.errors import DeployError, Refused
@@ -102,6 +102,7 @@ def look(run: Run, wanted: str, digest: str | None, build_dir: str | None) -> Pr
         "frontend": lambda: frontend(env, wanted, build_dir),
         "findings of the scan": lambda: findings(env, wanted),
         "before": lambda: before(env),
+        gates.ABOUT: lambda: [f"{one.result}: {one.text}" for one in gates.check(env)],
         "approvals of this run": approvals,
     }
     sections = tuple(Section(title, tuple(_told(read))) for title, read in parts.items())

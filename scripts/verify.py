@@ -1,13 +1,14 @@
 """Looks at everything that a deployment depends on, and changes nothing: the reads of deploy-service alone.
 
-Also asks IAM whether the role that deploys has the rights that it needs, as far as IAM may be asked.
+Also asks IAM whether the role that deploys has the rights that it needs, and GitHub whether somebody has to approve, as
+far as they may be asked.
 """
 
 from dataclasses import dataclass
 
 from scripts import deploy_service
 from scripts.deploy_service import Wish
-from scripts.ecs import manager, preflight, rights
+from scripts.ecs import gates, manager, preflight, rights
 from scripts.ecs.manager import Invocation
 from scripts.ecs.preflight import Finding, Preflight
 from scripts.frame.errors import Refused
@@ -18,11 +19,12 @@ from scripts.frame.settings import Environment
 
 @dataclass(frozen=True)
 class Verified(Report):
-    """What was found, for each service. rights: those of the role that deploys."""
+    """What was found, for each service. rights: those of the role that deploys. gate: who has to approve."""
 
     environment: str
     services: tuple[Preflight, ...]
     rights: tuple[Finding, ...]
+    gate: tuple[Finding, ...] = ()
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -39,7 +41,7 @@ class Verified(Report):
         rows = [("RESULT", "SERVICE", "WHAT", "")]
         for one in self.services:
             rows += [(result, one.name, about, text) for result, about, text in one.table()[1:]]
-        return [*rows, *((found.result, "", found.about, found.text) for found in self.rights)]
+        return [*rows, *((found.result, "", found.about, found.text) for found in (*self.rights, *self.gate))]
 
 
 def verify(
@@ -81,4 +83,4 @@ def look(run: Run, calls: list[Invocation]) -> Verified:
     """What is found for each call, and whether the role that carries them out may do so."""
     env = run.environment
     found = tuple(preflight.check(run, call) for call in calls)
-    return Verified(env.name, found, tuple(rights.check(env, calls[0])))
+    return Verified(env.name, found, tuple(rights.check(env, calls[0])), tuple(gates.check(env)))

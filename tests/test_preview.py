@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from scripts import preview
-from scripts.ecs import order
+from scripts.ecs import gates, order
 from scripts.edges import git
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
@@ -132,7 +132,16 @@ def test_a_preview_of_the_embedded_environment_reads_everything(
 
     assert done.returncode == 0, done.stderr
     page = summary.read_text()
-    for part in ("commits", "migrations", "task definition", "frontend", "findings of the scan", "before", "approvals"):
+    for part in (
+        "commits",
+        "migrations",
+        "task definition",
+        "frontend",
+        "findings of the scan",
+        "before",
+        "gate",
+        "approvals",
+    ):
         assert f"#### {part}" in page
     assert "put 1 of 1 files" in page
     assert "mint-backend" in page
@@ -156,3 +165,42 @@ def test_who_approved_what_is_read_from_github(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("GITHUB_API_URL", api.url)
         with pytest.raises(DeployError, match="HTTP status 403"):
             preview.approvals()
+
+
+REVIEWERS = {"type": "required_reviewers", "reviewers": [{"type": "User", "reviewer": {"login": "octocat"}}]}
+REVIEWERS["reviewers"] += [{"type": "Team", "reviewer": {"slug": "leads", "name": "Leads"}}]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("env", "known", "expected"),
+    [
+        ("prod", {"prod_gate": [REVIEWERS]}, ["ok: prod_gate waits for octocat or leads"]),
+        ("prod", {"prod": [{"type": "wait_timer"}, REVIEWERS]}, ["ok: prod waits for octocat or leads"]),
+        ("prod", {}, ["warning: prod_gate has no reviewers on GitHub, so nobody has to approve a deployment"]),
+        ("impl", {"impl_gate": [{"type": "branch_policy"}]}, ["warning: impl_gate has no reviewers on GitHub"]),
+        ("impl", None, ["warning: the reviewers of impl_gate cannot be read: GitHub answered with HTTP status 403"]),
+        ("dev", {}, []),
+        ("local", {}, []),
+    ],
+    ids=["gate", "environment", "neither exists", "no reviewers", "may not ask", "the first", "embedded"],
+)
+def test_a_gate_without_reviewers_is_noticed(
+    env: str, known: dict[str, object] | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GitHub creates what a workflow names without any protection."""
+
+    def answer(_: str, path: str) -> Reply:
+        rules = (known or {}).get(path.rpartition("/")[2])
+        return Reply(
+            json.dumps({"protection_rules": rules or []}).encode(), 403 if known is None else 200 if rules else 404
+        )
+
+    monkeypatch.setenv("GITHUB_REPOSITORY", "a/b")
+    assert list(gates.check(settings.environment(env, dry_run=True))) == []
+    monkeypatch.setenv("GITHUB_TOKEN", "token")
+    with stand_in(answer) as api:
+        monkeypatch.setenv("GITHUB_API_URL", api.url)
+        found = [f"{one.result}: {one.text}" for one in gates.check(settings.environment(env, dry_run=True))]
+
+    assert [one.startswith(start) for one, start in zip(found, expected, strict=True)] == [True] * len(expected)
+    assert all(request["path"].startswith("/repos/a/b/environments/") for request in api.requests)
