@@ -11,7 +11,7 @@ from scripts.ecs import reader
 from scripts.ecs.reader import Reader, steadily
 from scripts.ecs.rollout import Before, Container, Deployment, Event, Record, Service, Task, Verdict, verdict
 from scripts.frame import settings
-from scripts.frame.errors import DeployError, Refused
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
 from tests.test_rollout import DIGEST, NEW_AT, OLD_AT, STARTED, Time
 
@@ -169,6 +169,7 @@ def test_tasks_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"taskArns": arns, **({} if given.get("nextToken") else {"nextToken": "2"})}
 
     def describe(given: dict[str, Any]) -> dict[str, Any]:
+        assert given["cluster"] == "dev-mint-app"
         assert len(given["tasks"]) in (100, 20)
         return {"tasks": [TASK, TASK | {"lastStatus": "RUNNING"}, TASK | {"lastStatus": "PENDING"}]}
 
@@ -404,7 +405,30 @@ def test_a_deployment_is_stopped_with_a_rollback(monkeypatch: pytest.MonkeyPatch
         found.look(Before("v2", "app", id="ecs-svc/7"))
         found.stop()
 
-    assert json.loads(aws.requests[-1]["body"]) == {
-        "serviceDeploymentArn": f"{ARN}:service-deployment/dev/app/a",
-        "stopType": "ROLLBACK",
+        assert json.loads(aws.requests[-1]["body"]) == {
+            "serviceDeploymentArn": f"{ARN}:service-deployment/dev/app/a",
+            "stopType": "ROLLBACK",
+        }
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        answers["StopServiceDeployment"] = Reply(b"", drop=True)
+        with pytest.raises(OutcomeUnknown):
+            found.stop()
+
+
+def test_what_ecs_calls_successful_is_what_ran_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newest first, with the images; none without the right to the records."""
+    status = {"a": "SUCCESSFUL", "b": "SUCCESSFUL", "c": "ROLLBACK_SUCCESSFUL"}
+    listed = [brief("a", "1", OLD_AT), brief("b", "2", NEW_AT), brief("c", "2", NEW_AT + 1)]
+    answers: dict[str, Any] = {
+        "ListServiceDeployments": {
+            "serviceDeployments": [one | {"status": status[one["serviceDeploymentArn"][-1]]} for one in listed]
+        },
+        "DescribeServiceRevisions": revisions,
+        "DescribeTaskDefinition": {"taskDefinition": DEFINITION},
     }
+    with ecs(monkeypatch, answers) as (found, aws):
+        images = DEFINITION["containerDefinitions"][0]["image"]  # type: ignore[index]
+        assert found.succeeded(OLD_AT) == ((NEW_AT, (images,)), (OLD_AT, (images,)))
+        assert json.loads(aws.requests[0]["body"])["createdAt"] == {"after": OLD_AT}
+    with ecs(monkeypatch, {}) as (found, _):
+        assert found.succeeded(OLD_AT) == ()
