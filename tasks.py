@@ -146,18 +146,12 @@ def release_diff(
 
 
 @command(lambda: scripts.releases.verify, name="release.verify", changes=False)
-def release_verify(
-    bucket: Text = flags.BUCKET, url: Text = flag("URL of the site: fetch its files there too.")
-) -> None:
+def release_verify(bucket: Text = flags.BUCKET, url: Text = flags.SITE) -> None:
     """Compare the objects in the bucket, and with --url the files that are served, with the live release."""
 
 
 @command(lambda: scripts.releases.rollback, name="release.rollback", locks=True)
-def release_rollback(
-    bucket: Text = flags.BUCKET,
-    to: Text = flag("Release to go back to. Default: the newest earlier one that was not rolled back from."),
-    wait: bool = flags.WAIT,
-) -> None:
+def release_rollback(bucket: Text = flags.BUCKET, to: Text = flags.RELEASE, wait: bool = flags.WAIT) -> None:
     """Go back to an earlier release of the frontend, without a build."""
 
 
@@ -239,6 +233,11 @@ def local_up(port: Text = flags.PORT, scenario: Text = flags.SCENARIO) -> None:
 @command(lambda: scripts.local.down, name="local.down", changes=False, embedded=False, env="local")
 def local_down(port: Text = flags.PORT) -> None:
     """Stop the embedded AWS."""
+
+
+@command(lambda: scripts.local.rehearse, name="local.rehearse", changes=False, embedded=False, env="local")
+def local_rehearse(scenario: Text = flags.REHEARSED) -> None:
+    """Rehearse what can go wrong, in an embedded AWS of its own: what a deployment says, and what to do then."""
 
 
 @command(lambda: scripts.local.status, name="local.status", changes=False, embedded=False, env="local")

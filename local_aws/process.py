@@ -141,15 +141,23 @@ def _wait_until_ready(port: int, alive: int | None) -> None:
 
 def stage(port: int, scenario: str) -> None:
     """Start a scenario of scenarios.py in the embedded AWS on a port. Raises Refused if it does not take it."""
+    _control(port, "scenario", {"name": scenario})
+
+
+def reset(port: int) -> None:
+    """Delete everything in the embedded AWS on a port, and seed it again. Raises Refused if it does not do so."""
+    _control(port, "reset", {})
+
+
+def _control(port: int, name: str, given: dict[str, str]) -> None:
     try:
         token = token_path(port).read_text()
     except OSError as error:
         raise Refused(f"{token_path(port)} cannot be read ({error.strerror}): it holds the token to do so.") from error
-    url, headers = f"http://127.0.0.1:{port}/_local/scenario", {"X-Local-AWS-Token": token}
-    body = json.dumps({"name": scenario}).encode()
-    answer = http.request("POST", url, timeout=ANSWER_TIMEOUT, headers=headers, body=body)
+    url, headers = f"http://127.0.0.1:{port}/_local/{name}", {"X-Local-AWS-Token": token}
+    answer = http.request("POST", url, timeout=START_TIMEOUT, headers=headers, body=json.dumps(given).encode())
     if not answer.ok:
-        raise Refused(f"The embedded AWS on port {port} does not take the scenario: {answer.body.decode()[:200]}")
+        raise Refused(f"The embedded AWS on port {port} does not take the {name}: {answer.body.decode()[:200]}")
 
 
 def stop(port: int) -> bool:

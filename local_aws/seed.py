@@ -8,12 +8,11 @@ from local_aws.cloud import ACCOUNT, Cloud
 from local_aws.ecs import Ecs
 from local_aws.lambdas import Function, Lambda
 from local_aws.registry import sha256
+from local_aws.scenarios import FIRST_VERSION, NEXT_VERSION
 from local_aws.site import Site
 from scripts.frame import settings
 from scripts.frame.settings import Environment
 
-# The version that runs before the first deployment, and one that a rehearsal deploys.
-FIRST_VERSION, NEXT_VERSION = "v0", "v0.1"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 NETWORK = {
     "awsvpcConfiguration": {

@@ -1,11 +1,20 @@
-"""Starts, stops and shows the embedded AWS of an environment with an endpoint of its own."""
+"""Starts, stops and shows the embedded AWS of an environment with an endpoint of its own, and rehearses on one."""
 
+import socket
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.frame.errors import Refused
-from scripts.frame.report import Report
+from scripts.edges import shell
+from scripts.frame import console, stop
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.report import Report, aligned
 from scripts.frame.run import Run
-from scripts.frame.settings import Environment
+from scripts.frame.settings import ROOT, Environment
+
+# What a rehearsed command may end with.
+CODES = range(5)
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,48 @@ class State(Report):
         return {"url": self.url}
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """Which scenarios to rehearse, one after the other, and the environment whose settings are used."""
+
+    environment: str
+    scenarios: tuple[str, ...]
+
+    def describe(self) -> list[str]:
+        from local_aws.scenarios import SCENARIOS
+
+        commands = [shell.words(("invoke", *SCENARIOS[one].deployment(self.environment))) for one in self.scenarios]
+        lines = [f"in {name}: {command}" for name, command in zip(self.scenarios, commands, strict=True)]
+        return ["start an embedded AWS on a free port, and stop it at the end", *lines]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scenario that was rehearsed. code: with which its command ended."""
+
+    name: str
+    code: int
+    seconds: float
+    says: str
+
+
+@dataclass(frozen=True)
+class Rehearsed(Report):
+    """What was rehearsed, in order."""
+
+    scenes: tuple[Scene, ...]
+
+    def line(self) -> str:
+        return f"each scenario ended as it should: {', '.join(one.name for one in self.scenes)}"
+
+    def table(self) -> Sequence[Sequence[str]]:
+        rows = [(one.name, str(one.code), f"{one.seconds:.0f} s", one.says) for one in self.scenes]
+        return [("SCENARIO", "EXIT CODE", "TIME", "WHAT GOES WRONG"), *rows]
+
+
 def up(run: Run, *, port: str | None = None, scenario: str | None = None) -> State | None:
     """Start the embedded AWS, and a scenario in it."""
-    from local_aws.scenarios import SCENARIOS
-
-    if scenario is not None and scenario not in SCENARIOS:
-        raise Refused(f"{scenario[:100]!r} is not a scenario: use one of {', '.join(SCENARIOS)}.")
+    known(scenario)
     return run.act(Embedded("up", chosen(run.environment, port), scenario or ""), act)
 
 
@@ -63,6 +108,60 @@ def status(run: Run, *, port: str | None = None) -> State | None:
     """Look whether the embedded AWS runs."""
     found = chosen(run.environment, port)
     return run.look("the embedded AWS", lambda: state(found))
+
+
+def rehearse(run: Run, *, scenario: str | None = None) -> Rehearsed | None:
+    """Go through the scenarios in an embedded AWS of their own: what goes wrong, what a deployment says, what to do."""
+    chosen(run.environment, None)
+    done = run.act(Rehearsal(run.environment.name, known(scenario)), perform, changes=False)
+    if done and not run.json:
+        for line in aligned(done.table()):
+            console.result(line)
+    return done
+
+
+def known(scenario: str | None) -> tuple[str, ...]:
+    """A scenario, or all of them without one. Raises Refused for a name that is none."""
+    from local_aws.scenarios import SCENARIOS
+
+    if scenario is None:
+        return tuple(SCENARIOS)
+    if scenario not in SCENARIOS:
+        raise Refused(f"{scenario[:100]!r} is not a scenario: use one of {', '.join(SCENARIOS)}.")
+    return (scenario,)
+
+
+def perform(plan: Rehearsal) -> Rehearsed:
+    """Rehearse. Raises DeployError for the first scenario that does not end as it should."""
+    from local_aws import process
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    scenes = list[Scene]()
+    with stop.owned(lambda: process.ensure_running(f"http://127.0.0.1:{port}"), lambda _: process.stop(port)):
+        for name in plan.scenarios:
+            if scenes:
+                process.reset(port)
+            process.stage(port, name)
+            scenes.append(_scene(plan.environment, name, port))
+    return Rehearsed(tuple(scenes))
+
+
+def _scene(environment: str, name: str, port: int) -> Scene:
+    """Run the command of a scenario, as a person does. It says what it says at a laptop, also in CI."""
+    from local_aws.scenarios import SCENARIOS
+
+    scenario, begun = SCENARIOS[name], time.monotonic()
+    words = scenario.deployment(environment)
+    own = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "GITHUB_ACTIONS": None}
+    with console.group(f"== {name}: {scenario.says}"):
+        console.say(f"$ {shell.words(('invoke', *words))}")
+        code = shell.stream([sys.executable, "-m", "invoke", *words], cwd=ROOT, env=own, codes=CODES)
+        if code != scenario.code:
+            raise DeployError(f"In {name} the deployment ends with exit code {code} instead of {scenario.code}.")
+        console.say(scenario.outcome())
+    return Scene(name, code, round(time.monotonic() - begun, 3), scenario.says)
 
 
 def chosen(environment: Environment, port: str | None) -> int:

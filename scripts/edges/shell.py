@@ -52,10 +52,14 @@ def stream(
     env: Mapping[str, str | None] | None = None,
     stdin: str | None = None,
     timeout: float | None = None,
-) -> None:
-    """Run a program and copy its stdout and stderr to our stderr as they come. Raises as `capture` does."""
-    redirect = {"_out": console.relay, "_err": console.relay}
-    _run(arguments, cwd, env, stdin, timeout, redirect)
+    codes: Sequence[int] = (0,),
+) -> int:
+    """Run a program and copy its stdout and stderr to our stderr as they come. Returns its exit code.
+
+    codes: the exit codes that are no failure. Raises as `capture` does.
+    """
+    redirect = {"_out": console.relay, "_err": console.relay, "_ok_code": list(codes)}
+    return int(_run(arguments, cwd, env, stdin, timeout, redirect).exit_code)
 
 
 def words(arguments: Sequence[str]) -> str:
@@ -70,7 +74,7 @@ def _run(
     stdin: str | None,
     timeout: float | None,
     redirect: Mapping[str, Any],
-) -> object:
+) -> "sh.RunningCommand":
     import sh
 
     program = arguments[0]
@@ -101,7 +105,8 @@ def _run(
             # Not sh's own timeouts: one kills at once, the other does not wait for all output.
             if timeout is not None and not _ends(running, timeout):
                 raise DeployError(f"`{words(arguments)}` took longer than {timeout:g} s and was ended.")
-            return running.wait()
+            running.wait()
+            return running
     except sh.ErrorReturnCode as error:
         said = (error.stderr or error.stdout or b"").decode(errors="replace").strip()
         raise DeployError(

@@ -1,26 +1,29 @@
-"""Runs what docs/runbook.md rehearses, and writes what it printed into the page: `make rehearsal`.
+"""Runs what `invoke local.rehearse` runs, and writes it as a chapter of docs/runbook.md: `make rehearsal`.
 
-A section is named by its scenario. Its block begins with the commands, each after "$ ", and goes on with what the last
-one prints. No time is spent waiting: the laboratory's sleeping moves all clocks.
+A section for each scenario: what goes wrong, the commands and what the last one printed, its exit code and what to do.
+No time is spent waiting: the laboratory's sleeping moves all clocks.
 """
 
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from local_aws import process
+from local_aws.scenarios import SCENARIOS
 from local_aws.server import Server
 from tests.faults import matrix
 from tests.faults.recorder import Laboratory, Outcome
 
 INDENT = "    "
+WIDTH = 120
+CHAPTER = re.compile(r"(?<=^## Rehearse it\n).*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 SECTION = re.compile(r"^### ([a-z-]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 # What differs between two runs.
 VARIES = [
@@ -39,35 +42,30 @@ VARIES = [
 PROGRESS = re.compile(r"ECS: \S+ is rolling (out|back)|http://\S+ answers with|http://\S+: ")
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section of the runbook. text: what is said of it. commands: words after `invoke`. printed: by the last one."""
-
-    name: str
-    text: str
-    commands: tuple[tuple[str, ...], ...]
-    printed: tuple[str, ...]
-
-    @property
-    def code(self) -> int | None:
-        """The exit code that the text names."""
-        found = re.search(r"exit code (\d)", self.text)
-        return int(found[1]) if found else None
-
-
-def sections(page: str) -> list[Section]:
-    """The sections of the page that rehearse a scenario."""
-    found = []
+def printed(page: str) -> dict[str, tuple[str, ...]]:
+    """What the last command of each section has printed, by scenario."""
+    found = {}
     for name, body in SECTION.findall(page):
         block = [line.removeprefix(INDENT) for line in body.splitlines() if line.startswith(INDENT)]
-        text = "\n".join(line for line in body.splitlines() if not line.startswith(INDENT))
-        commands = [tuple(line.removeprefix("$ invoke ").split()) for line in block if line.startswith("$ ")]
-        printed = [line for line in block if not line.startswith("$ ")]
-        found.append(Section(name, text, tuple(commands), tuple(printed)))
+        found[name] = tuple(line for line in block if not line.startswith("$ "))
     return found
 
 
-def shape(lines: Iterator[str] | tuple[str, ...]) -> list[str]:
+def section(name: str, lines: Iterable[str]) -> str:
+    """The section of a scenario, with these printed lines."""
+    scenario = SCENARIOS[name]
+    says = f"{scenario.says[0].upper()}{scenario.says[1:]}."
+    block = [*(f"$ invoke {' '.join(words)}" for words in commands(name)), *lines]
+    texts = [textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in (says, scenario.outcome())]
+    return "\n\n".join([f"### {name}", texts[0], textwrap.indent("\n".join(block), INDENT), texts[1]]) + "\n"
+
+
+def commands(name: str) -> list[tuple[str, ...]]:
+    """What a person types for a scenario: words after `invoke`."""
+    return [("local.up", f"--scenario={name}"), SCENARIOS[name].deployment("local")]
+
+
+def shape(lines: Iterable[str]) -> list[str]:
     """Lines without what differs between two runs: ids, times, counts, progress, the same line again."""
     kept: list[str] = []
     for line in lines:
@@ -92,30 +90,29 @@ def rehearsing(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         token.unlink()
 
 
-def rehearse(laboratory: Laboratory, section: Section) -> Outcome:
-    """Run the commands of a section in a new cloud. Returns how the last one ended; the others must succeed."""
+def rehearse(laboratory: Laboratory, name: str) -> Outcome:
+    """Start a scenario in a new cloud, and deploy in it. Returns how the deployment ended."""
     laboratory.reset()
-    *first, last = section.commands
-    for words in first:
-        done = laboratory.run(words)
-        assert done.code == 0, done.said
-    return laboratory.run(last)
+    begin, deployment = commands(name)
+    done = laboratory.run(begin)
+    assert done.code == 0, done.said
+    return laboratory.run(deployment)
 
 
-def rewritten(page: str, section: Section, said: str) -> str:
-    """The page with what a section's last command has printed, if that differs."""
-    if shape(tuple(said.splitlines())) == shape(section.printed):
-        return page
-    whole = next(found for found in SECTION.finditer(page) if found[1] == section.name)
-    lines = whole[0].splitlines()
-    after = max(number for number, line in enumerate(lines) if line.startswith(f"{INDENT}$ ")) + 1
-    kept = [line for line in lines[after:] if not line.startswith(INDENT)]
-    printed = [f"{INDENT}{line}" for line in said.splitlines() if line]
-    return page.replace(whole[0], "\n".join([*lines[:after], *printed, *kept]) + "\n")
+def rewritten(page: str, said: Mapping[str, str]) -> str:
+    """The page with a section for each scenario. said: what its deployment printed, which is kept if it differs."""
+    before, sections = printed(page), []
+    for name, lines in said.items():
+        now = tuple(line for line in lines.splitlines() if line)
+        sections.append(section(name, before[name] if shape(now) == shape(before.get(name, ())) else now))
+    chapter = CHAPTER.search(page)
+    assert chapter
+    intro = chapter[0].partition("### ")[0]
+    return page.replace(chapter[0], intro + "\n".join(sections))
 
 
 def main(path: Path) -> None:
-    """Run every section, and write what it printed."""
+    """Rehearse every scenario, and write what was printed."""
     for name in set(os.environ) - {"PATH", "LANG"}:
         del os.environ[name]
     server = Server()
@@ -127,11 +124,11 @@ def main(path: Path) -> None:
             pytest.MonkeyPatch.context() as monkeypatch,
             rehearsing(server, Path(folder), monkeypatch) as laboratory,
         ):
-            for section in sections(path.read_text()):
-                done = rehearse(laboratory, section)
-                said = done.said.replace(server.cloud.host, "127.0.0.1:4566")
-                path.write_text(rewritten(path.read_text(), section, said))
-                print(f"{section.name}: {done.code}, {section.code} in its text", file=sys.stderr)
+            done = {name: rehearse(laboratory, name) for name in SCENARIOS}
+            said = {name: one.said.replace(server.cloud.host, "127.0.0.1:4566") for name, one in done.items()}
+            path.write_text(rewritten(path.read_text(), said))
+            for name, one in done.items():
+                print(f"{name}: {one.code}, {SCENARIOS[name].code} is right", file=sys.stderr)
     finally:
         server.stop()
 

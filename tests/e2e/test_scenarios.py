@@ -1,19 +1,24 @@
 """The rehearsals of docs/runbook.md: each scenario, one command in it, its exit code and what it prints."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from local_aws import process
 from local_aws.scenarios import SCENARIOS
 from local_aws.server import Server
-from tests.conftest import ROOT
+from scripts import local
+from scripts.frame.errors import DeployError
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.e2e import rehearsal
-from tests.e2e.rehearsal import Section, shape
+from tests.e2e.rehearsal import shape
 from tests.faults.recorder import Laboratory
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
-SECTIONS = {section.name: section for section in rehearsal.sections(RUNBOOK)}
+PRINTED = rehearsal.printed(RUNBOOK)
 
 
 @pytest.fixture
@@ -24,33 +29,67 @@ def laboratory(
         yield made
 
 
-def test_the_runbook_rehearses_every_scenario() -> None:
-    """In the order in which they are listed, by name, with an exit code."""
-    assert list(SECTIONS) == list(SCENARIOS)
-    for name, section in SECTIONS.items():
-        assert section.code is not None, name
-        assert section.commands[0] == ("local.up", f"--scenario={name}")
+def test_the_runbook_has_the_text_of_every_rehearsal() -> None:
+    """In the order in which the command goes through them. `make rehearsal` writes it."""
+    chapter = "\n".join(rehearsal.section(name, PRINTED.get(name, ())) for name in SCENARIOS)
+    assert RUNBOOK.partition("### ")[2] == chapter.removeprefix("### ")
 
 
-@pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS.keys())
-def test_a_scenario_ends_and_prints_as_the_runbook_says(section: Section, laboratory: Laboratory) -> None:
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_ends_and_prints_as_the_runbook_says(name: str, laboratory: Laboratory) -> None:
     """`make rehearsal` writes what is printed now into the runbook."""
-    done = rehearsal.rehearse(laboratory, section)
+    done = rehearsal.rehearse(laboratory, name)
 
-    assert done.code == section.code, done.said
-    assert shape(tuple(done.said.splitlines())) == shape(section.printed)
+    assert done.code == SCENARIOS[name].code, done.said
+    assert shape(done.said.splitlines()) == shape(PRINTED[name])
+
+
+def test_a_scenario_is_rehearsed_as_the_runbook_shows_it(invoke: Invoke) -> None:
+    """In a real process and real time, on an embedded AWS of its own, which is gone afterwards."""
+    done = invoke("local.rehearse", "--scenario=lambda-errors", GITHUB_ACTIONS="")
+
+    assert done.returncode == 0, done.stderr
+    port = re.search(r"starting the embedded AWS on port (\d+)", done.stderr)
+    assert port
+    assert process.status(int(port[1])) is None
+    assert list(process.FOLDER.glob(f"{port[1]}.*")) == []
+    _, _, said = done.stderr.partition(f"== lambda-errors: {SCENARIOS['lambda-errors'].says}\n")
+    command, *lines, outcome, last = said.splitlines()
+    assert command == f"$ invoke {' '.join(SCENARIOS['lambda-errors'].deployment('local'))}"
+    assert shape(lines) == shape(PRINTED["lambda-errors"])
+    assert outcome == SCENARIOS["lambda-errors"].outcome()
+    assert last.startswith("each scenario ended as it should: lambda-errors (")
+    assert done.stdout.splitlines()[1].split()[:2] == ["lambda-errors", "1"]
+
+
+def test_a_scenario_that_ends_otherwise_is_a_failure(cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rehearsal says which one, and how."""
+    name = "lambda-errors"
+    cloud.server.stage(name)
+    monkeypatch.setitem(SCENARIOS, name, replace(SCENARIOS[name], code=4))
+
+    with pytest.raises(DeployError, match=r"In lambda-errors the deployment ends with exit code 1 instead of 4\."):
+        local._scene("local", name, cloud.server.cloud.port)
+
+
+def test_the_plan_of_a_rehearsal_names_its_commands(invoke: Invoke) -> None:
+    """And nothing is started for a name that is none."""
+    done = invoke("local.rehearse", "--dry-run")
+    assert [line for line in done.stderr.splitlines() if line.startswith("  would in ")] == [
+        f"  would in {name}: invoke {' '.join(one.deployment('local'))}" for name, one in SCENARIOS.items()
+    ]
+    assert invoke("local.rehearse", "--scenario=earthquake").returncode == 2
 
 
 def test_the_page_is_written_as_it_is_read() -> None:
-    """A section keeps its text and its commands, and gets what was printed."""
-    block = "    $ invoke a\n    $ invoke b --c\n    old\n"
-    page = f"# A\n\n### slow\n\nIt takes long.\n\n{block}\nMore.\n\n## Next\n\n    $ invoke d\n"
-    (section,) = rehearsal.sections(page)
-    assert section.commands == (("a",), ("b", "--c"))
-    assert section.printed == ("old",)
+    """Sections are written anew, but what was printed before stays if it says the same."""
+    block, after = "    $ invoke b --c\n    took (1 s)\n", "## Next\n\n    $ invoke d\n"
+    page = f"# A\n\n## Rehearse it\n\nHow.\n\n### slow\n\nOld.\n\n{block}\n{after}"
+    assert rehearsal.printed(page) == {"slow": ("took (1 s)",)}
 
-    written = rehearsal.rewritten(page, section, "one\n\ntwo\n")
-    assert written == page.replace("    old\n", "    one\n    two\n")
+    written = rehearsal.rewritten(page, {"slow": "took (2 s)\n", "denied": "no\n\nright\n"})
+    chapter = rehearsal.section("slow", ["took (1 s)"]) + "\n" + rehearsal.section("denied", ["no", "right"])
+    assert written == f"# A\n\n## Rehearse it\n\nHow.\n\n{chapter}{after}"
 
 
 @pytest.mark.parametrize(
@@ -67,4 +106,4 @@ def test_the_page_is_written_as_it_is_read() -> None:
 )
 def test_only_what_differs_between_two_runs_is_left_out(one: str, other: str, same: bool) -> None:
     """What is compared would otherwise be nothing."""
-    assert (shape(tuple(one.splitlines())) == shape(tuple(other.splitlines()))) is same
+    assert (shape(one.splitlines()) == shape(other.splitlines())) is same
