@@ -2,6 +2,7 @@
 
 import functools
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -82,6 +83,13 @@ def _client(service: str, region: str, url: str) -> Any:
 
     config = Config(s3={"addressing_style": "path"})
     return boto3.client(service, region_name=region, endpoint_url=url, config=config, **KEYS)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def body_of(environ: dict[str, Any]) -> bytes:

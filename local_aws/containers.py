@@ -5,7 +5,6 @@ removed by their ids.
 """
 
 import json
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -13,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from local_aws.cloud import Cloud
+from local_aws.cloud import Cloud, free_port
 from local_aws.registry import PASSWORD
 from local_aws.tasks import EXITED, Stop
 
@@ -61,7 +60,7 @@ class Engine:
             return replace(EXITED, exit_code=1, container=name)
 
     def _start(self, container: dict[str, Any]) -> Container:
-        port, made = _free_port(), ""
+        port, made = free_port(), ""
         variables = {item["name"]: item["value"] for item in container.get("environment", [])} | {"PORT": str(port)}
         given = [f"--env={name}={value}" for name, value in variables.items()]
         try:
@@ -119,9 +118,3 @@ class Engine:
             timeout=TIMEOUT,
         )
         return done.stdout.strip()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

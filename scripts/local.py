@@ -1,6 +1,5 @@
 """Starts, stops and shows the embedded AWS of an environment with an endpoint of its own, and rehearses on one."""
 
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -134,11 +133,9 @@ def known(scenario: str | None) -> tuple[str, ...]:
 def perform(plan: Rehearsal) -> Rehearsed:
     """Rehearse. Raises DeployError for the first scenario that does not end as it should."""
     from local_aws import process
+    from local_aws.cloud import free_port
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    scenes = list[Scene]()
+    port, scenes = free_port(), list[Scene]()
     with stop.owned(lambda: process.ensure_running(f"http://127.0.0.1:{port}"), lambda _: process.stop(port)):
         for name in plan.scenarios:
             if scenes:
