@@ -8,9 +8,8 @@ from typing import NamedTuple
 from scripts import clean_database, release_static, verify
 from scripts.backup_database import backup_database
 from scripts.build_image import build_image
-from scripts.deploy_service import Deployed, Wish, carry_out, still, wish_of
+from scripts.deploy_service import Deployed, Wish, carry_out, endpoint, still, wish_of
 from scripts.ecs import images, manager, order, preflight, promotion, receipts
-from scripts.edges import http
 from scripts.frame import console, version
 from scripts.frame.run import Run
 from scripts.frame.settings import ROOT, Environment
@@ -194,7 +193,7 @@ def _check_service(now: Deployment) -> None:
     env.registry.require()
     if env.service.secrets:
         env.service.secrets.require()
-    http.checked(env.healthcheck, "the URL of a healthcheck")
+    endpoint(env)
 
 
 PIPELINE = (

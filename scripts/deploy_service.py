@@ -334,13 +334,18 @@ def _watching(environment: Environment, wish: Wish, service: str, image: Image |
         image=str(image or ""),
         repository=image.repository if image else "",
         version=version,
-        url=http.checked(environment.healthcheck, "the URL of a healthcheck") if own else "",
+        url=endpoint(environment) if own else "",
         timeout=waiting.seconds(wish.timeout, TIMEOUT),
         until=until,
         again=_again(environment, wish, service, image),
         keep_waiting=wish.keep_waiting,
         abort_on_failure=wish.abort_on_failure,
     )
+
+
+def endpoint(environment: Environment) -> str:
+    """The URL that the version has to answer at, empty for a service without one. Raises Refused for an invalid one."""
+    return http.checked(environment.healthcheck, "the URL of a healthcheck") if environment.healthcheck else ""
 
 
 def _again(environment: Environment, wish: Wish, service: str, image: Image | None) -> str:
@@ -508,8 +513,7 @@ class _Deployment:
         """An image by its digest: its version is what the endpoint is to answer with. version: empty if not known."""
         env = self._environment
         if version and self._service == env.service.name:
-            url = http.checked(env.healthcheck, "the URL of a healthcheck")
-            self._watching = replace(self._watching, version=version, url=url)
+            self._watching = replace(self._watching, version=version, url=endpoint(env))
             return replace(deployed, version=version, where=env.name)
         return replace(deployed, version=version)
 

@@ -13,6 +13,7 @@ from scripts.frame.errors import Refused
 from tests.conftest import Invoke
 
 FILES = {name: str(Path(__file__).parent / f"{name}.toml") for name in ("mint_2022", "mint_2026", "easi")}
+FAKTORY = str(Path(__file__).parent / "mint_faktory.toml")
 ENVIRONMENTS = {
     "mint_2022": ("dev", "impl", "prod"),
     "mint_2026": ("dev", "test", "impl", "prod"),
@@ -139,6 +140,21 @@ def test_a_job_needs_only_what_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
         manager.run_event(env, "db-migrate")
     with pytest.raises(Refused, match="CLOUDFRONT_DISTRIBUTION is not set"):
         env.frontend.distribution.require()
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS["mint_2026"])
+def test_mints_job_server_is_deployed_by_itself(name: str, invoke: Invoke) -> None:
+    """In its own cluster, with its own image; it has no endpoint, so ECS proves that it runs."""
+    env = {"ENVIRONMENTS_FILE": FAKTORY, "AWS_ACCOUNT_ID": "123456789012"}
+
+    done = invoke("deploy-service", f"--env={name}", "--tag=abc", "--dry-run", "--json", **env)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"][0]["plan"]["invocation"]["payload"]["body"] == {
+        "cluster_id": f"{name}-mint-faktory",
+        "service_ids": ["mint-faktory"],
+        "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/mint-faktory:abc",
+    }
 
 
 @pytest.mark.parametrize("file", FILES)

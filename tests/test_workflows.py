@@ -104,6 +104,22 @@ def test_every_job_has_a_time_limit_and_one_way_to_be_set_up() -> None:
     assert cached["path"] in installed[0]
 
 
+def test_what_takes_the_lock_may_ask_whether_its_holder_is_over() -> None:
+    """A run that GitHub has ended is not waited for. What a called workflow may do, its caller has to allow."""
+    taking = [
+        (job, step)
+        for job in jobs()
+        for step in job.get("steps", [])
+        if re.search(r"invoke (deploy|rollback|preview)\b", step.get("run", ""))
+    ]
+
+    assert len(taking) == 3
+    assert all(job["permissions"]["actions"] == "read" for job, _ in taking)
+    assert all(step["env"]["GITHUB_TOKEN"] == "${{ github.token }}" for _, step in taking)
+    callers = [job for job in jobs() if job.get("uses", "").endswith("deploy.yml")]
+    assert [job["permissions"]["actions"] for job in callers] == ["read"] * 3
+
+
 def test_every_deployment_has_a_url() -> None:
     """What works on an environment that people use; the others build, or wait for an approval."""
     named = [job["environment"] for job in jobs() if "environment" in job]

@@ -287,7 +287,7 @@ class Environment(Table, frozen=True, kw_only=True):
     cluster: Annotated[str, about("ECS cluster")]
     build_context: Annotated[str, about("build context of the images")]
     site: Annotated[str, about("URL of the application", pattern=r"\Ahttps?://[^\s/]\S*\Z")]
-    healthcheck: Annotated[str, about("URL of the healthcheck, which returns the running version")]
+    healthcheck: Annotated[str, about("URL of the healthcheck, which returns the running version; empty for none")]
     confirm: Annotated[bool, about("whether a person must confirm by typing the environment's name")] = False
     endpoint_url: Annotated[str, about("URL of an embedded AWS on this machine; AWS_ENDPOINT_URL overrides it")] = ""
     service: Annotated[Service, about("")]
