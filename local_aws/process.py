@@ -53,9 +53,10 @@ def status(port: int) -> dict[str, Any] | None:
     raise Refused(f"Port {port} is used by another program than the embedded AWS: give another port with --port.")
 
 
-def ensure_running(url: str, *, containers: bool = False) -> bool:
+def ensure_running(url: str, *, idle: float | None = None) -> bool:
     """Start the embedded AWS at a URL and wait until it is seeded. Returns whether it had to be started.
 
+    idle: seconds without a request after which it ends itself, by default a day.
     Raises Refused if another program has the port or `.local/` cannot be written, DeployError with the end of the log
     if it does not start, OutcomeUnknown if that takes too long.
     """
@@ -67,7 +68,7 @@ def ensure_running(url: str, *, containers: bool = False) -> bool:
         alive = None
         if status(port) is None:
             console.say(f"starting the embedded AWS on port {port}")
-            alive = _start(port, containers)
+            alive = _start(port, idle)
         try:
             _wait_until_ready(port, alive)
         finally:
@@ -91,9 +92,10 @@ def _is_free(port: int) -> bool | None:
     return None
 
 
-def _start(port: int, containers: bool) -> int:
+def _start(port: int, idle: float | None) -> int:
     """Start it in the background. Returns the reading end of a pipe that is closed when it ends."""
     arguments = [sys.executable, "-m", "local_aws", f"--port={port}", "--background"]
+    arguments += [f"--idle={idle:g}"] if idle else []
     # Not the person's AWS_ variables, and no proxy, because it only sends requests to itself. The others stay, because
     # the settings that it is seeded from may use them.
     kept = {name: value for name, value in os.environ.items() if not re.match(r"AWS_|.*_proxy$", name, re.I)}
@@ -102,7 +104,7 @@ def _start(port: int, containers: bool) -> int:
     try:
         with _log(port).open("wb") as log:
             subprocess.run(
-                [*arguments, *(["--containers"] if containers else [])],
+                arguments,
                 cwd=ROOT,
                 env={**kept, **own},
                 stdin=subprocess.DEVNULL,

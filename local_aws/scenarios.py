@@ -159,7 +159,7 @@ SCENARIOS = {
     ),
     "denied": Scenario(
         "the caller may not read ECS; the ECS manager may",
-        "By the endpoint's word alone, as the last line says. Give the role what docs/permissions.md lists.",
+        "By the endpoint's word alone, as the last line says. Give the role the right that the warning names.",
         failures=(
             {
                 **CALLER,

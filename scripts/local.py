@@ -14,6 +14,8 @@ from scripts.frame.settings import ROOT, Environment
 
 # What a rehearsed command may end with.
 CODES = range(5)
+# Seconds until the embedded AWS of a rehearsal ends itself, if a stop leaves it behind.
+LEFT = 60.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ def perform(plan: Rehearsal) -> Rehearsed:
     from local_aws.cloud import free_port
 
     port, scenes = free_port(), list[Scene]()
-    with stop.owned(lambda: process.ensure_running(f"http://127.0.0.1:{port}"), lambda _: process.stop(port)):
+    url = f"http://127.0.0.1:{port}"
+    with stop.owned(lambda: process.ensure_running(url, idle=LEFT), lambda _: process.stop(port)):
         for name in plan.scenarios:
             if scenes:
                 process.reset(port)

@@ -91,6 +91,8 @@ def test_clients_of_aws_reach_aws_at_the_same_address(site: EmbeddedCloud) -> No
     for path, headers, status, said in (
         ("/", {"X-Amz-Date": "20261126T000000Z"}, 200, b"<ListAllMyBucketsResult"),
         ("/", {"amz-sdk-request": "attempt=1"}, 200, b"<ListAllMyBucketsResult"),
+        ("/?Action=GetCallerIdentity", {}, 200, b"<ListAllMyBucketsResult"),
+        ("/?AWSAccessKeyId=local&Expires=1&Signature=x", {}, 200, b"<ListAllMyBucketsResult"),
         (f"/{BUCKET}/index.html", {}, 403, b""),
         ("/v2/", {}, 401, b"UNAUTHORIZED"),
     ):
