@@ -182,7 +182,7 @@ def rollback(
 
 
 @command(lambda: scripts.history.history, changes=False)
-def history(limit: Text = flag("How many to show. Default: 20.")) -> None:
+def history(limit: Text = flag("How many to show. Default: 20, or 200 on a page."), html: Text = flags.HTML) -> None:
     """Show what was done to an environment, newest first: when, who, which version, and how it ended."""
 
 

@@ -1,17 +1,20 @@
 """What was done to an environment: the receipts that its deployments, releases, tasks and rollbacks have left."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from scripts.ecs import receipts
+from scripts.ecs import page, receipts
+from scripts.ecs.page import Lane
 from scripts.ecs.receipts import Receipt
-from scripts.frame import console, text, version
-from scripts.frame.errors import Refused
+from scripts.frame import console, files, settings, text, version
+from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 
-ROWS = 20
-MOST = 1000
+# Receipts that are shown: in a table, of each environment on a page, and at most.
+ROWS, ON_PAGE, MOST = 20, 200, 1000
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,34 @@ class History(Report):
         return table(self.receipts)
 
 
-def history(run: Run, *, limit: str | None = None) -> History | None:
-    """Show the newest receipts."""
-    most = _limit(limit)
+@dataclass(frozen=True)
+class Page:
+    """The page that is to be written. environments: those on it, with what is known of them."""
+
+    output: str
+    environments: tuple[Lane, ...]
+
+    def describe(self) -> list[str]:
+        told = (f"  {lane.environment}: {lane.note or f'{len(lane.receipts)} runs'}" for lane in self.environments)
+        return [f"write {self.output}", *told]
+
+
+@dataclass(frozen=True)
+class Written(Report):
+    """A page that was written."""
+
+    output: str
+    runs: int
+
+    def line(self) -> str:
+        return f"{self.output} shows {self.runs} runs"
+
+
+def history(run: Run, *, limit: str | None = None, html: str | None = None) -> Report | None:
+    """Show the newest receipts, or write those of all environments to a page."""
+    if html is not None:
+        return _write(run, Path(html), _limit(limit, ON_PAGE))
+    most = _limit(limit, ROWS)
 
     def look() -> History:
         found = receipts.read(run.environment, most)
@@ -44,12 +72,43 @@ def history(run: Run, *, limit: str | None = None) -> History | None:
     return run.look(f"the receipts of {run.environment.name}", look)
 
 
-def _limit(flag: str | None) -> int:
+def _limit(flag: str | None, default: int) -> int:
     if flag is None:
-        return ROWS
+        return default
     if not (flag.isascii() and flag.isdigit() and 0 < int(flag[:9]) <= MOST and len(flag) < 9):
         raise Refused(f"--limit must be a number from 1 to {MOST}, not {flag[:50]!r}.")
     return int(flag)
+
+
+def _write(run: Run, path: Path, most: int) -> Written | None:
+    """Write the page of all environments; it says which ones cannot be read. Raises DeployError if that is all."""
+    files.check_target(path)
+    lanes = tuple(_lane(name, most) for name in _shown(run))
+    unread = [lane for lane in lanes if lane.note and not lane.receipts]
+    if len(unread) == len(lanes) and not run.dry_run:
+        raise DeployError("\n".join(f"{lane.environment}: {lane.note}" for lane in unread))
+    for lane in unread:
+        console.warn(f"{lane.environment} is not shown: {lane.note}")
+
+    def write(plan: Page) -> Written:
+        files.write(path, page.html(run.environment.application.name, plan.environments, time.time()))
+        return Written(plan.output, sum(len(lane.receipts) for lane in plan.environments))
+
+    return run.act(Page(str(path), lanes), write, changes=False)
+
+
+def _shown(run: Run) -> list[str]:
+    """The environments of a page: all, but an embedded one only if it was asked for."""
+    made = [settings.environment(name, dry_run=True) for name in settings.names()]
+    return [one.name for one in made if not one.endpoint_url or one.name == run.environment.name]
+
+
+def _lane(name: str, most: int) -> Lane:
+    try:
+        found = receipts.read(settings.environment(name, dry_run=True), most)
+    except DeployError as error:
+        return Lane(name, (), str(error))
+    return Lane(name, found.receipts, f"{len(found.damaged)} receipts are damaged" if found.damaged else "")
 
 
 def table(kept: Sequence[Receipt]) -> list[tuple[str, ...]]:

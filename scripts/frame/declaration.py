@@ -88,6 +88,7 @@ FOLDER = flag("Folder to release. Default: from the settings.")
 ALLOW_MISSING = flag("Patterns, separated by commas, of files that pages need and that may be missing in the build.")
 STORYBOOK = flag("Bucket to release to. Default: $STORYBOOK_S3_BUCKET_<ENV>, $STORYBOOK_S3_BUCKET, or the settings.")
 PORT = flag("Port on 127.0.0.1. Default: from the settings. Set AWS_ENDPOINT_URL so that other commands use it.")
+HTML = flag("HTML file to write instead: a page with the runs of all environments.")
 SUPERSEDE = switch("Deploy although a rollout of somebody else is in progress, which then ends.")
 REMOVE = switch("Remove the secrets that no SSM parameter stands for.")
 
