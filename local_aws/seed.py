@@ -173,9 +173,11 @@ def _definition(cloud: Cloud, env: Environment, service: str, image: str) -> dic
 
 def _buckets(cloud: Cloud, env: Environment) -> None:
     s3 = cloud.client("s3", env.region)
+    # S3's first region is the one that must not be named.
+    elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": env.region}} if env.region != "us-east-1" else {}
     for bucket in {setting.require() for setting in (env.frontend.bucket, env.storybook.bucket) if setting}:
         if "<" not in bucket:
-            s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": env.region})
+            s3.create_bucket(Bucket=bucket, **elsewhere)
 
 
 def _database(cloud: Cloud, env: Environment) -> None:

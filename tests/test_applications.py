@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from local_aws.server import Server
 from scripts.ecs import manager
 from scripts.frame import settings
 from scripts.frame.errors import Refused
-from tests.conftest import Invoke
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 FILES = {name: str(Path(__file__).parent / f"{name}.toml") for name in ("mint_2022", "mint_2026", "easi")}
 FAKTORY = str(Path(__file__).parent / "mint_faktory.toml")
@@ -140,6 +141,20 @@ def test_a_job_needs_only_what_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
         manager.run_event(env, "db-migrate")
     with pytest.raises(Refused, match="CLOUDFRONT_DISTRIBUTION is not set"):
         env.frontend.distribution.require()
+
+
+def test_the_embedded_aws_stands_in_any_region(
+    cloud: EmbeddedCloud, embedded_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In MINT's of today too, which S3 names nowhere."""
+    file = tmp_path / "settings.toml"
+    file.write_text((ROOT / "environments.toml").read_text().replace('region = "us-west-2"', 'region = "us-east-1"'))
+    monkeypatch.setenv("ENVIRONMENTS_FILE", str(file))
+
+    embedded_server.reset()
+
+    cloud.client("s3", "us-east-1").put_object(Bucket="local-mint-app-static", Key="index.html", Body=b"page")
+    assert set(cloud.objects("local-mint-app-static")) == {"index.html"}
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS["mint_2026"])
