@@ -1,7 +1,7 @@
 """Runs commands in this process on the embedded AWS, and records their requests and what they changed.
 
-No time is spent waiting: sleeping moves all clocks forward, including those of AWS. Lambda functions run in this
-process. So a run takes only as long as its requests.
+No time is spent waiting: sleeping moves all clocks forward, including those of AWS, and so does a client that waits for
+a slow response until its time-out. Lambda functions run in this process. So a run takes only as long as its requests.
 """
 
 import functools
@@ -10,8 +10,11 @@ import io
 import json
 import os
 import re
+import select
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -34,6 +37,8 @@ from scripts.frame import console, stop, waiting
 REGION = "us-west-2"
 SLACK, GITHUB = "/stand-in/slack", "/stand-in/github"
 REAL_SLEEP = time.sleep
+# Seconds between two looks of a waiting client, and how long the embedded AWS waits at most until it gives up.
+LOOK, GIVES_UP = 0.005, 10.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,57 @@ class Outcome:
         return self.before != self.after
 
 
+class Patience:
+    """How clients wait for responses: one that does not come takes no time, but moves the clocks by the time-out.
+
+    The time-out is the one that the client has set on its socket.
+    """
+
+    def __init__(self, sleep: Callable[[float], None]) -> None:
+        self._sleep = sleep
+        self._changed = threading.Condition()
+        # Local ports of clients whose response does not come.
+        self._slow: set[int] = set()
+        self.on = False
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Replace how sockets of this process receive, and how the embedded AWS delays a response."""
+        receive, fail = socket.socket.recv_into, control._break
+
+        def recv_into(one: socket.socket, *given: Any) -> int:
+            if self.on and one.gettimeout():
+                self._wait(one)
+            return receive(one, *given)
+
+        def delayed(environ: dict[str, Any], start: StartResponse, entry: dict[str, Any], rule: Any) -> Any:
+            if rule and "delay" in rule:
+                self._hold(int(environ["REMOTE_PORT"]))
+                rule = {**rule, "delay": 0}
+            return fail(environ, start, entry, rule)
+
+        monkeypatch.setattr(socket.socket, "recv_into", recv_into)
+        monkeypatch.setattr(control, "_break", delayed)
+
+    def _wait(self, client: socket.socket) -> None:
+        """Wait for data. Raises TimeoutError if there will be none."""
+        seconds, port = float(client.gettimeout() or 0), client.getsockname()[1]
+        for _ in range(int(seconds / LOOK)):
+            if select.select([client], [], [], LOOK)[0]:
+                return
+            with self._changed:
+                if port in self._slow:
+                    self._slow.remove(port)
+                    self._changed.notify_all()
+                    self._sleep(seconds)
+                    raise TimeoutError("timed out")
+
+    def _hold(self, port: int) -> None:
+        """Hold back a response until its client has given up."""
+        with self._changed:
+            self._slow.add(port)
+            assert self._changed.wait_for(lambda: port not in self._slow, GIVES_UP), "a client waits for ever"
+
+
 @dataclass
 class Laboratory:
     """An embedded AWS in which commands run one after the other."""
@@ -121,6 +177,7 @@ class Laboratory:
     repositories: dict[str, Path] = field(default_factory=dict)
     _undo: list[Callable[[], object]] = field(default_factory=list)
     _kept: Any = None
+    _patience: Any = None
     _next: tuple[int, dict[str, Any]] | None = None
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +187,8 @@ class Laboratory:
         def sleep(seconds: float) -> None:
             self.slept += seconds
 
+        self._patience = Patience(sleep)
+        self._patience.install(monkeypatch)
         monkeypatch.setattr(time, "sleep", sleep)
         monkeypatch.setattr(time, "time", lambda: real_time() + self.slept)
         monkeypatch.setattr(time, "monotonic", lambda: real_monotonic() + self.slept)
@@ -163,6 +222,7 @@ class Laboratory:
     def mend(self) -> None:
         """Remove every fault."""
         self._next = None
+        self._patience.on = False
         self.server.cloud.failures.clear()
 
     def break_next(self, rule: dict[str, Any], step: int) -> None:
@@ -171,6 +231,7 @@ class Laboratory:
         How many requests the steps before it send depends on how long they wait.
         """
         self._next = step, rule
+        self._patience.on = "delay" in rule
         self._break(0)
 
     def _break(self, step: int) -> None:

@@ -5,13 +5,26 @@ from pathlib import Path
 
 import pytest
 
+import tasks
 from local_aws.server import Server
+from scripts.frame.declaration import Command
 from tests.conftest import ROOT
 from tests.faults import matrix
 from tests.faults.matrix import Bench
 
+# Commands that ask nobody but this machine.
+ALONE = {
+    "adopt",
+    "build-frontend",
+    "package-ecs-manager",
+    "settings",
+    "local.up",
+    "local.down",
+    "local.status",
+    "local.rehearse",
+}
 # One in this many cells is tried here; `make faults` tries all of them.
-EVERY = 126
+EVERY = 400
 
 
 @pytest.fixture
@@ -20,6 +33,13 @@ def bench(
 ) -> Iterator[Bench]:
     with matrix.bench(embedded_server, tmp_path, monkeypatch) as made:
         yield made
+
+
+def test_every_command_that_sends_requests_is_tried() -> None:
+    """Whoever adds one adds it to the matrix."""
+    there = {one.name for one in vars(tasks).values() if isinstance(one, Command)}
+    tried = {next(word for word in one.words if not word.startswith("-")) for one in matrix.COMMANDS.values()}
+    assert there == tried | ALONE
 
 
 @pytest.mark.parametrize("name", matrix.COMMANDS)
