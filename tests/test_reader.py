@@ -9,7 +9,7 @@ import pytest
 
 from scripts.ecs import reader
 from scripts.ecs.reader import Reader, steadily
-from scripts.ecs.rollout import Before, Container, Deployment, Event, Record, Service, Task, Verdict, verdict
+from scripts.ecs.rollout import TOGETHER, Before, Container, Deployment, Event, Record, Service, Task, Verdict, verdict
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
@@ -232,7 +232,8 @@ def described(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def revisions(given: dict[str, Any]) -> dict[str, Any]:
-    """Revision 9 is of another task definition."""
+    """Revision 9 is of another task definition. ECS takes twenty at a time."""
+    assert len(given["serviceRevisionArns"]) <= 20
     return {
         "serviceRevisions": [
             {"serviceRevisionArn": arn, "taskDefinition": f"{ARN}:task-definition/app:{9 if arn[-1] == '9' else 2}"}
@@ -300,6 +301,29 @@ def test_the_record_is_that_of_the_deployment(
             alarms=("5xx",),
             created=NEW_AT,
         )
+
+
+@pytest.mark.parametrize(
+    ("before", "since"),
+    [(Before("v2", "app", id="ecs-svc/7"), NEW_AT), (Before("v3", "app"), NEW_AT - reader.LOOK_BACK)],
+)
+def test_records_are_read_since_the_deployment_can_have_started(
+    before: Before, since: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is not known when, those of the last hour before the newest deployment; all of their revisions."""
+    listed = [brief("a", f"{number}9", NEW_AT) for number in range(30)]
+    answers = {
+        "DescribeServices": {"services": [{"deployments": [WHOLE]}]},
+        "DescribeTaskDefinition": {"taskDefinition": DEFINITION},
+        "ListServiceDeployments": {"serviceDeployments": listed},
+        "DescribeServiceRevisions": revisions,
+    }
+    with ecs(monkeypatch, answers) as (found, aws):
+        assert found.look(before).record is None
+
+    asked = {name: json.loads(request["body"]) for name, request in zip(operations(aws), aws.requests, strict=True)}
+    assert asked["ListServiceDeployments"]["createdAt"] == {"after": max(0.0, since - TOGETHER)}
+    assert operations(aws).count("DescribeServiceRevisions") == 2
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "UnknownOperationException", "InvalidAction"])
