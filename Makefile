@@ -47,8 +47,8 @@ docs: setup ## Write docs/tasks/ and docs/settings.md from the tasks and the set
 bench-startup: setup ## Measure how long the command line takes to start
 	$(BIN)/python benchmarks/startup.py
 
-bench-release: setup .local/peers/ready ## Measure a release of the frontend beside aws s3 sync, s5cmd and rclone
-	$(BIN)/python benchmarks/release_static.py
+bench-release: setup .local/peers/ready ## Measure a release beside other tools, and write benchmarks/README.md
+	$(BIN)/python -m benchmarks.release_static --write
 
 bench-deploy: setup .local/peers/ready ## Measure a whole deployment beside the old scripts' calls of aws and docker
 	$(BIN)/python benchmarks/deploy.py

@@ -1,8 +1,6 @@
 """Every request of a release, from whichever library, uses the same proxy and trusts the same certificates."""
 
-import datetime
 import hashlib
-import ipaddress
 import json
 import os
 import re
@@ -13,16 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from scripts.edges.s3 import OBSTORE_FROM, Bucket, Keys, Upload, open_bucket
 from scripts.frame import settings
 from scripts.frame.errors import DeployError
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.release import sites
+from tests.release.certificates import make
 from tests.release.fault_proxy import FaultProxy, fault_proxy
 from tests.release.rclone import Rclone, rclone
 from tests.stand_in import Reply, stand_in
@@ -341,31 +336,7 @@ def test_the_host_is_the_one_that_botocore_chooses(
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca.pem (a private CA) and server.pem (a certificate that it signed, and its key)."""
-    folder = tmp_path_factory.mktemp("certificates")
-    now = datetime.datetime.now(datetime.UTC)
-
-    def builder(name: str, key: ec.EllipticCurvePrivateKey, issuer: str) -> x509.CertificateBuilder:
-        def named(text: str) -> x509.Name:
-            return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-        made = x509.CertificateBuilder().subject_name(named(name)).issuer_name(named(issuer))
-        made = made.public_key(key.public_key()).serial_number(x509.random_serial_number())
-        return made.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-
-    ca, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    usage = x509.KeyUsage(*(number in (0, 5) for number in range(9)))
-    root = builder("private CA", ca, "private CA")
-    root = root.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    root = root.add_extension(usage, critical=True)
-    root = root.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca.public_key()), critical=False)
-    names = [x509.DNSName(HOST), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    leaf = builder(HOST, key, "private CA").add_extension(x509.SubjectAlternativeName(names), critical=False)
-    leaf = leaf.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key()), critical=False)
-    pem = serialization.Encoding.PEM
-    (folder / "ca.pem").write_bytes(root.sign(ca, hashes.SHA256()).public_bytes(pem))
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "server.pem").write_bytes(leaf.sign(ca, hashes.SHA256()).public_bytes(pem) + private)
-    return folder
+    return make(tmp_path_factory.mktemp("certificates"), HOST)
 
 
 @pytest.fixture
