@@ -41,6 +41,9 @@ rehearsal: setup ## Run what docs/runbook.md rehearses, and write there what it 
 screenshot: setup ## Deploy examples/ once more, and write what Chromium shows to docs/application.png
 	$(BIN)/python -m tests.e2e.screenshot docs/application.png
 
+cast: setup ## Record a deployment of examples/ on a terminal in docs/deploy.cast, and a picture of it
+	$(BIN)/python -m tests.e2e.cast docs/deploy.cast docs/deploy.svg
+
 docs: setup ## Write docs/tasks/ and docs/settings.md from the tasks and the settings
 	$(BIN)/python docs/generate.py
 
@@ -74,4 +77,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test mutants soak faults rehearsal screenshot docs bench-startup bench-release bench-deploy lock audit clean
+.PHONY: help setup deploy lint test mutants soak faults rehearsal screenshot cast docs bench-startup bench-release bench-deploy lock audit clean
