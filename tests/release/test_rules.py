@@ -345,7 +345,14 @@ def test_a_file_that_describes_the_page_but_is_loaded_by_it_comes_before(
 @pytest.mark.parametrize("body", [EXPIRED, DENIED, GONE, SKEWED], ids=["expired", "denied", "gone", "skewed"])
 @pytest.mark.parametrize(
     ("path", "live_is"),
-    [("/robots.txt", "old"), ("^/[^/]*/index.html", "old"), ("/manifest.json", "new"), ("/sw.js", "new")],
+    [
+        ("/robots.txt", "old"),
+        ("/_release/next.json", "old"),
+        ("/_release/files/", "old"),
+        ("^/[^/]*/index.html", "old"),
+        ("/manifest.json", "new"),
+        ("/sw.js", "new"),
+    ],
 )
 def test_an_error_after_the_first_write_is_no_refusal(
     site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path, body: bytes, path: str, live_is: str
