@@ -260,7 +260,9 @@ def test_an_invalidation_is_waited_for_without_the_lease(site: Site, release: Re
     assert operations.index("DeleteObjects") < operations.index("GET")
 
 
-def test_an_invalidation_that_takes_too_long_is_an_unknown_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalidation_that_takes_too_long_is_an_unknown_outcome(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The time-out counts the duration of the requests too."""
     now = 0.0
 
@@ -275,7 +277,8 @@ def test_an_invalidation_that_takes_too_long_is_an_unknown_outcome(monkeypatch: 
         return Reply(body.encode(), headers={"Content-Type": "text/xml"})
 
     with stand_in(answer) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        for name, value in {"AWS_ENDPOINT_URL": server.url, **changed_settings(tmp_path, distribution="E1")}.items():
+            monkeypatch.setenv(name, value)
         with pytest.raises(OutcomeUnknown, match="but CloudFront has not completed the invalidation I1"):
             cdn.wait_for(settings.find("local"), "I1", clock=Clock(lambda: now, sleep))
 

@@ -173,8 +173,7 @@ def test_a_change_of_headers_alone_is_a_change(site: Site, release: Release, tmp
 
     env = changed_settings(tmp_path)
     path = Path(env["ENVIRONMENTS_FILE"])
-    table = "[environments.local.frontend.cache_control]\n"
-    path.write_text(path.read_text().replace(table, f'{table}"robots.*" = "max-age=60"\n'))
+    path.write_text(path.read_text() + '\n[environments.local.frontend.cache_control]\n"robots.*" = "max-age=60"\n')
     done = release(folder, "--dry-run", **env)
     release(folder, **env)
 
