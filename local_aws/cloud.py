@@ -44,7 +44,7 @@ class Cloud:
 
     requests: the record of control.py. failures: its rules. scenario: the current one of scenarios.py, and staged: its
     rules. findings: scan results by repository and tag. blobs: of the registry, by digest. ready: it is seeded.
-    written: a request may have changed something since. token: required by the control paths.
+    written: something may have changed since a test seeded it. token: required by the control paths.
     """
 
     port: int

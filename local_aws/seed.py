@@ -1,4 +1,7 @@
-"""What is in the embedded AWS before anybody has deployed: everything that the settings name."""
+"""What is in the embedded AWS before anybody has deployed: everything that the settings name.
+
+It is put into moto's stores and not asked for by requests, because this happens before every test.
+"""
 
 import json
 from typing import Any
@@ -49,10 +52,10 @@ def seed(cloud: Cloud, ecs: Ecs, functions: Lambda) -> None:
     """Create what every embedded environment needs."""
     for env in embedded():
         _images(cloud, env)
-        _parameters(cloud, env)
+        _parameters(env)
         _services(cloud, ecs, env)
-        _buckets(cloud, env)
-        _database(cloud, env)
+        _buckets(env)
+        _database(env)
         _functions(functions, env)
 
 
@@ -60,16 +63,10 @@ def _images(cloud: Cloud, env: Environment) -> None:
     """The repositories, with immutable tags, and their two versions."""
     from moto.ecr.models import ecr_backends
 
-    ecr, stored = cloud.client("ecr", env.region), ecr_backends[ACCOUNT][env.region]
-    known = {r["repositoryName"] for r in ecr.describe_repositories()["repositories"]}
-    for name in (
-        {env.service.image, env.migrations.image, *([env.cleaner.service] if env.cleaner.service else [])}
-        - {""}
-        - known
-    ):
-        ecr.create_repository(repositoryName=name, imageTagMutability="IMMUTABLE")
+    stored = ecr_backends[ACCOUNT][env.region]
+    for name in {env.service.image, env.migrations.image, env.cleaner.service} - {"", *stored.repositories}:
+        stored.create_repository(name, None, {}, None, "IMMUTABLE", [])
         for version in (FIRST_VERSION, NEXT_VERSION):
-            # Not by a request: this happens before every test.
             stored.put_image(name, _manifest(cloud, version), version, MANIFEST)
 
 
@@ -89,27 +86,32 @@ def _manifest(cloud: Cloud, version: str) -> str:
     return json.dumps(manifest)
 
 
-def _parameters(cloud: Cloud, env: Environment) -> None:
+def _parameters(env: Environment) -> None:
     """Two that become secrets, and one without the tag that does not."""
-    ssm = cloud.client("ssm", env.region)
-    for name in ("POSTGRES_PASSWORD", "OKTA_CLIENT_SECRET"):
-        ssm.put_parameter(
-            Name=f"/{env.name}/{env.application.name}/{name.lower()}",
-            Value=f"secret-{name.lower()}",
-            Type="SecureString",
-            Tags=[{"Key": "ENV_VAR_NAME", "Value": name}],
+    from moto.ssm.models import ssm_backends
+
+    folder = f"/{env.name}/{env.application.name}"
+    rows = [
+        (f"{folder}/{name.lower()}", f"secret-{name.lower()}", "SecureString", [{"Key": "ENV_VAR_NAME", "Value": name}])
+        for name in ("POSTGRES_PASSWORD", "OKTA_CLIENT_SECRET")
+    ]
+    rows.append((f"{folder}/note", "for people", "String", []))
+    for name, value, kind, tags in rows:
+        ssm_backends[ACCOUNT][env.region].put_parameter(
+            name, "", value, kind, "", "", overwrite=False, tags=tags, data_type="text", tier=None, policies=None
         )
-    ssm.put_parameter(Name=f"/{env.name}/{env.application.name}/note", Value="for people", Type="String")
 
 
 def _services(cloud: Cloud, ecs: Ecs, env: Environment) -> None:
+    from moto.logs.models import logs_backends
+
     ecs.create_cluster(env.region, {"clusterName": env.cluster})
     images = {
         env.service.name: env.service.image,
         env.migrations.service: env.migrations.image,
         env.cleaner.service: env.cleaner.service,
     }
-    cloud.client("logs", env.region).create_log_group(logGroupName=f"/ecs/{env.cluster}")
+    logs_backends[ACCOUNT][env.region].create_log_group(f"/ecs/{env.cluster}", {})
     for service, image in images.items():
         if not service:
             continue
@@ -171,24 +173,27 @@ def _definition(cloud: Cloud, env: Environment, service: str, image: str) -> dic
     }
 
 
-def _buckets(cloud: Cloud, env: Environment) -> None:
-    s3 = cloud.client("s3", env.region)
-    # S3's first region is the one that must not be named.
-    elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": env.region}} if env.region != "us-east-1" else {}
+def _buckets(env: Environment) -> None:
+    from moto.s3.models import s3_backends
+
     for bucket in {setting.require() for setting in (env.frontend.bucket, env.storybook.bucket) if setting}:
         if "<" not in bucket:
-            s3.create_bucket(Bucket=bucket, **elsewhere)
+            s3_backends[ACCOUNT]["aws"].create_bucket(bucket, env.region)
 
 
-def _database(cloud: Cloud, env: Environment) -> None:
+def _database(env: Environment) -> None:
+    from moto.rds.models import rds_backends
+
     if env.database.name:
-        cloud.client("rds", env.region).create_db_instance(
-            DBInstanceIdentifier=env.database.name.require(),
-            DBInstanceClass="db.t3.micro",
-            Engine="postgres",
-            AllocatedStorage=20,
-            MasterUsername="app",
-            MasterUserPassword="local-database",
+        rds_backends[ACCOUNT][env.region].create_db_instance(
+            {
+                "db_instance_identifier": env.database.name.require(),
+                "db_instance_class": "db.t3.micro",
+                "engine": "postgres",
+                "allocated_storage": 20,
+                "master_username": "app",
+                "master_user_password": "local-database",
+            }
         )
 
 

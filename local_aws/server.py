@@ -131,7 +131,8 @@ class Server:
         self.forget()
         self._build(idle)
         seed.seed(self.cloud, self.ecs, self.functions)
-        self.cloud.written = False
+        # The settings may have been others.
+        self.cloud.written = True
         self.cloud.ready = True
 
     def forget(self) -> None:

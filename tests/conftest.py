@@ -1,7 +1,9 @@
 """What every test runs in: no credentials, no home, no CI of the machine that it runs on."""
 
+import compileall
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -105,6 +107,18 @@ def git(folder: Path, *words: str) -> str:
         ["git", "-c", "core.quotePath=false", *words], cwd=folder, check=True, capture_output=True, errors="replace"
     )
     return done.stdout.rstrip("\n")
+
+
+def copy_of_project(folder: Path, *left_out: str) -> Path:
+    """A copy of the project without its tests, what was built, and other patterns of names.
+
+    Its modules are compiled: to compile them takes longer than what a command does.
+    """
+    for name in ("scripts", "ecs_manager", "local_aws"):
+        compileall.compile_dir(ROOT / name, quiet=1)
+    # Another test may be compiling too: a file that is being written has an ending of its own.
+    ignored = shutil.ignore_patterns("tests", "build", "*.pyc.*", *left_out)
+    return Path(shutil.copytree(ROOT, folder, ignore=ignored))
 
 
 class Invoke(Protocol):
@@ -303,6 +317,7 @@ def cloud(embedded_server: Server, clean_environment: None, monkeypatch: pytest.
     embedded_server.cloud.clock.stop(stopped=False)
     if embedded_server.cloud.written:
         embedded_server.reset()
+        embedded_server.cloud.written = False
     else:
         embedded_server.forget()
     return EmbeddedCloud(embedded_server)

@@ -204,7 +204,7 @@ def bench(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("ENVIRONMENTS_FILE", str(folder / "environments.toml"))
+    monkeypatch.setenv("ENVIRONMENTS_FILE", shutil.copy(ROOT / "environments.toml", folder))
     monkeypatch.setattr(deploy_service, "TIMEOUT", TIMEOUT)
     laboratory.install(monkeypatch)
     try:
