@@ -369,9 +369,15 @@ def _warn_of_no_lock(run: Run, why: str) -> None:
 
 
 def warn_of_holder(bucket: Bucket, listing: Container[str]) -> None:
-    """Warn of a lease in the bucket that is held by another run, or damaged."""
-    # For a dry run, which does not wait for a network that is missing.
-    found = bucket.get(LEASE, MOST, tries=1) if LEASE in listing else None
+    """Warn of a lease in the bucket that is held by another run, or damaged. Raises only Refused."""
+    try:
+        # For a dry run, which does not wait for a network that is missing.
+        found = bucket.get(LEASE, MOST, tries=1) if LEASE in listing else None
+    except Refused:
+        raise
+    except DeployError as error:
+        console.warn(f"it is not known whether another run holds {bucket.name}: {error}")
+        return
     if not found:
         return
     try:

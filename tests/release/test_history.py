@@ -61,6 +61,18 @@ def test_a_release_in_progress_is_warned_of(
     assert "warning: hubot (h) is releasing to local-mint-app-static; the lease ends at " in done.stderr
 
 
+def test_a_lock_that_cannot_be_read_is_only_warned_of(site: Site, invoke: Invoke, three: list[Path]) -> None:
+    """Whether somebody else is releasing is only told."""
+    site.put("_release/lease.json", b"{}")
+    site.cloud.fail(service="s3", operation="GetObject", status=500, code="InternalError", path="lease.json", times=9)
+
+    done = invoke("release.list", **site.cloud.env)
+
+    assert done.returncode == 0, done.stderr
+    assert "warning: it is not known whether another run holds local-mint-app-static" in done.stderr
+    assert len(done.stdout.splitlines()) == 3
+
+
 def test_two_releases_are_compared(site: Site, invoke: Invoke, three: list[Path]) -> None:
     """By default the live one with the previous one."""
     done = invoke("release.diff", **site.cloud.env)
