@@ -81,7 +81,7 @@ def failed_jobs(needs: str) -> tuple[str, ...]:
     """
     try:
         found = msgspec.json.decode(needs, type=dict[str, Need])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refused(f"--needs is not the context `needs` as JSON: {error}") from error
     return tuple(name for name, job in found.items() if job.result == "failure")
 

@@ -195,6 +195,7 @@ def test_without_an_engine_an_image_is_assembled_for_the_embedded_registry(
         f"image={repository}:{'c' * 40}",
         f"pinned={repository}@{digest}",
         f"digest={digest}",
+        f"site={cloud.url}",
     ]
     assert "skipping the build and the push" in again.stderr
 
