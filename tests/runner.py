@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from local_aws.server import Server
-from tests.conftest import ROOT, EmbeddedCloud
+from tests.conftest import EmbeddedCloud, copy_of_project
 from tests.github import Job, condition, masked, resolve
 
 BIN = Path(sys.executable).parent
@@ -133,9 +133,7 @@ def prepared(
     }.items():
         assert old in text
         text = text.replace(old, new)
-    workspace = folder / "workspace"
-    ignored = shutil.ignore_patterns(".git", ".venv", ".local", ".*_cache", "__pycache__", "tests", "build")
-    shutil.copytree(ROOT, workspace, ignore=ignored)
+    workspace = copy_of_project(folder / "workspace", ".git", ".venv", ".local", ".*_cache")
     (workspace / "build.sh").write_text(
         "python3 examples/frontend/build.py && rm -rf build && mv examples/frontend/build build"
     )

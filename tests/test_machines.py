@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, EmbeddedCloud
+from tests.conftest import EmbeddedCloud, copy_of_project
 
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "benchmarks", "build")
 # Root may write everywhere: without this it is held to the permissions like everybody.
 HELD = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
@@ -71,7 +69,7 @@ class Checkout:
 
 def checkout(machine: Machine, cloud: EmbeddedCloud, tmp_path: Path) -> Checkout:
     """The project, copied to a machine."""
-    folder = Path(shutil.copytree(ROOT, tmp_path / machine.folder, ignore=LEFT_OUT))
+    folder = copy_of_project(tmp_path / machine.folder, ".*", "docs", "benchmarks")
     if machine.read_only:
         for path in (folder, *folder.rglob("*")):
             path.chmod(path.stat().st_mode & ~0o222)
