@@ -90,8 +90,8 @@ def actions(aws: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         ACCOUNT.items() | {"AWS_ENDPOINT_URL": aws.url, "http_proxy": aws.url, "https_proxy": aws.url}.items()
     ):
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setenv("CI", "true")
+    for name, value in {"GITHUB_ACTIONS": "true", "CI": "true", "GITHUB_SHA": "5" * 40}.items():
+        monkeypatch.setenv(name, value)
     for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.chdir(tmp_path)
