@@ -24,7 +24,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint ## Lint, types, unit and end-to-end tests
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=4 --dist=worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=5 --dist=worksteal
 
 mutants: setup ## Change the code in small ways and show the changes that no test notices; WHERE: files or folders
 	$(BIN)/python -m tests.mutants $(WHERE)
