@@ -53,7 +53,7 @@ class Written(Report):
     runs: int
 
     def line(self) -> str:
-        return f"{self.output} shows {self.runs} runs"
+        return f"{self.output} shows {self.runs} {'run' if self.runs == 1 else 'runs'}"
 
 
 def history(run: Run, *, limit: str | None = None, html: str | None = None) -> Report | None:
