@@ -28,14 +28,16 @@ class Clock:
 
     def now(self) -> float:
         """Unix time in seconds."""
-        return (time.time() if self._stopped_at is None else self._stopped_at) + self._offset
+        return time.time() + self._offset if self._stopped_at is None else self._stopped_at
 
     def stop(self, *, stopped: bool = True) -> None:
         """Stop the clock, so that only `advance` moves it. stopped=False: let it run again."""
-        self._stopped_at = time.time() if stopped else None
+        self._stopped_at = time.time() + self._offset if stopped else None
 
     def advance(self, seconds: float) -> None:
         self._offset += seconds
+        # Exactly what now() and the same number of seconds were before: a sum of three may be a little less.
+        self._stopped_at = None if self._stopped_at is None else self._stopped_at + seconds
 
 
 @dataclass
