@@ -38,11 +38,11 @@ def update(laboratory: Laboratory, **change: Any) -> None:
     ("configuration", "words", "said"),
     [
         ({"earlySuccessCriteria": EARLY}, (), "local runs v0.1"),
-        ({**BLUE_GREEN, "bakeTimeInMinutes": 0}, (), "local runs v0.1 (was v0)"),
+        ({**BLUE_GREEN, "bakeTimeInMinutes": 0}, (), "local runs v0.1"),
         (BLUE_GREEN, (), "is baking, for 1 min in all: the traffic has shifted"),
         (BLUE_GREEN, ("--wait-until=traffic",), "local runs v0.1"),
-        (LINEAR, (), "local runs v0.1 (was v0)"),
-        (CANARY, (), "local runs v0.1 (was v0)"),
+        (LINEAR, (), "local runs v0.1"),
+        (CANARY, (), "local runs v0.1"),
     ],
     ids=["early success", "blue/green", "baking", "traffic", "linear", "canary"],
 )
