@@ -12,6 +12,7 @@ from scripts.frame import console, files, settings, text, version
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.report import Report
 from scripts.frame.run import Run
+from scripts.frame.settings import Environment
 
 # Receipts that are shown: in a table, of each environment on a page, and at most.
 ROWS, ON_PAGE, MOST = 20, 200, 1000
@@ -83,7 +84,7 @@ def _limit(flag: str | None, default: int) -> int:
 def _write(run: Run, path: Path, most: int) -> Written | None:
     """Write the page of all environments; it says which ones cannot be read. Raises DeployError if that is all."""
     files.check_target(path)
-    lanes = tuple(_lane(name, most) for name in _shown(run))
+    lanes = tuple(_lane(environment, most) for environment in _shown(run))
     unread = [lane for lane in lanes if lane.note and not lane.receipts]
     if len(unread) == len(lanes) and not run.dry_run:
         raise DeployError("\n".join(f"{lane.environment}: {lane.note}" for lane in unread))
@@ -97,18 +98,18 @@ def _write(run: Run, path: Path, most: int) -> Written | None:
     return run.act(Page(str(path), lanes), write, changes=False)
 
 
-def _shown(run: Run) -> list[str]:
+def _shown(run: Run) -> list[Environment]:
     """The environments of a page: all, but an embedded one only if it was asked for."""
     made = [settings.environment(name, dry_run=True) for name in settings.names()]
-    return [one.name for one in made if not one.endpoint_url or one.name == run.environment.name]
+    return [one for one in made if not one.endpoint_url or one.name == run.environment.name]
 
 
-def _lane(name: str, most: int) -> Lane:
+def _lane(environment: Environment, most: int) -> Lane:
     try:
-        found = receipts.read(settings.environment(name, dry_run=True), most)
+        found = receipts.read(environment, most)
     except DeployError as error:
-        return Lane(name, (), str(error))
-    return Lane(name, found.receipts, f"{len(found.damaged)} receipts are damaged" if found.damaged else "")
+        return Lane(environment.name, (), str(error))
+    return Lane(environment.name, found.receipts, f"{len(found.damaged)} receipts are damaged" if found.damaged else "")
 
 
 def table(kept: Sequence[Receipt]) -> list[tuple[str, ...]]:

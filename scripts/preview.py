@@ -179,7 +179,7 @@ def before(environment: Environment) -> list[str]:
         return ["there is no environment before it"]
     kept = receipts.read(settings.environment(name, dry_run=True), RECEIPTS).receipts
     return [
-        f"{text.when(one.started, seconds=False)} {name}: {one.command}"
+        f"{text.minute(one.started)} UTC {name}: {one.command}"
         f" {version.short(one.version)} by {one.actor}: {one.verdict}"
         for one in kept
     ]
@@ -195,13 +195,7 @@ def approvals() -> list[str]:
         raise DeployError("GITHUB_TOKEN is not set, or this is no run of a workflow")
     url = f"{github.api_for_token()}/repos/{repository}/actions/runs/{number}/approvals"
     answer = github.request("GET", url, timeout=TIMEOUT, token=token)
-    if not answer.ok:
-        raise DeployError(f"GitHub answered with HTTP status {answer.status}")
-    try:
-        reviews = answer.record(list[Review])
-    except ValueError as error:
-        raise DeployError("GitHub's answer is not a list of reviews") from error
-    return [review.line() for review in reviews]
+    return [review.line() for review in github.document(answer, list[Review], "a list of reviews")]
 
 
 class Named(Struct):

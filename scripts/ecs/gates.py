@@ -3,7 +3,6 @@
 GitHub creates an environment that a workflow names and that does not exist, without any protection.
 """
 
-import os
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -64,16 +63,11 @@ def check(environment: Environment) -> Iterator[Finding]:
 
 def reviewers(environment: Environment, name: str) -> list[str]:
     """Who has to approve a job of an environment on GitHub; nobody if it does not exist. Raises DeployError."""
-    repository = os.environ.get("GITHUB_REPOSITORY") or environment.application.repository
-    url = f"{github.api_for_token()}/repos/{quote(repository)}/environments/{quote(name, safe='')}"
+    path = f"{quote(environment.application.on_github)}/environments/{quote(name, safe='')}"
+    url = f"{github.api_for_token()}/repos/{path}"
     answer = github.request("GET", url, timeout=TIMEOUT, token=github.token())
     if answer.status == 404:
         return []
-    if not answer.ok:
-        raise DeployError(f"GitHub answered with HTTP status {answer.status}")
-    try:
-        rules = answer.record(_Environment).protection_rules
-    except ValueError as error:
-        raise DeployError("GitHub's answer is not an environment") from error
+    rules = github.document(answer, _Environment, "an environment").protection_rules
     accounts = [one.reviewer for rule in rules if rule.type == "required_reviewers" for one in rule.reviewers]
     return [one.login or one.slug for one in accounts]

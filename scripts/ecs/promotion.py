@@ -102,7 +102,7 @@ def by_receipts(kept: Sequence[Receipt], wanted: Wanted, before: Environment) ->
     ran = [one for one in kept if one.is_good(before.service.name) and one.version == wanted.version]
     same = [one for one in ran if not (one.digest and wanted.digest) or one.digest == wanted.digest]
     if same:
-        when = text.when(same[0].started, seconds=False)
+        when = f"{text.minute(same[0].started)} UTC"
         image = "" if same[0].digest and wanted.digest else ", with an image whose digest is not known"
         return f"{before.name} has run it well, deployed {when}{image}"
     if ran:

@@ -1,12 +1,14 @@
 """GitHub's REST API: its address, the token that is sent there, and one request. https://docs.github.com/en/rest"""
 
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 from scripts.edges import http
 from scripts.edges.http import Answer
 from scripts.frame import console
-from scripts.frame.errors import Refused
+from scripts.frame.errors import DeployError, Refused
+
+T = TypeVar("T")
 
 # Bytes of an answer that are read: a pull request contains the data of both repositories.
 MOST = 1 << 20
@@ -40,3 +42,13 @@ def request(method: str, url: str, *, timeout: float, token: str = "", body: byt
     headers |= {"Authorization": f"Bearer {token}"} if token else {}
     headers |= {"Content-Type": "application/json"} if body is not None else {}
     return http.request(method, url, timeout=timeout, headers=headers, body=body, most=MOST)
+
+
+def document(answer: Answer, kind: type[T], what: str) -> T:
+    """What an answer holds, as a typed record. what: for the message. Raises DeployError for anything else."""
+    if not answer.ok:
+        raise DeployError(f"GitHub answered with HTTP status {answer.status}")
+    try:
+        return answer.record(kind)
+    except ValueError as error:
+        raise DeployError(f"GitHub's answer is not {what}") from error

@@ -198,11 +198,10 @@ class Run:
     def links(self) -> summary.Links:
         """Where the summary leads."""
         env, commit = self.environment, self.facts.get("version") or os.environ.get("GITHUB_SHA", "")
-        repository = os.environ.get("GITHUB_REPOSITORY") or env.application.repository
         told = [step.result.outputs() for step in self.steps if step.result]
         return summary.Links(
             env.site,
-            console.github(f"{repository}/commit/"),
+            console.github(f"{env.application.on_github}/commit/"),
             commit if commit.isalnum() else "",
             {one["image"]: one["digest"] for one in told if one.get("image") and one.get("digest")},
             console=env.account.is_public(),

@@ -152,6 +152,11 @@ class Application(Table, frozen=True, kw_only=True):
     promotion: Annotated[tuple[str, ...], about("the environments in the order of promotion; the last is production")]
     slack_channel: Annotated[str, about("channel for failures and findings; the webhook is SLACK_WEBHOOK_URL")] = ""
 
+    @property
+    def on_github(self) -> str:
+        """The repository that this run is about."""
+        return os.environ.get("GITHUB_REPOSITORY") or self.repository
+
 
 class Service(Table, frozen=True, kw_only=True):
     """The application's ECS service."""

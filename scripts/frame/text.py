@@ -32,13 +32,13 @@ SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "G
 SHORTEST = 16
 
 
-def when(at: float, *, seconds: bool = True) -> str:
-    """A Unix time as people read it, in UTC; to the minute without seconds."""
-    return time.strftime(f"%Y-%m-%d %H:%M{':%S' if seconds else ''} UTC", time.gmtime(at))
+def when(at: float) -> str:
+    """A Unix time as people read it, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
 
 
 def minute(at: float) -> str:
-    """A Unix time to the minute, in UTC, for a table whose header says so."""
+    """A Unix time to the minute, in UTC, which whoever shows it has to say."""
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
 
 
