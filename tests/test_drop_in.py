@@ -75,6 +75,7 @@ def runner(cloud: EmbeddedCloud, embedded_server: Server, tmp_path: Path, monkey
     """A runner with MINT's settings of then."""
     made = prepared(cloud, embedded_server, tmp_path, monkeypatch, OLD.with_suffix(".toml"), "master")
     made.artifacts["storybook-build"] = made.artifacts["storybook"]
+    made.keys = True
     return made
 
 

@@ -24,7 +24,7 @@ ALONE = {
     "local.rehearse",
 }
 # One in this many cells is tried here; `make faults` tries all of them.
-EVERY = 400
+EVERY = 126
 
 
 @pytest.fixture
