@@ -29,6 +29,7 @@ lines.install()
 from local_aws.cloud import ACCOUNT  # noqa: E402
 from local_aws.server import Server  # noqa: E402
 from tests.command_line import keep_data  # noqa: E402
+from tests.e2e import browser  # noqa: E402
 
 keep_data()
 # The same examples on every machine, however slow it is.
@@ -321,6 +322,15 @@ def cloud(embedded_server: Server, clean_environment: None, monkeypatch: pytest.
     else:
         embedded_server.forget()
     return EmbeddedCloud(embedded_server)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Debian's Chromium. With REQUIRE_BROWSER set, the tests fail without it instead of being skipped."""
+    found = browser.found()
+    if not found and os.environ.get("REQUIRE_BROWSER"):
+        pytest.fail("chromium is not installed")
+    return found or pytest.skip("chromium is not installed")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`invoke history --html`: one page of all environments, opened in a real browser."""
 
 import json
-import os
 import re
 import time
 from html.parser import HTMLParser
@@ -53,15 +52,6 @@ class Tags(HTMLParser):
         self.names.add(tag)
         self.links |= {str(value) for name, value in attrs if name == "href"}
         self.others |= {name for name, _ in attrs if name in ("src", "srcset", "action") or name.startswith("on")}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """Debian's Chromium. With REQUIRE_BROWSER set, the tests fail without it instead of being skipped."""
-    found = browser.found()
-    if not found and os.environ.get("REQUIRE_BROWSER"):
-        pytest.fail("chromium is not installed")
-    return found or pytest.skip("chromium is not installed")
 
 
 def without_javascript(running: browser.Browser, url: str) -> str:

@@ -21,15 +21,6 @@ PAGE = "local-mint-app-static/index.html"
 ATTACK = Path(__file__).with_name("attack.html")
 
 
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """Debian's Chromium. With REQUIRE_BROWSER set, the tests fail without it instead of being skipped."""
-    found = browser.found()
-    if not found and os.environ.get("REQUIRE_BROWSER"):
-        pytest.fail("chromium is not installed")
-    return found or pytest.skip("chromium is not installed")
-
-
 def show(chromium: str, url: str, home: Path) -> str:
     """The DOM of the page a few seconds after it has loaded."""
     done = subprocess.run(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from scripts import release_static, releases
 from scripts.frame.errors import DeployError, Refused
+from scripts.frame.settings import Environment
 from scripts.release import history, manifest
 from scripts.release import verify as verification
 from scripts.release.manifest import Base, Entry, Manifest, Release, State
@@ -141,6 +142,12 @@ def stored(site: Site) -> tuple[dict[str, Any], int]:
     return json.loads(body), len(body)
 
 
+def first(environment: Environment, number: int, folder: Path) -> None:
+    """Release the first versions of a large site, each from a folder of its own."""
+    for version in range(number):
+        release(environment, large(folder / str(version), version))
+
+
 def test_a_small_change_to_a_large_site_is_written_as_one(site: Site, local: Local, tmp_path: Path) -> None:
     """Everything reads it, and every kept release can be restored. A large change is written whole again."""
     environment = local(keep_releases=2)
@@ -173,8 +180,7 @@ def test_a_small_change_to_a_large_site_is_written_as_one(site: Site, local: Loc
 @pytest.mark.parametrize("gone", [True, False], ids=["gone", "changed"])
 def test_a_base_that_is_gone_or_changed_is_refused(site: Site, local: Local, tmp_path: Path, gone: bool) -> None:
     """Nothing is concluded from half a manifest."""
-    for version in range(2):
-        release(local(), large(tmp_path / str(version), version))
+    first(local(), 2, tmp_path)
     key = f"_release/files/{stored(site)[0]['base']}"
     site.s3.delete_object(Bucket=BUCKET, Key=key) if gone else site.put(key)
     before = len(site.puts())
@@ -189,8 +195,7 @@ def test_a_base_that_is_deleted_while_it_is_read_is_not_missed(
 ) -> None:
     """Another release has written a whole manifest meanwhile."""
     environment = local()
-    for version in range(2):
-        release(environment, large(tmp_path / str(version), version))
+    first(environment, 2, tmp_path)
     base = stored(site)[0]["base"]
     fault = proxy.fault
 
@@ -214,8 +219,7 @@ def test_after_a_lost_difference_the_next_release_repairs_it(
 ) -> None:
     """The note says which release is live, whatever form the manifest before has."""
     environment = local()
-    for version in range(3):
-        release(environment, large(tmp_path / str(version), version))
+    first(environment, 3, tmp_path)
     proxy.faults.append(Fault("PUT", "/manifest.json", status=403, body=b"<Error><Code>AccessDenied</Code></Error>"))
     with pytest.raises(DeployError, match="is live"):
         release(environment, large(tmp_path / "3", 3))
