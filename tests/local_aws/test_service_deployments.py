@@ -9,6 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
+from local_aws.cloud import Clock
 from local_aws.deployments import DRAIN, HOOK, REQUESTED, RETRY, ROLLBACK, SHIFT, START, Stage, stages, threshold
 from tests.conftest import EmbeddedCloud
 from tests.local_aws.test_ecs import CLUSTER, SERVICE, deploy, described, push
@@ -294,6 +295,18 @@ def test_a_pause_waits_for_somebody(
     cloud.advance(seconds)
     assert change(cloud)["status"] == status
     assert cloud.health()["version"] == version
+
+
+def test_a_stopped_clock_moves_by_exactly_the_seconds_that_were_asked_for() -> None:
+    """What is due then has ended, and is not a rounding error away from it."""
+    clock = Clock()
+    for number in range(1000):
+        clock.stop()
+        now = clock.now()
+        clock.advance(HOOK)
+        assert clock.now() == now + HOOK
+        clock.stop(stopped=False)
+        clock.advance(0.1 * number)
 
 
 def test_a_lambda_hook_takes_a_moment(cloud: EmbeddedCloud) -> None:
