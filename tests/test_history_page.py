@@ -91,6 +91,7 @@ def test_the_page_shows_all_environments(cloud: EmbeddedCloud, invoke: Invoke, c
 
     assert (planned.returncode, there) == (0, False)
     assert f"would write {path}" in planned.stderr
+    assert re.findall(r"^ +(?:would )?(\w+): ", planned.stderr, re.MULTILINE) == ["dev", "impl", "prod"]
     assert done.returncode == 0, done.stderr
     assert "impl is not shown: " in done.stderr
     assert f"{path} shows 5 runs" in done.stderr
@@ -115,6 +116,15 @@ def test_the_page_shows_all_environments(cloud: EmbeddedCloud, invoke: Invoke, c
         assert told in whole
     assert "its tasks die: exit code 137" in plain
     assert off.startswith("off")
+
+
+def test_an_embedded_environment_is_shown_only_if_it_is_asked_for(
+    cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path
+) -> None:
+    planned = invoke("history", "--env=local", f"--html={tmp_path / 'page.html'}", "--dry-run", **cloud.env)
+
+    assert planned.returncode == 0, planned.stderr
+    assert re.findall(r"^ +(?:would )?(\w+): ", planned.stderr, re.MULTILINE) == ["dev", "impl", "prod", "local"]
 
 
 def test_hostile_text_is_escaped_even_without_the_policy(chromium: str, tmp_path: Path) -> None:
