@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import select
 import struct
 import subprocess
@@ -12,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pyte
 
 from tests.conftest import ROOT
+
+# Begins what removes rows from the screen.
+REMOVED = re.compile(rb"(?=\r(?:\x1b\[\d+A)?\x1b\[J)")
 
 
 class Terminal:
@@ -61,6 +65,15 @@ class Terminal:
         self.output.append((time.monotonic() - self._began, chunk))
         self._stream.feed(chunk)
         return True
+
+    def seen(self) -> set[str]:
+        """Every row that was on the screen before something was removed from it, and at the end."""
+        screen = pyte.Screen(self.screen.columns, self.screen.lines)
+        stream, rows = pyte.ByteStream(screen), set[str]()
+        for shown in REMOVED.split(b"".join(chunk for _, chunk in self.output)):
+            stream.feed(shown)
+            rows.update(row.rstrip() for row in screen.display)
+        return rows
 
     def lines(self) -> list[str]:
         """The rows of the screen and of what has scrolled out of it, without empty ones at the end."""
