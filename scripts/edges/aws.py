@@ -176,7 +176,10 @@ def client(
 
 
 class _Bounded:
-    """botocore's HTTP session, but it reads no more than MOST bytes of a response, streamed or not."""
+    """botocore's HTTP session, but it reads no more than MOST bytes of a response, streamed or not.
+
+    How long it may take is bounded in `bound_responses`.
+    """
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -210,6 +213,18 @@ class _Body(io.BytesIO):
 
     def stream(self) -> Iterator[bytes]:
         yield self.read()
+
+
+@functools.cache
+def bound_responses() -> None:
+    """From now on, let no response drip that botocore reads in this process: of AWS, or of whoever has credentials.
+
+    A time-out of botocore bounds only one read, so each byte would extend it.
+    """
+    from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
+
+    for kind in (AWSHTTPConnection, AWSHTTPSConnection):
+        kind.response_class = http.BoundedResponse
 
 
 def pages(made: Any, operation: str, **given: Any) -> Iterator[Mapping[str, Any]]:
@@ -378,6 +393,7 @@ def _session_of(endpoint_url: str, region: str, _: frozenset[tuple[str, str]]) -
     """A session. An embedded AWS gets fixed keys and no profile, so that it never receives real credentials."""
     import boto3
 
+    bound_responses()
     if not endpoint_url:
         return boto3.Session(region_name=region)
     from botocore.session import Session

@@ -5,11 +5,13 @@ size; a redirect is followed only to the same host; every connection error is `U
 """
 
 import http.client
+import io
 import ipaddress
 import json
 import re
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -28,6 +30,9 @@ T = TypeVar("T")
 MOST = 64 << 10
 LONGEST = 2048
 REDIRECTS = 5
+# Seconds that a response of AWS may take from its first byte on, and the bytes for each of which it may take a second
+# more: S3 sends blanks while it copies a large object, and a slow line is no reason to give up.
+LONGEST_RESPONSE, SLOWEST = 60.0, 16 << 10
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # The characters that RFC 3986 allows; all others have to be percent-encoded.
 URL = re.compile(r"https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
@@ -242,3 +247,38 @@ def _why(error: Exception | None, late: bool, timeout: float) -> str:
     if isinstance(reason, OSError):
         return reason.strerror or str(reason) or type(reason).__name__
     return type(error).__name__
+
+
+class BoundedResponse(http.client.HTTPResponse):
+    """A response with a deadline, headers included, for clients that have a time-out only for each read."""
+
+    def __init__(self, sock: Any, *given: Any, **options: Any) -> None:
+        super().__init__(sock, *given, **options)
+        self.fp = io.BufferedReader(_Reads(sock, self.fp.detach()))
+
+
+class _Reads(io.RawIOBase):
+    """What a socket receives, as long as that is fast enough. Raises TimeoutError, as the socket does."""
+
+    def __init__(self, sock: Any, source: Any) -> None:
+        self._sock, self._source, self._timeout = sock, source, sock.gettimeout()
+        self._began, self._received = 0.0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        # Before its first byte AWS may be at work, for which each client has a time-out of its own.
+        if self._received:
+            left = self._began + LONGEST_RESPONSE + self._received / SLOWEST - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self._sock.settimeout(min(left, self._timeout or left))
+        count: int | None = self._source.readinto(buffer)
+        self._began = self._began or time.monotonic()
+        self._received += count or 0
+        return count
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()

@@ -549,6 +549,7 @@ def _session(certificates: str | bool, proxies: tuple[tuple[str, str], ...], tim
     from botocore.httpsession import URLLib3Session
     from urllib3.connection import HTTPConnection
 
+    aws.bound_responses()
     return URLLib3Session(
         verify=certificates,
         proxies=dict(proxies),

@@ -1,7 +1,8 @@
 """Runs commands in this process on the embedded AWS, and records their requests and what they changed.
 
 No time is spent waiting: sleeping moves all clocks forward, including those of AWS, and so does a client that waits for
-a slow response until its time-out. Lambda functions run in this process. So a run takes only as long as its requests.
+a slow response until its time-out, or for one that drips. Lambda functions run in this process. So a run takes only as
+long as its requests.
 """
 
 import functools
@@ -39,6 +40,8 @@ SLACK, GITHUB = "/stand-in/slack", "/stand-in/github"
 REAL_SLEEP = time.sleep
 # Seconds between two looks of a waiting client, and how long the embedded AWS waits at most until it gives up.
 LOOK, GIVES_UP = 0.005, 10.0
+# How much of its first time-out a client waits for each byte of a response that drips.
+DRIP = 0.9
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class Outcome:
 class Patience:
     """How clients wait for responses: one that does not come takes no time, but moves the clocks by the time-out.
 
-    The time-out is the one that the client has set on its socket.
+    The time-out is the one that the client has set on its socket. Of a response that drips, each byte takes nearly as
+    long.
     """
 
     def __init__(self, sleep: Callable[[float], None]) -> None:
@@ -126,25 +130,37 @@ class Patience:
         self._changed = threading.Condition()
         # Local ports of clients whose response does not come.
         self._slow: set[int] = set()
+        # Those of clients whose response drips, with the seconds for each byte, which are 0 before the first one.
+        self._dripping: dict[int, float] = {}
         self.on = False
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Replace how sockets of this process receive, and how the embedded AWS delays a response."""
         receive, fail = socket.socket.recv_into, control._break
 
-        def recv_into(one: socket.socket, *given: Any) -> int:
+        def recv_into(one: socket.socket, buffer: Any, *given: Any) -> int:
             if self.on and one.gettimeout():
                 self._wait(one)
-            return receive(one, *given)
+                if one.getsockname()[1] in self._dripping:
+                    self._drip(one)
+                    return receive(one, memoryview(buffer)[:1])
+            return receive(one, buffer, *given)
 
         def delayed(environ: dict[str, Any], start: StartResponse, entry: dict[str, Any], rule: Any) -> Any:
             if rule and "delay" in rule:
                 self._hold(int(environ["REMOTE_PORT"]))
                 rule = {**rule, "delay": 0}
+            if rule and "drip" in rule:
+                self._dripping[int(environ["REMOTE_PORT"])] = 0.0
             return fail(environ, start, entry, rule)
 
         monkeypatch.setattr(socket.socket, "recv_into", recv_into)
         monkeypatch.setattr(control, "_break", delayed)
+
+    def mend(self) -> None:
+        """Let every response come at once."""
+        self.on = False
+        self._dripping.clear()
 
     def _wait(self, client: socket.socket) -> None:
         """Wait for data. Raises TimeoutError if there will be none."""
@@ -158,6 +174,14 @@ class Patience:
                     self._changed.notify_all()
                     self._sleep(seconds)
                     raise TimeoutError("timed out")
+
+    def _drip(self, client: socket.socket) -> None:
+        """Wait for one byte. Raises TimeoutError if that takes too long."""
+        most, port = float(client.gettimeout() or 0), client.getsockname()[1]
+        seconds = self._dripping[port] = self._dripping[port] or DRIP * most
+        self._sleep(min(seconds, most))
+        if seconds > most:
+            raise TimeoutError("timed out")
 
     def _hold(self, port: int) -> None:
         """Hold back a response until its client has given up."""
@@ -222,7 +246,7 @@ class Laboratory:
     def mend(self) -> None:
         """Remove every fault."""
         self._next = None
-        self._patience.on = False
+        self._patience.mend()
         self.server.cloud.failures.clear()
 
     def break_next(self, rule: dict[str, Any], step: int) -> None:
@@ -231,7 +255,7 @@ class Laboratory:
         How many requests the steps before it send depends on how long they wait.
         """
         self._next = step, rule
-        self._patience.on = "delay" in rule
+        self._patience.on = bool({"delay", "drip"} & rule.keys())
         self._break(0)
 
     def _break(self, step: int) -> None:

@@ -1,5 +1,6 @@
 """Every request of every command is broken in every way; the exit codes are right and match docs/faults.md."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +62,20 @@ def test_a_fault_ends_a_command_with_the_right_exit_code(name: str, bench: Bench
                 wrong.append(f"{cell}: {fault or f'{code}, but {document[str(cell)]} in docs/faults.md'}")
 
     assert wrong == []
+
+
+def test_a_response_that_drips_ends_a_command_like_one_that_does_not_come(bench: Bench) -> None:
+    """Each byte comes before the client's time-out, so that without a bound the command would wait for all of them."""
+    documented = matrix.documented((ROOT / "docs" / "faults.md").read_text())
+    name = "clean-database"
+    every = {str(cell): cell for cell in matrix.cells(name, matrix.record(bench, name))}
+    cell = every[f"{name} | lambda Invoke the cleaner | slow"]
+
+    matrix.begin(bench, name, "slow")
+    bench.laboratory.break_next({"times": matrix.GONE, **cell.request.rule, "drip": True}, cell.request.step)
+    slept = bench.laboratory.slept
+    broken = matrix.run(bench, name)
+
+    assert str(broken.code) == documented[str(cell)]
+    assert re.search("(?i)read time(d )?out", broken.said)
+    assert bench.laboratory.slept - slept < 1000
