@@ -59,6 +59,8 @@ PASSING = {"RequestTimeout", "ConditionalRequestConflict"}
 CREDENTIALS = {"InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"}
 SKEWED = "RequestTimeTooSkewed"
 REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "TemporaryRedirect"}
+# How obstore says how often it has tried: less often than TRIES if the server is slow.
+RETRIES = re.compile(r", after ([0-9]+) retries, max_retries: [0-9]+, retry_timeout: [0-9a-z.]+ *")
 # urllib3 begins its messages with the connection as Python shows objects.
 OBJECT = re.compile(r"AWSHTTPS?Connection(Pool)?\(.*?\): ")
 
@@ -521,14 +523,16 @@ class Bucket:
         return S3Error(text, status, code, REFUSED if refused else FAILED)
 
     def _translated(self, error: BaseException) -> DeployError:
-        """Translate an error of obstore. Its text holds S3's XML, or names the certificate far below the first line."""
+        """Translate an error of obstore. Its text holds S3's XML, or names the cause far below the first line."""
         text, doing = str(error), "writing to"
         code = text.partition("<Code>")[2].partition("</Code>")[0]
         if code:
             return self._explained(0, code, text.partition("<Message>")[2].partition("</Message>")[0], doing)
         if "invalid peer certificate" in text or "InvalidCertificate" in text:
             return self._untrusted(doing)
-        return self._unreachable(doing, text.splitlines()[0][:300], TRIES)
+        retried = RETRIES.search(text)
+        problem = RETRIES.sub(" ", text.splitlines()[0])[:300] + (": timed out" if "kind: Timeout" in text else "")
+        return self._unreachable(doing, problem, 1 + int(retried[1]) if retried else 1)
 
     def _unreachable(self, doing: str, problem: str, tries: int) -> DeployError:
         return Unanswered(f"S3 cannot be reached for {doing} {self.name} ({self._where}) in {tries} tries: {problem}")

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from scripts import release_static
 from scripts.edges import s3 as bucket_module
-from scripts.edges.s3 import Bucket, Keys, Upload
+from scripts.edges.s3 import Bucket, Keys, Unanswered, Upload
 from scripts.frame import settings
 from scripts.frame.errors import DeployError
 from tests.conftest import EmbeddedCloud, Invoke
@@ -113,6 +114,7 @@ LASTING = {
     "403 for another page": (Fault("PUT", PAGE, status=403, body=DENIED), "AccessDenied"),
     "403 for the page": (Fault("PUT", ENTRY, status=403, body=DENIED), "AccessDenied"),
     "403 for the lease": (Fault("PUT", LEASE, status=403, body=DENIED), "AccessDenied"),
+    "a hashed file stalls": (Fault("PUT", HASHED, "stall"), "timed out"),
     "the page stalls": (Fault("PUT", ENTRY, "stall"), "timed out"),
     "something else answers for a hashed file": (Fault("PUT", HASHED, status=200, body=b"<html/>"), "ETag"),
     "something else answers for the page": (Fault("PUT", ENTRY, status=200, body=b"<html/>"), "ETag"),
@@ -246,6 +248,41 @@ def test_uploads_are_tried_a_bounded_number_of_times(
         with pytest.raises(DeployError, match="SlowDown"):
             release(sites.build(tmp_path / "new", "two", chunks=chunks))
         assert sum("/assets/index-" in path and path.endswith("js") for _, path in proxy.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tries", "said"),
+    [([0.2], 1, ""), ([10], 2, ""), ([10, 10], 2, r"for writing to a-bucket \(dev\) in 2 tries: .*: timed out$")],
+    ids=["late", "too late", "never"],
+)
+def test_an_upload_has_a_time_out_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: list[float], tries: int, said: str
+) -> None:
+    """obstore's, by Rust's clock: after twice the time-out it gives up, and the error says how often it has tried.
+
+    seconds: that the server takes for each request for one of the files.
+    """
+    monkeypatch.setattr(bucket_module, "TIMEOUT", 1.0)
+    monkeypatch.setattr(bucket_module, "FIRST_PAUSE", 0.05)
+    (body := tmp_path / "body").write_bytes(b"1")
+    digest = hashlib.sha256(b"1").hexdigest()
+    uploads = [Upload(f"key{number}", str(body), 1, digest, {}) for number in range(bucket_module.OBSTORE_FROM)]
+    asked, put, over = list[str](), list[str](), threading.Event()
+
+    def answer(_: str, path: str) -> Reply:
+        asked.append(path)
+        if path.endswith("key0") and asked.count(path) <= len(seconds):
+            over.wait(seconds[asked.count(path) - 1])
+        return Reply(b"", headers={"ETag": '"x"'})
+
+    with stand_in(answer) as server:
+        bucket = Bucket("a-bucket", "us-west-2", server.url, Keys("x", "y"), "dev", use_proxy=False)
+        with pytest.raises(Unanswered, match=said) if said else nullcontext():
+            bucket.put_all(uploads, lambda upload, _: put.append(upload.key))
+        over.set()
+
+    assert asked.count("/a-bucket/key0") == tries
+    assert sorted(put) == [upload.key for upload in uploads][bool(said) :]
 
 
 def test_a_response_that_comes_after_a_refusal_meets_an_open_loop(
