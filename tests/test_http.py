@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,16 @@ def test_too_many_redirects_are_an_error() -> None:
         http.request("GET", f"{server.url}/0", timeout=5)
 
     assert len(server.requests) == 6
+
+
+def test_redirects_do_not_extend_the_deadline() -> None:
+    """Each of them in time, but not all of them."""
+    slow = redirecting("/1", "/2", "/3", "/4")
+    late = pytest.raises(Unreachable, match=r"^no complete response within 0.5 s$")
+    with stand_in(lambda method, path: replace(slow(method, path), delay=0.2)) as server, late:
+        http.request("GET", f"{server.url}/0", timeout=0.5)
+
+    assert len(server.requests) < 5
 
 
 def test_only_reading_requests_follow_redirects() -> None:

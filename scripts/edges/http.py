@@ -117,16 +117,18 @@ def request(
     body: bytes | None = None,
     most: int = MOST,
 ) -> Answer:
-    """Send a request once. timeout: seconds for the complete response. most: bytes of the body that are read.
+    """Send a request once. timeout: seconds for the complete response, redirects included. most: bytes of the body that
+    are read.
 
     Raises Unreachable. A response with an error status is returned like any other.
     """
-    for _ in range(REDIRECTS + 1):
-        answer = _once(method, url, timeout, headers or {}, body, most)
-        target = _redirect(url, answer) if method == "GET" else ""
-        if not target:
-            return answer
-        url = target
+    with _Deadline(timeout) as deadline:
+        for _ in range(REDIRECTS + 1):
+            answer = _once(deadline, method, url, headers or {}, body, most)
+            target = _redirect(url, answer) if method == "GET" else ""
+            if not target:
+                return answer
+            url = target
     raise Unreachable(f"more than {REDIRECTS} redirects")
 
 
@@ -145,9 +147,10 @@ def _redirect(url: str, answer: Answer) -> str:
 
 
 class _Deadline:
-    """Closes a connection at a deadline, even if data still arrives slowly."""
+    """Closes connections, one after the other, at a deadline, even if data still arrives slowly."""
 
     def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.over = False
         self.connected = False
         self._connection: socket.socket | None = None
@@ -166,6 +169,8 @@ class _Deadline:
     def connect(self, *address: Any, **options: Any) -> socket.socket:
         """Connect as http.client does, and keep a second handle, which can also end a TLS or proxy handshake."""
         made = socket.create_connection(*address, **options)
+        if self._connection is not None:
+            self._connection.close()
         self._connection = made.dup()
         if self.over:
             self._end()
@@ -217,26 +222,27 @@ def _opener(deadline: _Deadline, url: str) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(Plain, Secure, _NoRedirect, *direct)
 
 
-def _once(method: str, url: str, timeout: float, headers: Mapping[str, str], body: bytes | None, most: int) -> Answer:
-    sent = {"User-Agent": "deployment", **headers}
-    with _Deadline(timeout) as deadline:
+def _once(
+    deadline: _Deadline, method: str, url: str, headers: Mapping[str, str], body: bytes | None, most: int
+) -> Answer:
+    sent, timeout = {"User-Agent": "deployment", **headers}, deadline.seconds
+    try:
+        asked = urllib.request.Request(url, body, sent, method=method)
         try:
-            asked = urllib.request.Request(url, body, sent, method=method)
-            try:
-                answer: Any = _opener(deadline, url).open(asked, timeout=timeout)
-            except urllib.error.HTTPError as error:
-                answer = error
-            with answer:
-                found = {name.lower(): value for name, value in answer.headers.items()}
-                status, content = answer.status, answer.read(most)
-                missing = (getattr(answer, "length", None) or 0) if len(content) < most else 0
-        except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
-            raise Unreachable(_why(error, deadline.over, timeout), sent=deadline.connected) from error
-        if deadline.over:
-            raise Unreachable(_why(None, True, timeout))
-        if missing:
-            raise Unreachable(f"the connection was closed {missing} bytes too early")
-        return Answer(status, found, content)
+            answer: Any = _opener(deadline, url).open(asked, timeout=timeout)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            found = {name.lower(): value for name, value in answer.headers.items()}
+            status, content = answer.status, answer.read(most)
+            missing = (getattr(answer, "length", None) or 0) if len(content) < most else 0
+    except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
+        raise Unreachable(_why(error, deadline.over, timeout), sent=deadline.connected) from error
+    if deadline.over:
+        raise Unreachable(_why(None, True, timeout))
+    if missing:
+        raise Unreachable(f"the connection was closed {missing} bytes too early")
+    return Answer(status, found, content)
 
 
 def _why(error: Exception | None, late: bool, timeout: float) -> str:
