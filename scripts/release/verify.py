@@ -13,8 +13,8 @@ from scripts.release.manifest import Manifest, State
 from scripts.release.references import Certainty
 from scripts.release.site import ENTRY, PREFIX
 
-# Seconds for one file.
-TIMEOUT = 60.0
+# Seconds for one file, and a second more for each so many bytes of it.
+TIMEOUT, SLOWEST = 60.0, 16 << 10
 AT_THE_SAME_TIME = 8
 
 
@@ -103,7 +103,7 @@ def _fetch(url: str, current: Manifest, key: str) -> tuple[str, bytes]:
         return "is referenced by the page and was never released", b""
     try:
         # One byte more than was released is enough to see that the file is another one.
-        answer = http.request("GET", url, timeout=TIMEOUT, most=entry.size + 1)
+        answer = http.request("GET", url, timeout=TIMEOUT + entry.size // SLOWEST, most=entry.size + 1)
     except http.Unreachable as error:
         return str(error), b""
     if answer.status != 200:

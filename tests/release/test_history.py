@@ -1,5 +1,6 @@
 """The kept releases: list, diff, rollback without a build, and verify."""
 
+import hashlib
 import json
 import re
 import time
@@ -10,7 +11,9 @@ import pytest
 from scripts.frame import settings
 from scripts.frame.errors import OutcomeUnknown
 from scripts.frame.waiting import Clock
-from scripts.release import cdn
+from scripts.release import cdn, verify
+from scripts.release.manifest import Entry, Manifest
+from scripts.release.manifest import Release as Live
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import browser, sites
 from tests.release.test_publish import BUCKET, Release, Site, changed_settings, release, site
@@ -173,6 +176,21 @@ def test_the_live_release_is_verified(site: Site, invoke: Invoke, three: list[Pa
     assert done.returncode == 1
     assert "missing favicon.ico" in done.stderr
     assert "overwritten robots.txt" in done.stderr
+
+
+@pytest.mark.parametrize(("slowest", "said"), [(1, ()), (100, ("index.html: no complete response within 0.1 s",))])
+def test_a_large_file_may_take_longer_to_be_verified(
+    monkeypatch: pytest.MonkeyPatch, slowest: int, said: tuple[str, ...]
+) -> None:
+    """A film on a slow line is no difference."""
+    monkeypatch.setattr(verify, "TIMEOUT", 0.1)
+    monkeypatch.setattr(verify, "SLOWEST", slowest)
+    page = b"<p>large</p>"
+    entry = Entry(hashlib.sha256(page).hexdigest(), len(page), "x", {"Content-Type": "text/html"})
+    live = Manifest("mint-app", "dev", {Live(id="x", version="x", at=1, actor="", run=""): {"index.html": entry}})
+
+    with stand_in(lambda *_: Reply(page, headers={"Content-Type": "text/html"}, delay=0.3)) as server:
+        assert verify.served(live, server.url) == said
 
 
 def test_the_served_site_is_verified(site: Site, invoke: Invoke, three: list[Path]) -> None:
