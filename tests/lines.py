@@ -1,14 +1,17 @@
 """Counts which lines of the project the tests reach, in every process that they fork.
 
 Each statement marks its line in a file that all processes map into memory. Setting up a tracer and saving its data in
-each of two thousand short processes would double the time of the tests.
+each of two thousand short processes would double the time of the tests. Beside that file are the compiled sources with
+their marks, so that each is compiled once in a run.
 """
 
 import ast
 import builtins
 import functools
+import marshal
 import mmap
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
@@ -18,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("scripts", "ecs_manager", "local_aws")
-# The environment variable with the path of that file.
+# The environment variable with the folder of these files.
 VARIABLE = "LINES_OF_TESTS"
 FILES = [ROOT / "tasks.py", *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
 
@@ -34,25 +37,29 @@ def offsets() -> dict[str, int]:
 
 
 def install() -> None:
-    """Mark lines from now on, in this process and its forks. The first process of a run creates the file."""
+    """Mark lines from now on, in this process and its forks. The first process of a run creates the folder."""
     if VARIABLE not in os.environ:
-        with tempfile.NamedTemporaryFile(prefix="lines-", delete=False) as file:
-            file.write(bytes(offsets()[""]))
-            os.environ[VARIABLE] = file.name
-    with open(os.environ[VARIABLE], "r+b") as file:
+        os.environ[VARIABLE] = tempfile.mkdtemp(prefix="lines-")
+        _marks().write_bytes(bytes(offsets()[""]))
+    with _marks().open("r+b") as file:
         builtins.__lines__ = mmap.mmap(file.fileno(), 0)  # type: ignore[attr-defined]
     SourceFileLoader.get_code = _get_code  # type: ignore[method-assign]
 
 
 def prepare() -> None:
-    """Compile every source file now, so that forked processes need not."""
+    """Read every source file now, so that forked processes need not."""
     for path in FILES:
         _marking(str(path))
 
 
+def remove() -> None:
+    """Remove the folder at the end of a run."""
+    shutil.rmtree(os.environ.pop(VARIABLE))
+
+
 def reached() -> dict[str, tuple[list[int], list[int]]]:
     """For each source file, the lines that were reached and those that were not."""
-    marked = Path(os.environ[VARIABLE]).read_bytes()
+    marked = _marks().read_bytes()
     found = {}
     for path in FILES:
         start = offsets()[str(path)]
@@ -60,6 +67,10 @@ def reached() -> dict[str, tuple[list[int], list[int]]]:
         yes = [line for line in lines if marked[start + line]]
         found[str(path.relative_to(ROOT))] = (yes, [line for line in lines if not marked[start + line]])
     return found
+
+
+def _marks() -> Path:
+    return Path(os.environ[VARIABLE], "marks")
 
 
 _original = SourceFileLoader.get_code
@@ -73,6 +84,19 @@ def _get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:
 @functools.cache
 def _marking(path: str) -> CodeType:
     """The code of a source file, with marks."""
+    kept = Path(os.environ[VARIABLE], str(offsets()[path]))
+    if kept.exists():
+        found: CodeType = marshal.loads(kept.read_bytes())  # noqa: S302
+        return found
+    code = _compiled(path)
+    # Another process may be reading it.
+    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
+        file.write(marshal.dumps(code))
+    os.replace(file.name, kept)
+    return code
+
+
+def _compiled(path: str) -> CodeType:
     tree = ast.parse(Path(path).read_bytes(), path)
     for node in _statements(tree):
         node._mark = offsets()[path] + node.lineno  # type: ignore[attr-defined]

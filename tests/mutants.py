@@ -64,7 +64,7 @@ UNMARKED = b"""
 
 def install() -> None:
     if VARIABLE not in os.environ:
-        os.environ[VARIABLE] = tempfile.mkstemp(prefix="lines-")[1]
+        os.environ[VARIABLE] = tempfile.mkdtemp(prefix="lines-")
 
 
 def prepare() -> None:

@@ -43,7 +43,7 @@ def test_exactly_the_statements_that_run_are_marked(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(lines, "offsets", lambda: {str(path): 0})
     monkeypatch.setattr(builtins, "__lines__", marks, raising=False)
 
-    exec(lines._marking(str(path)), names)  # noqa: S102
+    exec(lines._compiled(str(path)), names)  # noqa: S102
 
     assert names["found"] == 0
     assert [line for line in range(100) if marks[line]] == [2, 3, 7, 9, 11, 14, 16, 17, 19, 20, 25]
