@@ -23,14 +23,17 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test: lint ## Lint, types, unit and end-to-end tests
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=5 --dist=worksteal
+test: lint ## Lint, types, and the tests of each part, on the embedded AWS
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=5 --dist=worksteal --ignore=tests/e2e
+
+e2e: setup ## Whole deployments, workflows and machines; with a Docker engine and Chromium, if they are there
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=5 --dist=worksteal tests/e2e
 
 mutants: setup ## Change the code in small ways and show the changes that no test notices; WHERE: files or folders
 	$(BIN)/python -m tests.mutants $(WHERE)
 
 soak: setup ## Kill 200 releases, each at a random instant
-	KILLS=100 $(BIN)/pytest tests/release/test_soak.py
+	KILLS=100 $(BIN)/pytest tests/e2e/test_soak.py
 
 faults: setup ## Make every request of every command fail in every way, and write docs/faults.md
 	$(BIN)/python -m tests.faults.write docs/faults.md
@@ -77,4 +80,4 @@ clean: ## Remove what these commands made
 	-test -x $(BIN)/invoke && $(BIN)/invoke local.down
 	rm -rf .venv .local
 
-.PHONY: help setup deploy lint test mutants soak faults rehearsal screenshot cast docs bench-startup bench-release bench-deploy lock audit clean
+.PHONY: help setup deploy lint test e2e mutants soak faults rehearsal screenshot cast docs bench-startup bench-release bench-deploy lock audit clean

@@ -466,7 +466,7 @@ def fault_of(cell: Cell, clean: Outcome, broken: Outcome) -> str:
 HEAD = """# Faults
 
 The exit code of each command when one of its requests fails. `make faults` tries all of them on the embedded AWS and
-writes this file; `make test` tries some of them again.
+writes this file; `make e2e` tries some of them again.
 
 0 done · 1 failed · 2 refused, and nothing was changed · 3 unknown, it may still be happening · 4 rolled back
 

@@ -336,6 +336,8 @@ class Laboratory:
         out, err, code = io.StringIO(), io.StringIO(), 0
         handlers = {number: signal.getsignal(number) for number in stop.SIGNALS}
         hook = sys.unraisablehook
+        # Invoke leaves its own copy of them behind, with the commands of this command line alone.
+        tasks = sys.modules.get("tasks")
         started = time.perf_counter()
         try:
             with redirect_stdout(out), redirect_stderr(err):
@@ -346,6 +348,10 @@ class Laboratory:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             sys.unraisablehook = hook
+            sys.modules.pop("tasks", None)
+            if tasks:
+                sys.modules["tasks"] = tasks
+            vars(program).pop("core", None)
         seconds = time.perf_counter() - started
         return Outcome(code, err.getvalue(), out.getvalue(), before, self.state(), self._requests(), seconds)
 

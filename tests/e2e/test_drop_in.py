@@ -16,7 +16,7 @@ from tests.github import Environment, GitHub, load
 from tests.runner import ENVIRONMENTS, SHA, Runner, prepared
 from tests.stand_in import Reply, StandIn, stand_in
 
-OLD = Path(__file__).parent / "mint_2022.yml"
+OLD = ROOT / "tests" / "mint_2022.yml"
 SETUP = {"uses": "$/.github/actions/setup"}
 # What only builds the arguments of `docker image build`.
 OF_BUILD = re.compile(r"docker (?:image )?push |APPLICATION_(?:DATETIME|TS)=")
