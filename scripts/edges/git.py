@@ -42,6 +42,8 @@ ENVIRONMENT: dict[str, str | None] = {
     **dict.fromkeys(("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE")),
     "GIT_EXTERNAL_DIFF": None,
 }
+# Hash, subject, Unix time and parents of a commit.
+FORMAT = "%H%x00%s%x00%ct%x00%P"
 NOTHING = "0" * 40
 # Of a commit, at least as long as git abbreviates it.
 HASH = re.compile(r"[0-9a-f]{7,40}")
@@ -84,14 +86,14 @@ def succeeds(folder: Path, *words: str) -> bool:
 
 
 def commit(folder: Path, name: str) -> Commit | None:
-    """A commit by its name, None if it does not exist."""
+    """A commit by its name, None if it does not exist, or if it is a range."""
+    if ".." in name or name.startswith("^"):
+        return None
     try:
-        # A single commit: `show` would also accept a range or a path.
-        sha = run(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-        told = run(folder, "show", "--no-patch", "--format=%s%x00%ct%x00%P", sha)
+        told = run(folder, "show", "--no-patch", f"--format={FORMAT}", "--end-of-options", f"{name}^{{commit}}", "--")
     except DeployError:
         return None
-    subject, at, parents = told.split("\0")
+    sha, subject, at, parents = told.split("\0")
     return Commit(sha, subject, int(at[:18] or 0), tuple(parents.split()))
 
 
