@@ -5,7 +5,11 @@ releases to S3. edges/: access to AWS, other programs, git and HTTP. Imports go 
 release, edges, frame's errors and console. tests/test_layers.py checks that.
 """
 
+import sys
 from typing import TYPE_CHECKING
+
+# Invoke turns bytecode caches off; without them every command compiles everything that it imports.
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
 if TYPE_CHECKING:
     from scripts import adopt as adopt

@@ -14,6 +14,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Text: TypeAlias = str | None
 
-# Invoke turns bytecode caches off; without them every command compiles everything that it imports.
-sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+# What a command imports stays in use: to look for cycles after every 700 new objects takes time, and finds none.
+gc.set_threshold(20_000)
 # A process that ends looks for cycles in all that it has loaded: a fifth of the time of a short command.
 atexit.register(gc.freeze)
 
@@ -155,7 +156,20 @@ def namespace_of(declared: Iterable[object]) -> Collection:
     """
     commands = [one for one in declared if isinstance(one, Command)]
     program = _running_program()
+    if program:
+        _keep_bytecode("tasks")
     return _collection(_asked_for(commands, program) if program else commands)
+
+
+def _keep_bytecode(name: str) -> None:
+    """Keep the bytecode of the module that Invoke loads while caches are off, unless it is kept already."""
+    spec: Any = getattr(sys.modules.get(name), "__spec__", None)
+    if sys.dont_write_bytecode or not (spec and spec.cached):
+        return
+    with suppress(OSError):
+        if os.path.getmtime(spec.cached) >= os.path.getmtime(spec.origin):
+            return
+    spec.loader.get_code(name)
 
 
 def _collection(commands: Iterable[Command]) -> Collection:
