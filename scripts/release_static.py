@@ -4,9 +4,11 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from scripts.ecs import receipts
 from scripts.edges import aws, shell
@@ -27,8 +29,7 @@ from scripts.release.site import Site
 TAKEN_OVER = ("REACT_APP_", "VITE_")
 
 
-@dataclass(frozen=True)
-class FrontendBuild:
+class FrontendBuild(Struct, frozen=True):
     """How the frontend is built. variables: environment variables of the commands. folder: where the commands run.
 
     build_folder: the folder that the build writes to, and that is released. origins: where each variable came from.
@@ -48,8 +49,7 @@ class FrontendBuild:
         return variables + [f"run {shell.words(command)} in {self.folder}" for command in self.commands]
 
 
-@dataclass(frozen=True)
-class FrontendBuilt(Report):
+class FrontendBuilt(Report, Struct, frozen=True):
     """A build that succeeded. folder: the built files. values_from: the variables that its values came from."""
 
     folder: str
@@ -60,8 +60,7 @@ class FrontendBuilt(Report):
         return f"the frontend is built in {self.folder}{values}"
 
 
-@dataclass(frozen=True)
-class Build:
+class Build(Struct, frozen=True):
     """A folder that may be released. needed: keys that pages load themselves. missing: files that may be missing."""
 
     site: Site
@@ -69,8 +68,7 @@ class Build:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """What is to be released, and what the bucket holds. name: of the bucket.
 
     bucket: None if it could not be read; only a dry run continues without it. copies: how many files were downloaded

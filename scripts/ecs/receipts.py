@@ -8,7 +8,6 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -255,8 +254,7 @@ def _write(environment: Environment, name: str, receipt: Receipt, *, stopped: bo
 # Reading
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """The receipts of an environment, newest first. damaged: keys that hold none."""
 
     receipts: tuple[Receipt, ...]

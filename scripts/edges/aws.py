@@ -11,9 +11,11 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scripts.edges import http, replies
 from scripts.frame import console, settings, text
@@ -112,8 +114,7 @@ class Denied(DeployError):
     """AWS refused a request because the caller does not have the right to it, or AWS does not have the operation."""
 
 
-@dataclass(frozen=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """Where the requests of a command go.
 
     account: in the settings, empty if it is not set. endpoints: service -> URL, for services with an endpoint that is
@@ -252,8 +253,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """Where requests to a service go. url: empty for AWS's own endpoint. origin: what set it."""
 
     url: str = ""

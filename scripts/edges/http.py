@@ -16,11 +16,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from scripts.frame import text
 from scripts.frame.errors import DeployError, Refused
@@ -50,8 +50,7 @@ class Unreachable(DeployError):
         self.sent = sent
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An HTTP response of any status. headers: names in lower case. body: at most as many bytes as were requested."""
 
     status: int

@@ -13,7 +13,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -21,6 +20,8 @@ from threading import Lock
 from typing import Any
 from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
+
+from msgspec import Struct
 
 from scripts.edges import aws, http
 from scripts.frame import stop
@@ -65,8 +66,7 @@ RETRIES = re.compile(r", after ([0-9]+) retries, max_retries: [0-9]+, retry_time
 OBJECT = re.compile(r"AWSHTTPS?Connection(Pool)?\(.*?\): ")
 
 
-@dataclass(frozen=True)
-class Keys:
+class Keys(Struct, frozen=True):
     """Credentials, under the names that botocore's signer reads. token: of a session, else empty."""
 
     access_key: str
@@ -74,16 +74,14 @@ class Keys:
     token: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(Struct, frozen=True):
     """An object as LIST shows it. The ETag is opaque: an MD5 only sometimes. size: bytes."""
 
     etag: str
     size: int
 
 
-@dataclass(frozen=True)
-class Upload:
+class Upload(Struct, frozen=True):
     """One object to upload. path: of the file. size: bytes."""
 
     key: str
@@ -112,8 +110,7 @@ def is_doubtful(error: DeployError) -> bool:
     return isinstance(error, Unanswered) or (isinstance(error, S3Error) and error.status >= 500)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A response of S3. headers: names in lower case."""
 
     status: int
@@ -121,8 +118,7 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(Struct, frozen=True):
     """How the endpoint is reached. proxy: URL, empty for none. certificates: PEM file of the CAs that are trusted, None
     without TLS.
     """

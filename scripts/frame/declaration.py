@@ -15,8 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeAlias
 
 from invoke.collection import Collection
 from invoke.exceptions import ParseError
@@ -38,8 +37,7 @@ gc.set_threshold(20_000)
 atexit.register(gc.freeze)
 
 
-@dataclass(frozen=True)
-class _Flag:
+class _Flag(NamedTuple):
     help: str
     default: Any
 
@@ -54,8 +52,7 @@ def switch(help: str) -> Any:
     return _Flag(help, False)
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A declared command. name: with its collection, such as release.list."""
 
     name: str

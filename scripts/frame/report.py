@@ -1,24 +1,24 @@
 """What a command reports: one line, a table for a person, outputs for a workflow, data for a program."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 from unicodedata import combining, east_asian_width
+
+from msgspec import Struct
 
 # What is between two columns of a table, and the least that a cell is cut to.
 GAP, NARROWEST = "  ", 9
 
 
 class Plan(Protocol):
-    """What a command is about to do: a frozen dataclass whose fields are the plan in --json."""
+    """What a command is about to do: a frozen record whose fields are the plan in --json."""
 
     def describe(self) -> list[str]:
         """The plan in lines for a person."""
         ...
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(Struct, frozen=True):
     """How far something is that is counted, such as the files of a release. note: the same in words."""
 
     label: str
@@ -28,7 +28,7 @@ class Bar:
 
 
 class Report:
-    """The base of all results: frozen dataclasses whose fields are the result in --json."""
+    """The base of all results: frozen records whose fields are the result in --json."""
 
     def line(self) -> str:
         """The result in one line."""

@@ -30,8 +30,7 @@ P = TypeVar("P", bound=Plan)
 R = TypeVar("R", bound=Report)
 
 
-@dataclass
-class Step:
+class Step(Struct):
     """One step of a command in the report: its plan and, once it has run, its result. seconds: how long it took."""
 
     name: str

@@ -5,7 +5,8 @@ Plain data in, markdown out. Text from outside is sanitized here.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from scripts.frame import text
 
@@ -15,8 +16,7 @@ COMMIT = re.compile(r"(?<!=)\b[0-9a-f]{40}\b")
 ECR = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([a-z0-9._/-]+)[:@]")
 
 
-@dataclass
-class Phase:
+class Phase(Struct):
     """One of the steps that a command runs in a row. at, seconds: since the command began, and how long it took.
 
     now: what it did, empty if it failed.
@@ -28,8 +28,7 @@ class Phase:
     now: str = ""
 
 
-@dataclass(frozen=True)
-class Links:
+class Links(Struct, frozen=True):
     """Where a page leads. site: URL of the environment. commits: of those of the repository, without the hash.
 
     commit: that was worked on, or empty. images: URI -> digest of those that were worked on. console: whether the id of

@@ -3,8 +3,9 @@
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from scripts.frame import console, stop
 from scripts.frame.errors import OutcomeUnknown, Refused
@@ -16,8 +17,7 @@ LONGEST = 86400.0
 SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?(e[0-9]{1,3})?")
 
 
-@dataclass(frozen=True)
-class Clock:
+class Clock(Struct, frozen=True):
     """Time as waiting sees it, in seconds."""
 
     now: Callable[[], float] = time.monotonic

@@ -6,8 +6,9 @@ and may contain URLs that it never requests, so what is found here is likely to 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class Kind(Enum):
@@ -19,8 +20,7 @@ class Kind(Enum):
     NAMED = "a string that looks like a bundler's file name, relative to the same as LISTED"
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """A URL as it is written in the script."""
 
     url: str

@@ -13,12 +13,12 @@ import time
 import uuid
 from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import asdict, replace
 
 from scripts.edges import aws, github, http
 from scripts.edges.s3 import CREDENTIALS, Bucket, S3Error, is_doubtful, open_bucket
@@ -48,8 +48,7 @@ RELEASES = {"", "release-static", "release-storybook", "release.rollback"}
 NOTHING = "Nothing was changed."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Holder:
+class Holder(Struct, frozen=True, kw_only=True):
     """Who holds a lease, and until when (Unix time). run: the URL of the workflow's run, empty on a laptop; attempt:
     of that run, 0 on a laptop. command, version: what it does.
 

@@ -10,11 +10,11 @@ copied to the copies of files, and is deleted like them when nothing needs it.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
+from msgspec.structs import asdict, replace
 
 from scripts.edges.s3 import Bucket, Remote, S3Error
 from scripts.frame.errors import Refused
@@ -43,8 +43,7 @@ Moment = Annotated[int, Meta(ge=0, le=4_102_444_800)]
 Key = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One object of a release. size: bytes.
 
     etag: as our PUT returned it; of an object from before our first release, as LIST showed it. sha256: 64 hexadecimal
@@ -57,8 +56,7 @@ class Entry:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(Struct, frozen=True):
     """One release. at: Unix time. run: the URL of the workflow's run, empty on a laptop.
 
     at is 0 for what the bucket held before our first release: the files that it did not replace, whose content is not
@@ -73,8 +71,7 @@ class Release:
     rolled_back_from: Text = ""
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """The state of the bucket as we left it.
 
     releases: with the files of each, newest first; the newest is live and the others are kept.
@@ -96,8 +93,7 @@ class Manifest:
         return {key: entry for files in reversed(list(self.releases.values())) for key, entry in files.items()}
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(Struct, frozen=True):
     """A whole manifest that the next one may be a difference to. sha256: of its document.
 
     is_stored: the document is among the copies already. Else it is the manifest itself.
@@ -108,8 +104,7 @@ class Base:
     is_stored: bool
 
 
-@dataclass(frozen=True)
-class State:
+class State(Struct, frozen=True):
     """What a bucket holds. listing: None if it could not be read. etag: of the manifest, empty if there is none.
 
     unread: why the manifest could not be read, empty if it was. base: None if there is no manifest. repaired: the live

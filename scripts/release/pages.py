@@ -4,9 +4,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from selectolax.lexbor import LexborHTMLParser
 
 # The attributes whose URLs are loaded when the page is shown; not the links that people follow.
@@ -54,8 +54,7 @@ WITHOUT_END = {
 DEEPEST = 5_000
 
 
-@dataclass
-class Page:
+class Page(Struct):
     """The URLs in a page, as they are written, and its inline styles and scripts.
 
     base: what the URLs are relative to, empty for the page itself. certain: files that the page loads. guessed: URLs

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from urllib.parse import quote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scripts.edges.s3 import DELETE_BATCH, LIST_PAGE, Remote, requests_of
 from scripts.frame.errors import Refused
@@ -33,8 +35,7 @@ MOST_PATHS = 15
 CHANGED, SURELY = ("content", "headers", "foreign", "unknown"), ("content", "foreign")
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     """One object to be put.
 
     reason: new, content, headers, foreign (overwritten by somebody else) or unknown (not in the manifest).
@@ -47,16 +48,14 @@ class Put:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     """One object to be deleted. reason: foreign (not put by us) or expired (of a release that is no longer kept)."""
 
     key: str
     reason: str
 
 
-@dataclass(frozen=True)
-class ReleasePlan:
+class ReleasePlan(Struct, frozen=True):
     """Everything that a release is going to do.
 
     release: the new one, or the live one if it has the same files (is_new is false then). live: the id of the one that

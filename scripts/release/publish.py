@@ -11,8 +11,10 @@ nothing was written that a page could show.
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from scripts.edges.s3 import Bucket, S3Error, Upload, is_doubtful
 from scripts.frame import console, stop
@@ -32,8 +34,7 @@ MOST_LOOKED_AT = 3
 BESIDE = 8
 
 
-@dataclass(frozen=True)
-class Released(Report):
+class Released(Report, Struct, frozen=True):
     """What a release did. requests: to S3, including LIST and manifest. invalidation: id in CloudFront, or empty."""
 
     environment: str
@@ -60,8 +61,7 @@ class Released(Report):
         return {"release-id": self.release}
 
 
-@dataclass
-class _Progress:
+class _Progress(Struct):
     """What a release has done so far. etags: of what was put, as S3 returned them.
 
     writing: a request may have changed the site. committed: the commit point is done, or there is none.

@@ -8,9 +8,10 @@ that is a warning.
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from msgspec import Struct
 
 from scripts.frame import console
 from scripts.frame.errors import Refused
@@ -40,16 +41,14 @@ class Certainty(IntEnum):
     CERTAIN = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """A key that a file references."""
 
     key: str
     certainty: Certainty
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """A key that the build does not have. by: the file that references it. page: where the walk to it started."""
 
     key: str
@@ -61,8 +60,7 @@ class Missing:
         return f"{self.key} (in {self.by if self.by == self.page else f'{self.by}, for {self.page}'})"
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """A site that may be released. excused: keys that it lacks and may lack. needed: keys that pages load themselves,
     as their HTML and styles say.
     """
@@ -156,8 +154,7 @@ class _Walk:
         return bundles.may_list(key) and bool(bundles.references(key, _text(self.site, key)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     references: list[Reference]
     replaced: frozenset[str] = frozenset()
 

@@ -5,10 +5,11 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from scripts.frame.errors import Refused
 from scripts.release import bundles, content
@@ -40,8 +41,7 @@ SECRET = re.compile(
 PRIVATE_KEY = re.compile(rb"\s*-----BEGIN [A-Z0-9 ]*PRIVATE KEY")
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(Struct, frozen=True):
     """A file of the site. path: empty for one that is only in the bucket (see history). size: bytes.
 
     headers: that it is stored with.
@@ -53,8 +53,7 @@ class File:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """What the settings say about files. Patterns are those of fnmatch, for keys.
 
     keep: files that others write. publish: files that are released although they look secret. cache_control,
@@ -76,8 +75,7 @@ def matches(key: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(Struct, frozen=True):
     """A folder, and its files by key. litter, kept: keys in the folder that are not released."""
 
     folder: str
