@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from scripts.edges import http, replies
+from scripts.edges import http
 from scripts.frame import console, settings, text
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
@@ -239,6 +239,8 @@ def pages(made: Any, operation: str, **given: Any) -> Iterator[Mapping[str, Any]
 def _check(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:
     """Check a response before botocore returns it. An error's response is botocore's to read."""
     from botocore.parsers import ResponseParserError
+
+    from scripts.edges import replies
 
     try:
         if http_response.status_code < 300:

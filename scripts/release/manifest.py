@@ -18,10 +18,11 @@ from msgspec.structs import asdict, replace
 
 from scripts.edges.s3 import Bucket, Remote, S3Error
 from scripts.frame.errors import Refused
-from scripts.release.site import PREFIX
 
 T = TypeVar("T")
 
+# The keys of the release itself (manifest, lease, copies); no file of a site may begin with it.
+PREFIX = "_release/"
 KEY = f"{PREFIX}manifest.json"
 LEASE = f"{PREFIX}lease.json"
 BLOBS = f"{PREFIX}files/"

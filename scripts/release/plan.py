@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from scripts.edges.s3 import DELETE_BATCH, LIST_PAGE, Remote, requests_of
 from scripts.frame.errors import Refused
 from scripts.release import content
-from scripts.release.manifest import BLOBS, KEY, Entry, Manifest, Release, State, blob_key, fits
-from scripts.release.site import ENTRY, PREFIX, File, Site, shown
+from scripts.release.manifest import BLOBS, KEY, PREFIX, Entry, Manifest, Release, State, blob_key, fits
+from scripts.release.site import ENTRY, File, Site, shown
 
 # The stages of a release; each starts when the one before has succeeded. In the first are files that nothing in the
 # bucket can reference yet.

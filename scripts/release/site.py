@@ -13,10 +13,9 @@ from msgspec import Struct, field
 
 from scripts.frame.errors import Refused
 from scripts.release import bundles, content
+from scripts.release.manifest import PREFIX
 
 ENTRY = "index.html"
-# The keys of the release itself (manifest, lease, copies); no file of a site may begin with it.
-PREFIX = "_release/"
 BLOCK = 1 << 20
 # A bundler's manifest that is larger is not read, in bytes.
 LARGEST_MANIFEST = 8 << 20

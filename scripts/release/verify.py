@@ -9,9 +9,9 @@ from scripts.edges import http
 from scripts.frame.report import Report
 from scripts.frame.threads import workers
 from scripts.release import references
-from scripts.release.manifest import Manifest, State
+from scripts.release.manifest import PREFIX, Manifest, State
 from scripts.release.references import Certainty
-from scripts.release.site import ENTRY, PREFIX
+from scripts.release.site import ENTRY
 
 # Seconds for one file, and a second more for each so many bytes of it.
 TIMEOUT, SLOWEST = 60.0, 16 << 10
