@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -64,8 +63,7 @@ class Record(Struct):
     files: dict[Below, str] = {}
 
 
-@dataclass(frozen=True)
-class Adoption:
+class Adoption(Struct, frozen=True):
     """What is going to be written, with its size in bytes, and removed.
 
     kept: what stays as it is, and why. to_do: what a person has to do.
@@ -86,8 +84,7 @@ class Adoption:
         return [*(f"keep {path}" for path in self.kept), *(f"to do: {what}" for what in self.to_do)]
 
 
-@dataclass(frozen=True)
-class Adopted(Report):
+class Adopted(Report, Struct, frozen=True):
     """What was written. kept, to_do: as planned."""
 
     folder: str

@@ -8,7 +8,6 @@ import os
 import time
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -29,8 +28,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 LONGEST = 1000
 
 
-@dataclass(frozen=True)
-class Announcement:
+class Announcement(Struct, frozen=True):
     """What is to be posted. payload: empty for nothing, and then `why` gives the reason."""
 
     why: str
@@ -42,8 +40,7 @@ class Announcement:
         return ["post to SLACK_WEBHOOK_URL", json.dumps(self.payload)]
 
 
-@dataclass(frozen=True)
-class Announced(Report):
+class Announced(Report, Struct, frozen=True):
     """Whether it was posted. why: the reason if it was not."""
 
     posted: bool

@@ -7,9 +7,10 @@ available, and only those with this tool's tags.
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
 
 from scripts.edges import aws
 from scripts.frame import console
@@ -27,8 +28,7 @@ LASTING = re.compile(r"^(stopp|delet|fail|inaccessible|incompatible|insufficient
 TIMEOUT = 3600.0
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """One snapshot of a database, as RDS describes it. created: Unix time, 0 while it is being created."""
 
     id: str
@@ -39,8 +39,7 @@ class Snapshot:
     manual: bool
 
 
-@dataclass(frozen=True)
-class Backup:
+class Backup(Struct, frozen=True):
     """A snapshot to be taken. busy: snapshots to wait for first. expired: those to delete once it is available."""
 
     database: str
@@ -59,8 +58,7 @@ class Backup:
         ]
 
 
-@dataclass(frozen=True)
-class BackedUp(Report):
+class BackedUp(Report, Struct, frozen=True):
     """A snapshot that is available, and those that were deleted after it."""
 
     database: str

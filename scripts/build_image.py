@@ -6,10 +6,12 @@ Was `docker image build` and `docker image push` inside build.yml; the build arg
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scripts.ecs import images
 from scripts.ecs.images import Image
@@ -25,8 +27,7 @@ from scripts.frame.settings import ROOT, Environment
 BUILDER = {"DOCKER_DEFAULT_PLATFORM": "linux/amd64", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
 
-@dataclass(frozen=True)
-class ImageBuild:
+class ImageBuild(Struct, frozen=True):
     """An image to be built. digest: of the image that already has the tag, empty if there is none.
 
     rebuild: build it all the same; the tag then moves to the new image.
@@ -72,8 +73,7 @@ class ImageBuild:
         return ["docker", "image", "push", self.uri]
 
 
-@dataclass(frozen=True)
-class ImageBuilt(Report):
+class ImageBuilt(Report, Struct, frozen=True):
     """An image that was built, or was there already. digest: in the registry, empty if it was not pushed."""
 
     uri: str

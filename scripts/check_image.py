@@ -6,12 +6,12 @@ Was scripts/check_ecr_findings and scripts/check_deployed_image_findings. An ima
 import datetime
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import Struct, field
 
 from scripts import announce_failure
 from scripts.announce_failure import Announcement, quoted
@@ -42,8 +42,7 @@ MOST = 1 << 20
 ANNOTATIONS = 10
 
 
-@dataclass(frozen=True)
-class Waiver:
+class Waiver(Struct, frozen=True):
     """A finding that is accepted until the end of a day. Empty repository or package: any."""
 
     finding: str
@@ -80,8 +79,7 @@ class WaiverFile(msgspec.Struct, forbid_unknown_fields=True):
     waiver: list[WaiverTable] = []
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One vulnerability of one package in an image."""
 
     name: str
@@ -97,8 +95,7 @@ class Finding:
         return self.name, self.package
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(Struct, frozen=True):
     """What to check. call: of the Lambda that counts, None for ECR. running: version to compare with, or empty."""
 
     repository: str
@@ -120,8 +117,7 @@ class Check:
         return [*lines, f"fail for every other finding of severity {self.fail_on} or higher"]
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(Struct, frozen=True):
     """A finding and whether it counts; if not, why."""
 
     finding: Finding
@@ -129,8 +125,7 @@ class Judged:
     why: str = ""
 
 
-@dataclass(frozen=True)
-class Checked(Report):
+class Checked(Report, Struct, frozen=True):
     """What was found. total: number of findings that count."""
 
     image: str

@@ -1,9 +1,11 @@
 """The pipeline: runs the other commands in order. The workflow and a person call the same command."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scripts import clean_database, release_static, verify
 from scripts.backup_database import backup_database
@@ -17,8 +19,7 @@ from scripts.migrate_database import migrate
 from scripts.release import lease
 
 
-@dataclass
-class Deployment:
+class Deployment(Struct):
     """What is deployed, and the results of the steps so far.
 
     digest, migration_digest: of the images, None if they are found by tag. migrations, deployed: results of deploying

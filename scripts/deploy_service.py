@@ -5,9 +5,11 @@ The payload is byte for byte that of the old script of this name.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scripts.ecs import images, manager, preflight, reasons, receipts, rollout, watch
 from scripts.ecs.images import Image
@@ -34,8 +36,7 @@ UNTIL = ("complete", "traffic")
 WORST_FIRST = (UNKNOWN, FAILED, REFUSED, ROLLED_BACK)
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """What to deploy and how to watch it: the flags of the command.
 
     version: that the endpoint is to answer with; None if it is the image's tag.
@@ -61,8 +62,7 @@ class Wish:
     version: str | None = None
 
 
-@dataclass(frozen=True)
-class ServiceDeployment:
+class ServiceDeployment(Struct, frozen=True):
     """What is to be deployed. image: its URI, empty for a restart with the current image.
 
     preflight: what was found before, None if that could not be read.
@@ -80,8 +80,7 @@ class ServiceDeployment:
         return [first, *(self.preflight.describe() if self.preflight else []), *self.invocation.describe()]
 
 
-@dataclass(frozen=True)
-class Watching:
+class Watching(Struct, frozen=True):
     """How a deployment is to be watched. image: its URI, empty for a restart. timeout: seconds.
 
     version: that is to answer, empty if not known. url: of the healthcheck, empty for no endpoint. again: the command
@@ -106,8 +105,7 @@ class Watching:
         return [f"watch {self.service} up to {self.timeout:g} s until {end}{answers}"]
 
 
-@dataclass(frozen=True)
-class Deployed(Report):
+class Deployed(Report, Struct, frozen=True):
     """A deployment of a service: what was started and, once it was watched, how it ended.
 
     image: its URI, empty for a restart. digest: of that image, empty if not known. task_definition, before: ARNs of the

@@ -5,7 +5,9 @@ stable too. `ecs/watch.py` has the rules.
 """
 
 import time
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scripts.ecs import images, reasons, rollout, watch
 from scripts.ecs.proof import MATCHES
@@ -25,8 +27,7 @@ TIMEOUT = 300.0
 LOOK_BACK = 300.0
 
 
-@dataclass(frozen=True)
-class Expectation:
+class Expectation(Struct, frozen=True):
     """What to wait for. timeout: seconds. own_url: whether the URL is the environment's own.
 
     deployment_id, digest, repository: of the deployment to follow in ECS, as in `rollout.Before`.
@@ -53,8 +54,7 @@ class Expectation:
         ]
 
 
-@dataclass(frozen=True)
-class Healthy(Report):
+class Healthy(Report, Struct, frozen=True):
     """What runs now. changed_from: the last other version that answered, empty if none did.
 
     where: the environment, or the URL that was given instead of its own. verdict: one of `rollout.Verdict`, empty if

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from scripts.ecs import page, receipts
 from scripts.ecs.page import Lane
@@ -18,8 +19,7 @@ from scripts.frame.settings import Environment
 ROWS, ON_PAGE, MOST = 20, 200, 1000
 
 
-@dataclass(frozen=True)
-class History(Report):
+class History(Report, Struct, frozen=True):
     """The receipts of an environment, newest first."""
 
     is_overview = True
@@ -34,8 +34,7 @@ class History(Report):
         return table(self.receipts)
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(Struct, frozen=True):
     """The page that is to be written. environments: those on it, with what is known of them."""
 
     output: str
@@ -46,8 +45,7 @@ class Page:
         return [f"write {self.output}", *told]
 
 
-@dataclass(frozen=True)
-class Written(Report):
+class Written(Report, Struct, frozen=True):
     """A page that was written."""
 
     output: str

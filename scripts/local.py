@@ -3,7 +3,8 @@
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from scripts.edges import shell
 from scripts.frame import console, stop
@@ -18,8 +19,7 @@ CODES = range(5)
 LEFT = 60.0
 
 
-@dataclass(frozen=True)
-class Embedded:
+class Embedded(Struct, frozen=True):
     """What to do with the embedded AWS on a port. verb: up or down. scenario: to start there, empty for none."""
 
     verb: str
@@ -32,8 +32,7 @@ class Embedded:
         return [*lines, f"start the scenario {self.scenario} in it"] if self.scenario else lines
 
 
-@dataclass(frozen=True)
-class State(Report):
+class State(Report, Struct, frozen=True):
     """Whether the embedded AWS runs, and where. changed: whether it was just started or stopped.
 
     scenario: its name, and what goes wrong in it; empty for none.
@@ -55,8 +54,7 @@ class State(Report):
         return {"url": self.url}
 
 
-@dataclass(frozen=True)
-class Rehearsal:
+class Rehearsal(Struct, frozen=True):
     """Which scenarios to rehearse, one after the other, and the environment whose settings are used."""
 
     environment: str
@@ -70,8 +68,7 @@ class Rehearsal:
         return ["start an embedded AWS on a free port, and stop it at the end", *lines]
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(Struct, frozen=True):
     """A scenario that was rehearsed. code: with which its command ended."""
 
     name: str
@@ -80,8 +77,7 @@ class Scene:
     says: str
 
 
-@dataclass(frozen=True)
-class Rehearsed(Report):
+class Rehearsed(Report, Struct, frozen=True):
     """What was rehearsed, in order."""
 
     scenes: tuple[Scene, ...]

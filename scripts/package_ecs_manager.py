@@ -7,8 +7,9 @@ stored uncompressed, because compressors differ between machines.
 import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from scripts.frame import files
 from scripts.frame.report import Report
@@ -22,8 +23,7 @@ TIME = (1980, 1, 1, 0, 0, 0)
 UNIX, MODE = 3, 0o100644
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(Struct, frozen=True):
     """A zip that is to be written. files: names in it, in order."""
 
     output: str
@@ -36,8 +36,7 @@ class Package:
         return [head, *(f"  {name}" for name in self.files)]
 
 
-@dataclass(frozen=True)
-class Packaged(Report):
+class Packaged(Report, Struct, frozen=True):
     """A zip that was written."""
 
     output: str

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import Struct
@@ -25,16 +24,14 @@ COMMITS_TITLE = "commits"
 TIMEOUT = 10.0
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(Struct, frozen=True):
     """One part of what would change. lines: plain text, a fact each."""
 
     title: str
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Preview(Report):
+class Preview(Report, Struct, frozen=True):
     """What a deployment would change. running: the version that runs, empty if it is not known."""
 
     environment: str

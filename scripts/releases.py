@@ -1,9 +1,10 @@
 """Lists and compares the releases of a bucket, verifies the live one, and rolls back to an earlier one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from scripts.ecs import receipts
 from scripts.edges import http
@@ -23,8 +24,7 @@ from scripts.release.verify import Verified
 from scripts.release_static import Observed, bucket_name, decide, known, release, rules
 
 
-@dataclass(frozen=True)
-class Seen(Report):
+class Seen(Report, Struct, frozen=True):
     """What was read from a bucket. text: one line. lines: for a person. data: the same for a program."""
 
     text: str
@@ -112,8 +112,7 @@ def look(environment: Environment, name: str) -> tuple[Bucket, State]:
     return bucket, known(environment, bucket, State(listing, *stored))
 
 
-@dataclass(frozen=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """An earlier release, ready to be released again. version: of the application. live: the release it replaces."""
 
     observed: Observed

@@ -9,7 +9,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,8 +32,7 @@ EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """The state of the repository. branch_exists: where a branch of the new name exists, "" if nowhere."""
 
     folder: str
@@ -49,8 +47,7 @@ class Observed:
     why: str
 
 
-@dataclass(frozen=True)
-class Revert:
+class Revert(Struct, frozen=True):
     """A commit that is to be reverted. api: URL that the pull request is posted to, "" for none."""
 
     folder: str
@@ -100,8 +97,7 @@ class Revert:
         return {"title": self.title, "head": self.branch, "base": self.base, "body": self.body}
 
 
-@dataclass(frozen=True)
-class Reverted(Report):
+class Reverted(Report, Struct, frozen=True):
     """A revert that was committed to its branch. pull_request: its URL, or the link that opens one."""
 
     commit: str
@@ -314,8 +310,7 @@ def act(plan: Revert) -> Reverted:
     return Reverted(plan.commit.sha, plan.branch, plan.push, url)
 
 
-@dataclass
-class Branch:
+class Branch(Struct):
     """The new branch. pushed: the commit that was pushed, "" for none. stays: it must not be removed."""
 
     folder: Path

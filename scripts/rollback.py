@@ -5,8 +5,9 @@ The receipts say which versions those are. Migrations of the database are named,
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from scripts import releases
 from scripts.deploy_service import Deployed, Wish, carry_out, still
@@ -33,8 +34,7 @@ DAYS = 90
 SHORTEST = 7
 
 
-@dataclass(frozen=True)
-class Frontend:
+class Frontend(Struct, frozen=True):
     """Which release of the frontend belongs to a version. release: its id, empty if there is nothing to release.
 
     missing: why there is none although the bucket has releases, else empty.
@@ -44,8 +44,7 @@ class Frontend:
     missing: str = ""
 
 
-@dataclass(frozen=True)
-class Target(Report):
+class Target(Report, Struct, frozen=True):
     """What an environment goes back to. running: the version that runs, empty if not known.
 
     by_digest: the digest to deploy it by, empty for its tag. migrations: files that differ between the two versions,

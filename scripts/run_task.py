@@ -3,8 +3,9 @@
 The payload is byte for byte that of the old script db_lambda_invoke.
 """
 
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from scripts.ecs import manager, preflight, receipts
 from scripts.ecs.manager import Invocation
@@ -16,8 +17,7 @@ from scripts.frame.settings import Environment
 from scripts.release import lease
 
 
-@dataclass(frozen=True)
-class TaskRun:
+class TaskRun(Struct, frozen=True):
     """A task that is to run once."""
 
     service: str
@@ -28,8 +28,7 @@ class TaskRun:
         return [f"run the task of {self.service} once in {self.cluster}", *self.invocation.describe()]
 
 
-@dataclass(frozen=True)
-class TaskEnded(Report):
+class TaskEnded(Report, Struct, frozen=True):
     """A task that ended with exit code 0. task: its ARN. container: whose exit code it is, empty if not known."""
 
     service: str

@@ -1,15 +1,15 @@
 """Shows every setting of an environment, and where its value came from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from scripts.frame import settings as known
 from scripts.frame.report import Report
 from scripts.frame.run import Run
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """One setting. value: what came from environment variables is masked, because it may be a secret."""
 
     setting: str
@@ -17,8 +17,7 @@ class Row:
     origin: str
 
 
-@dataclass(frozen=True)
-class Settings(Report):
+class Settings(Report, Struct, frozen=True):
     """The settings of an environment, sorted by name."""
 
     file: str

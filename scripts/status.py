@@ -3,8 +3,10 @@
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scripts.ecs import order, receipts
 from scripts.edges import aws, git
@@ -22,8 +24,7 @@ LEEWAY = 0.5
 RECEIPTS = 20
 
 
-@dataclass(frozen=True)
-class Answering:
+class Answering(Struct, frozen=True):
     """The version that an environment returned, or why there is none."""
 
     environment: str
@@ -31,8 +32,7 @@ class Answering:
     why: str
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """One environment. behind: commits of the main branch that it does not have, None if not known.
 
     deployed: when the version was deployed, in UTC, by the environment's receipts; empty if they cannot be read.
@@ -55,8 +55,7 @@ class Row:
         return (self.environment, shown, behind, self.age, self.deployed or "-", text.one_line(self.subject, 200))
 
 
-@dataclass(frozen=True)
-class Table(Report):
+class Table(Report, Struct, frozen=True):
     """All environments, in the order of the settings."""
 
     is_overview = True

@@ -4,7 +4,7 @@ Also asks IAM whether the role that deploys has the rights that it needs, and Gi
 far as they may be asked.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from scripts import deploy_service
 from scripts.deploy_service import Wish
@@ -17,8 +17,7 @@ from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 
 
-@dataclass(frozen=True)
-class Verified(Report):
+class Verified(Report, Struct, frozen=True):
     """What was found, for each service. rights: those of the role that deploys. gate: who has to approve."""
 
     environment: str

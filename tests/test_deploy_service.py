@@ -1,11 +1,11 @@
 """Deploying one service: the requests, what is refused, how its rollout is watched, and the outputs for later steps."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from scripts import deploy_service
 from scripts.deploy_service import Deployed, Wish, carry_out, still

@@ -1,10 +1,10 @@
 """Promotion: from which environment to which, and what counts as having run well."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from scripts.ecs import promotion
 from scripts.ecs.promotion import NotPromoted, Wanted

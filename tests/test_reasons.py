@@ -1,9 +1,9 @@
 """Why a deployment did not succeed: what is told of tasks that died, of events and of log lines, and what is masked."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from scripts.ecs import reasons
 from scripts.ecs.logs import Source, sources

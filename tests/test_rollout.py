@@ -2,10 +2,11 @@
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from scripts.ecs import reasons, watch
 from scripts.ecs.reasons import Reasons

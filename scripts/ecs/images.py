@@ -1,7 +1,6 @@
 """References to images: parsing, formatting, and lookup in the environment's registry."""
 
 import re
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -66,8 +65,7 @@ class Manifest(Struct, frozen=True):
     manifests: tuple[Entry, ...] = ()
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(Struct, frozen=True):
     """A reference to an image. registry: host and port, empty for Docker Hub. tag, digest: empty if not given."""
 
     registry: str
@@ -124,8 +122,7 @@ def find(environment: Environment, repository: str, tag: str) -> str:
     return stored.digest if stored else ""
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """An image in ECR. media_type: of its manifest, empty if ECR does not say. tags: all that it has there."""
 
     digest: str

@@ -1,17 +1,15 @@
 """Reads from CloudWatch what a task's containers logged, where its task definition says that they log there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from scripts.edges import aws
 from scripts.frame.settings import Environment
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where a container logs to. prefix: of the names of its log streams."""
 
     container: str

@@ -16,8 +16,9 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from scripts.edges import aws
 from scripts.edges.aws import NothingRan
@@ -43,8 +44,7 @@ NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRe
 THIS_PROCESS = str(uuid.uuid4())
 
 
-@dataclass(frozen=True)
-class Invocation:
+class Invocation(Struct, frozen=True):
     """One call of the ECS manager, or of another Lambda function. function, qualifier: empty where via is ecs.
 
     qualifier: a version, an alias or $LATEST. via: lambda, or ecs for a call in this process.

@@ -7,8 +7,9 @@ work. The page's own policy forbids scripts, and everything that would have to b
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from xml.etree.ElementTree import Element, tostring
+
+from msgspec import Struct
 
 from scripts.ecs import receipts
 from scripts.ecs.receipts import Receipt
@@ -27,8 +28,7 @@ HUES, LEAST = 8, 0.5
 NAMED = 7
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(Struct, frozen=True):
     """What is known of an environment. receipts: newest first. note: why there are none, or what is left out."""
 
     environment: str
@@ -36,8 +36,7 @@ class Lane:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Struct, frozen=True):
     """A span of time, as Unix times."""
 
     begin: float

@@ -6,8 +6,9 @@ somebody else's to do, such as the Lambda's.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ecs_manager import descriptions, parameters, task_definition
 from ecs_manager.errors import ManagerError
@@ -28,8 +29,7 @@ OK, WARNING, REFUSED = "ok", "warning", "refused"
 ARCHITECTURES = {"X86_64": "amd64", "ARM64": "arm64"}
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that was looked at. result: ok, warning or refused."""
 
     about: str
@@ -37,8 +37,7 @@ class Finding:
     text: str
 
 
-@dataclass(frozen=True)
-class Preflight(Report):
+class Preflight(Report, Struct, frozen=True):
     """What was found before a deployment. diff: the lines of the task definition that change, without any value of a
     secret or of the environment.
     """

@@ -5,7 +5,8 @@ read is no consent.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from scripts.ecs import images, receipts
 from scripts.ecs.images import Image
@@ -21,16 +22,14 @@ from scripts.frame.settings import Environment
 MOST, TIMEOUT = 200, 5.0
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What is to be promoted. digest: of its image, empty if it is not known."""
 
     version: str
     digest: str = ""
 
 
-@dataclass(frozen=True)
-class Promoted(Report):
+class Promoted(Report, Struct, frozen=True):
     """A version that may go on. before: the environment that has run it. proof: in a sentence."""
 
     environment: str

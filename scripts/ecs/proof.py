@@ -1,7 +1,9 @@
 """What proves that a version runs: the tasks that ECS shows, and the answers of the endpoint. No input or output."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scripts.ecs import images
 from scripts.ecs.rollout import Task
@@ -13,8 +15,7 @@ MATCHES = 3
 UNREACHED = 3
 
 
-@dataclass(frozen=True)
-class Tasks:
+class Tasks(Struct, frozen=True):
     """What the running tasks of a service prove. says: in one sentence. drains: old tasks that still run."""
 
     proven: bool
@@ -58,8 +59,7 @@ def short(digest: str) -> str:
     return f"{digest[:19]}…" if len(digest) > 20 else digest
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(Struct, frozen=True):
     """What an endpoint has answered so far.
 
     new, old: how many answers had the wanted version, and another one. row: how many of the last ones in a row had it.

@@ -5,9 +5,10 @@ again: nothing is decided on half a look.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from scripts.ecs import images, reasons, rollout
 from scripts.ecs.images import Image

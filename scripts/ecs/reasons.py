@@ -3,8 +3,9 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from scripts.ecs import logs, rollout
 from scripts.ecs.rollout import Before, Service, Task
@@ -54,8 +55,7 @@ TOKENS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Reasons:
+class Reasons(Struct, frozen=True):
     """Why a deployment did not succeed. lines: most telling first. log: the last lines of a container that died.
 
     logged: which container and task that was, or why there are no lines.

@@ -1,8 +1,9 @@
 """The rights that a deployment needs, and what IAM says of them. docs/permissions.md has the same table in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from scripts.ecs import manager
 from scripts.ecs.manager import Invocation
@@ -14,8 +15,7 @@ from scripts.frame.settings import Environment
 ABOUT = "rights"
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(Struct, frozen=True):
     """Actions that are needed on resources. resources: ARNs."""
 
     actions: tuple[str, ...]

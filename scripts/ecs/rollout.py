@@ -9,7 +9,8 @@ import enum
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from scripts.ecs import images
 
@@ -88,8 +89,7 @@ RECORDED = {
 SHIFTED = {"POST_PRODUCTION_TRAFFIC_SHIFT", "BAKE_TIME", "CLEAN_UP"}
 
 
-@dataclass(frozen=True)
-class Deployment:
+class Deployment(Struct, frozen=True):
     """One deployment of a service. status: PRIMARY or ACTIVE (draining). images: of its containers.
 
     state: ECS's rolloutState, empty if there is none. created: Unix time in seconds, by ECS's clock.
@@ -113,8 +113,7 @@ class Deployment:
         return bool(ROLLBACK.search(self.reason))
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Struct, frozen=True):
     """One event of a service. created: Unix time in seconds, by ECS's clock."""
 
     message: str
@@ -122,8 +121,7 @@ class Event:
     id: str = ""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Struct, frozen=True):
     """ECS's record of the deployment that is followed: a service deployment.
 
     status, stage: ECS's own words. traffic: percent of the production traffic on the new revision, None if ECS does not
@@ -145,8 +143,7 @@ class Record:
     created: float = 0.0
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(Struct, frozen=True):
     """A container of a task. exit_code: None if it has none: it runs, or never started."""
 
     name: str
@@ -156,8 +153,7 @@ class Container:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Struct, frozen=True):
     """A task of a service. deployment: the id of the deployment that started it. stopped: Unix time, 0 if it runs."""
 
     id: str
@@ -189,8 +185,7 @@ class Task:
         return self.stop_code, VARIES.sub("…", self.reason), ends
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(Struct, frozen=True):
     """A service as ECS describes it. events: newest first.
 
     breaker: whether the circuit breaker is enabled; takes_back: whether it also rolls back. controller: ECS,
@@ -217,8 +212,7 @@ class Service:
         return next((d for d in self.deployments if d.status == "PRIMARY"), None)
 
 
-@dataclass(frozen=True)
-class Before:
+class Before(Struct, frozen=True):
     """What is known of the deployment to judge before ECS is looked at.
 
     repository: of the service's image; containers with other images are sidecars and are ignored. id,

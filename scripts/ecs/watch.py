@@ -5,8 +5,10 @@ version in a row; where both can be had, both. A look that fails is repeated, an
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from scripts.ecs import proof, reasons, rollout
 from scripts.ecs.proof import Answers, Tasks
@@ -43,8 +45,7 @@ class Sight(Protocol):
     def explain(self, before: Before, now: Service) -> Reasons: ...
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What to watch. where: what messages name. url: of the healthcheck, empty for none. timeout: seconds.
 
     digest: of the image, empty if not known. again: the command that goes on watching. until_traffic: it is enough that
@@ -67,8 +68,7 @@ class Plan:
         return f"{self.where}: {version} of {self.service}"
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How the watch ended. verdict: None if ECS could not be read. failure: the error to raise, None after a success.
 
     proof: what a success rests on, in sentences. note: a restriction of it, or empty. changed_from: the last other

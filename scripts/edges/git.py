@@ -5,8 +5,9 @@ possible, names that end with NUL, and fixed values for the settings that matter
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from scripts.edges import shell
 from scripts.frame.errors import DeployError
@@ -50,8 +51,7 @@ HASH = re.compile(r"[0-9a-f]{7,40}")
 PULL_REQUEST = re.compile(r"Merge pull request #(\d+)|\(#(\d+)\)")
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """A commit. at: Unix time of the commit, 0 if it is malformed. parents: their hashes."""
 
     sha: str

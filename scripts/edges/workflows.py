@@ -6,8 +6,9 @@ They are those of this project, with its own values in the places that are known
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from scripts.frame.errors import Refused
 
@@ -16,8 +17,7 @@ VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 COMMON = {"AWS_ACCOUNT_ID", "STORYBOOK_S3_BUCKET"}
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What a settings file says that workflows have to say too. built: variables that the build of the frontend needs;
     deployed: those that only a deployment needs. regions: all that it has."""
 

@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TextIO
 
+from msgspec import Struct
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -34,8 +34,7 @@ DONE, RUNNING, TO_COME = SIGNS
 ASCII = str.maketrans({DONE: "+", RUNNING: ">", TO_COME: "-"})
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """A step as it is shown. seconds: that it has taken so far, None if it has not begun."""
 
     sign: str

@@ -6,8 +6,9 @@ are under `_release/files/`. A rollback is an ordinary release of the site that 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from scripts.edges.s3 import Bucket
 from scripts.frame import text
@@ -19,8 +20,7 @@ from scripts.release.plan import reason_to_put
 from scripts.release.site import File, Site, shown
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """How two releases differ, by key."""
 
     old: str

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
 
 from scripts.edges import http
 from scripts.frame.report import Report
@@ -18,8 +19,7 @@ TIMEOUT, SLOWEST = 60.0, 16 << 10
 AT_THE_SAME_TIME = 8
 
 
-@dataclass(frozen=True)
-class Verified(Report):
+class Verified(Report, Struct, frozen=True):
     """How a bucket and a URL differ from the manifest. served: how the URL's files differ, as `key: difference`."""
 
     bucket: str
