@@ -27,6 +27,7 @@ from typing import Any
 import boto3
 import pytest
 from invoke.main import program
+from msgspec.structs import force_setattr
 
 from ecs_manager import commands as manager_commands
 from local_aws import control, site, worker
@@ -219,8 +220,8 @@ class Laboratory:
         monkeypatch.setattr(control, "time", SimpleNamespace(sleep=REAL_SLEEP, time=time.time))
         for name in ("now", "sleep"):
             value = getattr(waiting.CLOCK, name)
-            object.__setattr__(waiting.CLOCK, name, {"now": time.monotonic, "sleep": sleep}[name])
-            self._undo.append(functools.partial(object.__setattr__, waiting.CLOCK, name, value))
+            force_setattr(waiting.CLOCK, name, {"now": time.monotonic, "sleep": sleep}[name])
+            self._undo.append(functools.partial(force_setattr, waiting.CLOCK, name, value))
         for name, command in list(manager_commands.COMMANDS.items()):
             monkeypatch.setitem(manager_commands.COMMANDS, name, _with(command, sleep))
         monkeypatch.setattr(Function, "call", _call)
