@@ -1,17 +1,20 @@
 """Receipts: what a run leaves behind, what is read back of it, and which versions count as good."""
 
 import json
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.ecs import receipts
-from scripts.ecs.receipts import Receipt
-from scripts.frame import settings
-from scripts.frame.errors import DeployError, OutcomeUnknown, RolledBack
+from scripts.ecs.receipts import Phase, Receipt, Service
+from scripts.frame import settings, stop
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.frame.report import Report
 from scripts.frame.run import Run, Step
+from scripts.frame.stop import Stopped
 from tests.conftest import EmbeddedCloud, Invoke
 
 DIGEST = "sha256:" + "a" * 64
@@ -39,7 +42,7 @@ class Deployed(Report):
 def run_of(*results: Report | None, **facts: str) -> Run:
     """A run on the embedded AWS whose steps had these results."""
     run = Run("deploy", settings.find("local"))
-    run.steps = [Step(f"step {number}", None, result, 1.5) for number, result in enumerate(results)]
+    run.steps = [Step(f"step {number}", None, result, 1.50004) for number, result in enumerate(results)]
     run.facts = facts
     return run
 
@@ -58,9 +61,12 @@ def run_of(*results: Report | None, **facts: str) -> Run:
         ("succeeded", KeyError("x"), ("failed", 1)),
         ("", None, ("succeeded", 0)),
         ("", DeployError("x"), ("failed", 1)),
+        ("succeeded", Stopped("SIGTERM"), ("stopped", 2)),
+        ("failed", Stopped("SIGTERM"), ("stopped", 2)),
+        ("", SystemExit(0), ("failed", 1)),
     ],
 )
-def test_how_a_run_ended_is_one_word(verdict: str, error: Exception | None, told: tuple[str, int]) -> None:
+def test_how_a_run_ended_is_one_word(verdict: str, error: BaseException | None, told: tuple[str, int]) -> None:
     """That of the deployment, unless the exit code says something else of the run."""
     made = receipts.of(run_of(Deployed(verdict=verdict)), error, 1_700_000_000.25, 12.5)
 
@@ -69,18 +75,145 @@ def test_how_a_run_ended_is_one_word(verdict: str, error: Exception | None, told
     assert made.is_good("mint-app") is (told == ("succeeded", 0))
 
 
-def test_a_receipt_holds_the_services_that_were_deployed_and_the_steps() -> None:
+@dataclass(frozen=True)
+class Released(Report):
+    """What the step about the frontend reports."""
+
+    release: str
+
+    def line(self) -> str:
+        return f"{self.release} https://user:word@host/"
+
+
+def test_a_receipt_holds_the_services_that_were_deployed_and_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The application's own service first; of two steps about one service the last one counts."""
-    started = Deployed(verdict="has not started", proof=())
-    run = run_of(started, Deployed(), Deployed("mint-app-db-migrate", deployment_id="ecs-svc/0"), None, version="v3")
+    for name, value in {"ACTOR": "octocat", "REPOSITORY": "o/r", "RUN_ID": "7"}.items():
+        monkeypatch.setenv(f"GITHUB_{name}", value)
+    started, migrated = Deployed(verdict="has not started", proof=()), Deployed("db", deployment_id="ecs-svc/0")
+    results = (migrated, started, Deployed(reasons=("why",)), None, Released("r1"), Released("r2"))
+    facts = {"version": "v3", "rolled_back_from": "v4", "promotion": "promotion skipped"}
 
-    made = receipts.of(run, DeployError("AKIAEXAMPLE https://user:word@host/ failed"), 1_700_000_000.0, 12.5)
+    made = receipts.of(run_of(*results, **facts), DeployError("x"), 1_700_000_000.2505, 12.5004)
 
-    assert (made.service, made.deployment_id, made.proof) == ("mint-app", "ecs-svc/1", ("2 of 2 tasks",))
-    assert (made.version, made.digest, made.old_revision, made.new_revision) == ("v3", DIGEST, "arn:old", "arn:new")
-    assert [one.service for one in made.services] == ["mint-app-db-migrate"]
-    assert [(phase.name, phase.seconds, phase.result) for phase in made.phases][-1] == ("step 3", 1.5, "")
-    assert made.reasons == ("AKIAEXAMPLE https://host/ failed",)
+    told: dict[str, Any] = {"digest": DIGEST, "old_revision": "arn:old", "new_revision": "arn:new"}
+    told |= {"verdict": "succeeded", "proof": ("2 of 2 tasks",)}
+    lines = ("it runs", "it runs", "it runs", "", "r1 https://host/", "r2 https://host/")
+    own = {"service": "mint-app", "deployment_id": "ecs-svc/1", "verdict": "failed", "reasons": ("why",)}
+    expected = Receipt(
+        **told
+        | facts
+        | own
+        | {"id": made.id, "application": "mint-app", "environment": "local", "command": "deploy", "release": "r2"}
+        | {"actor": "octocat", "run": "https://github.com/o/r/actions/runs/7", "exit_code": 1},
+        started=1_700_000_000.25,
+        seconds=12.5,
+        phases=tuple(Phase(name=f"step {n}", seconds=1.5, result=line) for n, line in enumerate(lines)),
+        services=(Service(**told, service="db", version="v2", deployment_id="ecs-svc/0"),),
+    )
+    assert made == expected
+
+
+@pytest.mark.parametrize(
+    ("results", "service", "others"),
+    [
+        ((), "", []),
+        ((Deployed("a"),), "a", []),
+        ((Deployed("a"), Deployed("b")), "b", ["a"]),
+        ((Deployed("a"), Deployed("b"), Deployed("a")), "a", ["b"]),
+        ((Deployed("mint-app"), Deployed("b")), "mint-app", ["b"]),
+    ],
+)
+def test_the_receipt_is_about_the_application_else_about_the_last_service(
+    results: tuple[Report, ...], service: str, others: list[str]
+) -> None:
+    """The others are beside it. Without a service there are only the facts."""
+    made = receipts.of(run_of(*results, digest=DIGEST, version=""), None, 1.0, 0.0)
+
+    assert (made.service, [one.service for one in made.services]) == (service, others)
+    assert (made.digest, made.version) == (DIGEST, "v2" if results else "")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, ()),
+        (DeployError("AKIAEXAMPLE https://user:word@host/ failed"), ("AKIAEXAMPLE https://host/ failed",)),
+        (KeyError("what was in the request"), ("a bug: KeyError",)),
+        (Stopped("SIGTERM"), ("stopped by SIGTERM",)),
+    ],
+)
+def test_why_a_run_failed_is_in_its_receipt(error: BaseException | None, expected: tuple[str, ...]) -> None:
+    """Unless its deployment says so. What is in a bug's message may be a secret."""
+    assert receipts.of(run_of(Deployed()), error, 1.0, 0.0).reasons == expected
+
+
+def test_what_a_receipt_holds_is_bounded() -> None:
+    """It is written where it can be read again: the last steps, the first reasons, the beginning of a text."""
+    run = run_of(Deployed(version="x" * 3000, proof=("", *(str(n) for n in range(50)))), *[Released("r")] * 150)
+
+    made = receipts.of(run, None, 1.0, 0.0)
+
+    assert [phase.name for phase in made.phases] == [f"step {n}" for n in range(51, 151)]
+    assert made.proof == tuple(str(n) for n in range(40))
+    assert len(made.version) == 2000
+    assert receipts.load(json.dumps(receipts.msgspec.to_builtins(made)).encode()) == made
+
+
+@pytest.mark.parametrize(
+    ("changing", "error", "expected"),
+    [
+        *((changing, None, True) for changing in (False, True)),
+        *((changing, KeyError(), True) for changing in (False, True)),
+        *((changing, DeployError("x"), True) for changing in (False, True)),
+        *((changing, Refused("x"), False) for changing in (False, True)),
+        *((changing, Stopped("SIGINT"), changing) for changing in (False, True)),
+    ],
+)
+def test_only_what_changed_nothing_leaves_no_receipt(
+    changing: bool, error: BaseException | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run within it, and a dry run, leave none either. Without a bucket it is in the summary alone."""
+    monkeypatch.setattr(stop._state, "changing", changing)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page := tmp_path / "summary.md"))
+    dev = settings.environment("dev")
+
+    for run in (Run("deploy", dev, dry_run=True), Run("deploy", dev)):
+        with suppress(type(error)) if error else nullcontext(), receipts.kept(run):
+            with receipts.kept(run):
+                pass
+            assert not page.exists()
+            if error:
+                raise error
+
+    assert (page.read_text().count('"command": "deploy"') if page.exists() else 0) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "tries"), [("local", None, 3), ("dev", DeployError("x"), 3), ("dev", Stopped("SIGINT"), 1)]
+)
+def test_a_receipt_is_put_beside_the_releases(
+    name: str, error: BaseException | None, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into the environment's own bucket, else that of the release. After a stop nobody has time for a second try."""
+    monkeypatch.setattr(stop._state, "changing", True)
+    monkeypatch.setattr(receipts, "open_bucket", lambda environment, name: asked.append(name) or Bucket())
+    asked: list[Any] = []
+
+    class Bucket:
+        def put(self, *words: object, tries: int) -> None:
+            asked.extend((*words, tries))
+            raise DeployError("S3 is not there")
+
+    with suppress(type(error)) if error else nullcontext(), receipts.kept(Run("deploy", settings.find(name)), "other"):
+        if error:
+            raise error
+
+    made = receipts.load(asked[2])
+    headers = {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
+    bucket = BUCKET if name == "local" else "other"
+    assert asked == [bucket, f"_release/receipts/{made.id}.json", asked[2], headers, tries]
+    assert made.exit_code == (0 if error is None else 3 if isinstance(error, Stopped) else 1)
 
 
 def receipt(version: str, *, left: str = "", verdict: str = "succeeded", **changes: Any) -> Receipt:
@@ -160,6 +293,80 @@ def test_a_damaged_receipt_is_none(change: dict[str, Any]) -> None:
 
     with pytest.raises(ValueError, match=r".+"):
         receipts.load(json.dumps(DOCUMENT | change).encode())
+
+
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        ({"id": "x"}, {"id": ""}),
+        ({"id": "x" * 100}, {"id": "x" * 101}),
+        ({"verdict": "x" * 2000}, {"verdict": "x" * 2001}),
+        ({"started": 0}, {"started": -0.1}),
+        ({"started": 4_102_444_800}, {"started": 4_102_444_801}),
+        ({"seconds": 0}, {"seconds": -0.1}),
+        ({"seconds": 1e9}, {"seconds": 1e9 + 1}),
+        ({"exit_code": 0}, {"exit_code": -1}),
+        ({"exit_code": 255}, {"exit_code": 256}),
+        ({"proof": ["x"] * 40}, {"proof": ["x"] * 41}),
+        ({"phases": [{"name": "x", "seconds": 1}] * 200}, {"phases": [{"name": "x", "seconds": 1}] * 201}),
+        ({"services": [{"service": "x"}] * 200}, {"services": [{"service": "x"}] * 201}),
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_each_bound_of_a_receipt_is_where_it_is_said_to_be(most: dict[str, Any], more: dict[str, Any]) -> None:
+    """Receipts of earlier versions stay readable only while no bound gets tighter."""
+    receipts.load(json.dumps(DOCUMENT | most).encode())
+
+    with pytest.raises(ValueError, match=r".+"):
+        receipts.load(json.dumps(DOCUMENT | more).encode())
+
+
+class Stored:
+    """A bucket that holds receipts by their number, and how much of one was read."""
+
+    def __init__(self, held: dict[int, bytes | DeployError | None]) -> None:
+        self.held, self.most = {f"{receipts.PREFIX}{number}.json": body for number, body in held.items()}, set[int]()
+
+    def list(self, prefix: str) -> dict[str, object]:
+        assert prefix == "_release/receipts/"
+        return dict.fromkeys(("_release/receipts/9.txt", *self.held))
+
+    def get(self, key: str, most: int) -> tuple[bytes, str] | None:
+        found = self.held[key]
+        self.most.add(most)
+        if isinstance(found, DeployError):
+            raise found
+        return None if found is None else (found, "etag")
+
+
+def test_the_newest_receipts_of_the_environment_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is damaged, too large or gone meanwhile is named; what is of another application is not ours."""
+    of = {"local": json.dumps(DOCUMENT).encode()}
+    of |= {name: json.dumps(DOCUMENT | {name: "other"}).encode() for name in ("application", "environment")}
+    stored = Stored(
+        {
+            1: of["local"],
+            2: json.dumps(DOCUMENT | {"id": "r2"}).encode(),
+            3: of["application"],
+            4: None,
+            5: Refused("it is too large"),
+            6: b"{}",
+            7: of["local"],
+            8: of["environment"],
+        }
+    )
+    monkeypatch.setattr(receipts, "open_bucket", lambda environment, name: {BUCKET: stored}[name])
+
+    found = receipts.read(settings.find("local"), 7)
+
+    assert [one.id for one in found.receipts] == ["r1", "r2"]
+    assert found.damaged == tuple(f"_release/receipts/{number}.json" for number in (6, 5, 4))
+    assert stored.most == {1 << 20}
+    stored.held["_release/receipts/6.json"] = DeployError("S3 is not there")
+    with pytest.raises(DeployError, match="S3 is not there"):
+        receipts.read(settings.find("local"), 7)
+    with pytest.raises(Refused, match="STATIC_S3_BUCKET"):
+        receipts.read(settings.environment("dev"), 7)
 
 
 def put(cloud: EmbeddedCloud, name: str, body: bytes) -> None:

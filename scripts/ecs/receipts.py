@@ -110,9 +110,8 @@ class kept:  # noqa: N801 - it reads like contextlib's own
         self._ours = not (run.dry_run or run.recorded)
         run.recorded = True
 
-    def __enter__(self) -> "kept":
+    def __enter__(self) -> None:
         self._started, self._clock = time.time(), time.monotonic()
-        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._ours and _may_have_changed(error):
