@@ -1,22 +1,29 @@
 """What is looked at before a deployment begins: what is refused, what is a warning, and what would change."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from scripts.ecs import manager, preflight
+from ecs_manager.errors import ManagerError
+from scripts.ecs import images, manager, preflight
+from scripts.ecs.images import Image, Stored
 from scripts.ecs.manager import Invocation
 from scripts.ecs.preflight import Finding, Preflight
+from scripts.edges import aws
+from scripts.edges.aws import Denied
 from scripts.frame import settings
-from scripts.frame.errors import Refused
+from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run
 from scripts.frame.settings import Account, Environment
 from tests.conftest import EmbeddedCloud, Invoke
 
 APP, CLUSTER, ACCOUNT = "mint-app", "local-mint-app", "123456789012"
+DIGEST = "sha256:" + "a" * 64
 REVISION = f"arn:aws:ecs:us-west-2:{ACCOUNT}:task-definition/app:7"
 
 
@@ -167,6 +174,7 @@ def test_a_secret_that_stays_without_a_parameter_is_named(found: list[dict[str, 
         ({}, "linux/amd64"),
         ({"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"}, "linux/arm64"),
         ({"cpuArchitecture": "X86_64", "operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}, "windows/amd64"),
+        ({"cpuArchitecture": "X86_64"}, "linux/amd64"),
         ({"cpuArchitecture": "RISCV"}, "linux/riscv"),
     ],
 )
@@ -198,6 +206,170 @@ def test_what_was_found_is_a_line_a_table_and_a_refusal() -> None:
         "  service: s",
         "  image: i",
     ]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [({"service_ids": ["a", "b"]}, "a"), ({"families": ["f"]}, "f"), ({"service_ids": ["a"], "families": ["f"]}, "a")],
+)
+def test_what_is_deployed_is_the_service_else_the_family(body: dict[str, Any], expected: str) -> None:
+    """It names what was found."""
+    assert preflight.subject(Invocation("f", "1", {"body": body}, "ecs")) == expected
+
+
+@pytest.mark.parametrize(
+    ("failure", "result", "text"),
+    [
+        (Denied("not for you"), "warning", "it cannot be read: not for you"),
+        (DeployError("throttled"), "refused", "it cannot be read: throttled"),
+        (ManagerError("NoSuchContainer", "x is none"), "refused", "NoSuchContainer: x is none"),
+    ],
+)
+@pytest.mark.parametrize("patient", [True, False])
+def test_what_cannot_be_read_is_said_as_what_it_is(
+    failure: Exception, result: str, text: str, patient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure that may pass is waited out, except in a dry run: it is in a hurry."""
+    steadily: list[object] = []
+    monkeypatch.setattr(preflight, "steadily", lambda read: steadily.append(read) or read())
+
+    def read() -> Iterator[Finding]:
+        yield Finding("secrets", "ok", "it is forgotten")
+        raise failure
+
+    assert preflight._look("service", read, patient) == [Finding("service", result, text)]
+    assert bool(steadily) is patient
+
+
+def test_a_look_that_is_refused_is_refused() -> None:
+    """Without credentials nothing else can be read either."""
+
+    def read() -> Iterator[Finding]:
+        yield Finding("service", "ok", "it is there")
+        raise Refused("No credentials")
+
+    for patient in (True, False):
+        with pytest.raises(Refused, match="No credentials"):
+            preflight._look("service", read, patient)
+
+
+def of_account(account: str) -> Environment:
+    """The environment of the embedded AWS, with another account in its settings; empty: it is not known."""
+    filled = settings.Filled(account)
+    filled.missing, filled.path, filled.environment = () if account else ("AWS_ACCOUNT_ID",), "account", "local"
+    return structs.replace(settings.environment("local", "--env"), account=Account(filled))
+
+
+WHO = f"arn:aws:iam::{ACCOUNT}:role/deployer"
+
+
+@pytest.mark.parametrize(
+    ("account", "caller", "result", "text"),
+    [
+        (ACCOUNT, {"Account": ACCOUNT, "Arn": WHO}, "ok", WHO),
+        (ACCOUNT, {"Account": ACCOUNT}, "ok", ACCOUNT),
+        ("", {"Account": ACCOUNT, "Arn": WHO}, "warning", f"{WHO}; the account of local is not set"),
+        ("", {"Account": ACCOUNT}, "warning", f"{ACCOUNT}; the account of local is not set"),
+        (
+            "9",
+            {"Account": ACCOUNT, "Arn": WHO},
+            "refused",
+            f"the credentials belong to account {ACCOUNT}, but local is account 9.",
+        ),
+        ("9", {}, "refused", "the credentials belong to account , but local is account 9."),
+    ],
+)
+def test_the_credentials_are_those_of_the_environments_account(
+    account: str,
+    caller: dict[str, str],
+    result: str,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where no account is set, it is said whose they are. A task is run by the same rule."""
+    sts = SimpleNamespace(get_caller_identity=lambda: caller)
+    monkeypatch.setattr(aws, "client", lambda service, _: {"sts": sts}[service])
+    env = of_account(account)
+
+    assert list(preflight.identity(env)) == [Finding("identity", result, text)]
+    if result == "refused":
+        with pytest.raises(Refused, match=f"^No task was started: {text}$"):
+            preflight.require_account(Run("run-task", env))
+    else:
+        preflight.require_account(Run("run-task", env))
+    assert (f"identity: {text}" in capsys.readouterr().err) is (result == "warning")
+    preflight.require_account(Run("run-task", env, dry_run=True))
+    assert capsys.readouterr().err == ""
+
+
+def test_nobody_elses_sts_is_asked_who_the_credentials_belong_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would get a signature of them, and its answer would prove nothing."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+
+    told = list(preflight.identity(settings.environment("dev")))
+
+    assert told == [Finding("identity", "warning", "not asked for: requests to STS do not go to AWS")]
+
+
+STORED = Image(f"{ACCOUNT}.dkr.ecr.us-west-2.amazonaws.com", "app", "v1")
+ARM = definition() | {"runtimePlatform": {"cpuArchitecture": "ARM64"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "described", "expected"),
+    [
+        (None, [], [("image", "refused", f"{STORED} does not exist: build and push it first.")]),
+        (["linux/amd64"], [], [("image", "ok", f"{STORED} exists for linux/amd64 ({DIGEST})")]),
+        (["linux/amd64"], [definition()], [("image", "ok", f"{STORED} exists for linux/amd64 ({DIGEST})")]),
+        (
+            ["linux/amd64", "linux/arm64/v8"],
+            [ARM],
+            [("image", "ok", f"{STORED} exists for linux/amd64, linux/arm64/v8 ({DIGEST})")],
+        ),
+        (
+            ["linux/amd64", "linux/arm64x"],
+            [ARM],
+            [("platform", "refused", f"{STORED} is for linux/amd64, linux/arm64x, and the task runs on linux/arm64.")],
+        ),
+        ([], [ARM], [("platform", "refused", f"{STORED} is for no platform, and the task runs on linux/arm64.")]),
+        (
+            DeployError("throttled"),
+            [ARM],
+            [
+                ("image", "ok", f"{STORED} exists ({DIGEST})"),
+                ("platform", "warning", "it cannot be read: throttled"),
+            ],
+        ),
+    ],
+)
+def test_an_image_exists_for_the_platform_of_the_task(
+    given: list[str] | DeployError | None,
+    described: list[dict[str, Any]],
+    expected: list[tuple[str, str, str]],
+    local: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the platform is where nothing is known of the task."""
+
+    def platforms(*_: object) -> tuple[str, ...]:
+        if isinstance(given, DeployError):
+            raise given
+        return tuple(given or ())
+
+    monkeypatch.setattr(images, "look_up", lambda *_: None if given is None else Stored(DIGEST, ""))
+    monkeypatch.setattr(images, "platforms", platforms)
+
+    assert list(preflight.image_exists(local, STORED, described)) == [Finding(*words) for words in expected]
+
+
+def test_an_image_of_another_registry_is_not_looked_for(local: Environment) -> None:
+    """It may well be there. Neither is what is no reference at all."""
+    found = list(preflight.images_exist(local, "ghcr.io/o/app:1", []))
+
+    assert found == [Finding("image", "warning", "ghcr.io/o/app:1 is not in ECR, and was not looked for.")]
+    assert list(preflight.images_exist(local, None, [])) == []
+    assert list(preflight.images_exist(local, "<no image>", [])) == []
 
 
 @pytest.fixture
@@ -322,12 +494,7 @@ def test_a_missing_right_is_a_warning_and_any_other_failure_is_a_refusal(
 
 def test_credentials_of_another_account_end_the_look(cloud: EmbeddedCloud) -> None:
     """Whatever else is read would be another account's."""
-    local = settings.environment("local", "--env")
-    filled = settings.Filled("999999999999")
-    filled.missing, filled.path, filled.environment = (), "account", "local"
-    other = structs.replace(local, account=Account(filled))
-
-    found = look(other)
+    found = look(of_account("999999999999"))
 
     assert results(found) == {"identity": "refused"}
     assert text(found, "identity") == f"the credentials belong to account {ACCOUNT}, but local is account 999999999999."
@@ -348,10 +515,7 @@ def test_a_restart_needs_the_images_that_the_service_has(cloud: EmbeddedCloud, l
 
 def test_a_task_is_run_only_with_credentials_of_the_environments_account(cloud: EmbeddedCloud) -> None:
     """Asked before the first write. A dry run needs no credentials."""
-    local = settings.environment("local", "--env")
-    filled = settings.Filled("999999999999")
-    filled.missing, filled.path, filled.environment = (), "account", "local"
-    other = structs.replace(local, account=Account(filled))
+    local, other = settings.environment("local", "--env"), of_account("999999999999")
 
     preflight.require_account(Run("run-task", local))
     preflight.require_account(Run("run-task", other, dry_run=True))
