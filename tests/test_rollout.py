@@ -25,6 +25,7 @@ from scripts.ecs.rollout import (
 from scripts.edges import http
 from scripts.edges.aws import Denied
 from scripts.frame.errors import DeployError
+from scripts.frame.report import Bar
 from scripts.frame.waiting import Clock
 
 # When things happened, in seconds: the day before, the old deployment, ours, and what came after it.
@@ -763,6 +764,390 @@ def test_a_sequence_ends_with_what_is_true(case: Case) -> None:
     if case.code in (0, 4):
         # What is known is said at once, and not at the end of the time.
         assert time.time < max(60.0, 60 * 30 * (len(case.looks) > 1000))
+
+
+STRAY = (Task("1", "arn:task-definition/app:v1", "elsewhere", "RUNNING"),)
+HELD = service(DONE, deployment("v1", id="ecs-svc/beside", status="ACTIVE", created=NEW_AT))
+DRAINS = service(DONE, replace(DRAINING, created=NEW_AT - 1))
+DYING = service(NEW, OLD, breaker=False, stopped=tuple(dead(n, reason="out of memory", containers=()) for n in (0, 1)))
+BROKEN = DeployError("HTTP status 503")
+
+
+class Noted(Sight):
+    """Sight that notes when it was asked for what. cannot_stop: having ECS stop the deployment fails."""
+
+    def __init__(self, looks: Sequence[Any], running: Any, time: Time, cannot_stop: bool = False) -> None:
+        super().__init__(looks, running)
+        self.time, self.cannot_stop, self.noted = time, cannot_stop, dict[str, list[float]]()
+
+    def note(self, what: str) -> None:
+        self.noted.setdefault(what, []).append(self.time.time)
+
+    def look(self, before: Before) -> Service:
+        self.note("look")
+        return super().look(before)
+
+    def stopped(self) -> tuple[Task, ...]:
+        self.note("stopped")
+        return super().stopped()
+
+    def stop(self) -> None:
+        super().stop()
+        if self.cannot_stop:
+            raise DENIED
+
+
+def noted(
+    looks: Sequence[Service | DeployError],
+    answers: Sequence[str | DeployError] = ("v2",),
+    running: Sequence[Task] | DeployError | None = (),
+    *,
+    before: Before = STARTED,
+    cannot_stop: bool = False,
+    **more: Any,
+) -> tuple[watch.Ended, Noted]:
+    """Watch a sequence, and note when what was asked."""
+    time = Time()
+    sight, ask = Noted(looks, running, time, cannot_stop), answering(answers)
+
+    def asking(url: str, timeout: float) -> Any:
+        assert (url, timeout) == (URL, 2.0)
+        sight.note("ask")
+        return ask(url, timeout)
+
+    given = {"where": "dev", "service": "app", "url": URL, "timeout": 130.0, "again": "again", **more}
+    return watch.watch(watch.Plan(before=before, **given), sight, ask=asking, clock=time.clock), sight
+
+
+@pytest.mark.parametrize(
+    ("sequence", "plan", "seconds", "code", "says"),
+    [
+        (([service(DONE)],), {}, 1.0, 0, "3 answers with it in a row"),
+        (([service(DONE)],), {"url": ""}, 0.0, 0, "in ECS, 2 of 2 running tasks are on app:v2 "),
+        (
+            ([service(DONE)],),
+            {"before": replace(OURS, id="ecs-svc/absent"), "timeout": 9.0},
+            9.0,
+            3,
+            "In ECS, app has not started.",
+        ),
+        (([service(NEW, OLD)] * 5 + [service(DONE)],), {}, 5.0, 0, "2 of 2 running tasks"),
+        (([service(NEW, record=rolls("ROLLBACK_FAILED"))],), {}, 0.0, 1, "dev: v2 of app failed:"),
+        # What ECS may show of another deployment for a moment.
+        (([service(THEIRS)],), {"before": PUBLIC}, 5.0, 1, "was superseded by another deployment (app:v3)"),
+        (([service(NEW, record=rolls("STOPPED"))],), {}, 5.0, 1, "was stopped by somebody"),
+        (([service(NEW, OLD), service(THEIRS, FAILED)],), {}, 1.0, 1, "failed"),
+        # What contradicts ECS.
+        (
+            ([service(DONE)], ["v1"]),
+            {},
+            120.0,
+            1,
+            "but https://dev.example.org/health answers with v1 (0 new and 241 old",
+        ),
+        (
+            ([service(DONE)], ["v1"]),
+            {"timeout": 60.0},
+            60.0,
+            1,
+            "/health answers with v1 after 60 s (0 new and 121 old",
+        ),
+        (([service(DONE)], ["v2"], STRAY), {}, 120.0, 1, "in ECS, but 0 of 1 running tasks are on app:v2:"),
+        (
+            ([service(DONE)], ["v2"], STRAY),
+            {"timeout": 60.0},
+            60.0,
+            1,
+            "0 of 1 running tasks are on app:v2 after 60 s:",
+        ),
+        (([HELD],), {}, 120.0, 1, "but 2 of 4 running tasks are on app:v2:"),
+        # Old tasks that drain still answer.
+        (([DRAINS], ["v1"] * 250 + ["v2"]), {}, 126.0, 0, "2 of older deployments still drain"),
+        (([DRAINS], ["v1"]), {}, 130.0, 1, "answers with v1 after 130 s (0 new and 261 old answers)"),
+        (
+            ([service(DONE)], [BROKEN]),
+            {"timeout": 9.0},
+            9.0,
+            3,
+            "dev: v2 of app is not proven to run after 9 s: https://dev.example.org/health answers without a version:"
+            " HTTP status 503 (0 new and 0 old answers). In ECS, app is complete. To go on: `again`",
+        ),
+        # An endpoint that is not reached from here.
+        (
+            ([service(DONE)], [UNREACHED]),
+            {},
+            1.0,
+            0,
+            "its endpoint was not reached from here: https://dev.example.org/",
+        ),
+        (([service(DONE)], [UNREACHED]), {"timeout": 0.5}, 0.5, 0, "its endpoint was not reached from here"),
+        (
+            ([service(DONE)], [BROKEN, UNREACHED]),
+            {"timeout": 9.0},
+            9.0,
+            3,
+            "does not answer: Connection refused (0 new",
+        ),
+        # ECS cannot be read.
+        (([DENIED],), {}, 6.0, 0, "7 answers with it in a row according to its endpoint alone; ECS was not read"),
+        (
+            ([DENIED], ["v1"]),
+            {"timeout": 9.0},
+            9.0,
+            3,
+            "answers with v1 (0 new and 10 old answers). ECS could not be read.",
+        ),
+        (
+            ([DENIED], [UNREACHED]),
+            {},
+            66.0,
+            3,
+            "dev: v2 of app is not proven to run after 66 s: https://dev.example.org/health does not answer: Connection"
+            " refused. ECS could not be read. To go on: `again`.",
+        ),
+        (([DENIED],), {"url": ""}, 6.0, 3, "dev: v2 of app is not proven to run after 6 s. ECS could not be read."),
+        (([DENIED, THROTTLED] * 20,), {"url": ""}, 130.0, 3, "ECS could not be read."),
+        (
+            ([THROTTLED],),
+            {"timeout": 9.0},
+            9.0,
+            3,
+            "dev answers with v2, but its rollout in ECS is not complete after 9 s. ECS could not be read.",
+        ),
+        (
+            ([service(NEW, OLD), THROTTLED], ["v1"]),
+            {"timeout": 9.0},
+            9.0,
+            3,
+            "In ECS, app is rolling out when it was last read: 0 of 2 tasks run.",
+        ),
+        (
+            ([service(DONE)], ["v2"], THROTTLED),
+            {"timeout": 9.0},
+            9.0,
+            3,
+            "In ECS, app is complete when it was last read.",
+        ),
+        # Tasks that die.
+        (
+            ([DYING],),
+            {"abort": True, "cannot_stop": True},
+            0.0,
+            1,
+            "v2 of app failed, and could not be stopped: AccessD",
+        ),
+        (
+            ([DYING], ["v1"]),
+            {"abort": True, "timeout": 9.0},
+            9.0,
+            3,
+            "(0 new and 10 old answers). In ECS, app is rolling out: 0 of 2 tasks run. To go on: `again`:\n  - 2 tasks",
+        ),
+        (
+            ([DYING],),
+            {},
+            0.0,
+            1,
+            "dev: v2 of app failed: its tasks die, and ECS goes on starting new ones. `again --abort-on-failure` has"
+            " ECS roll it back, --keep-waiting waits longer:\n  - 2 tasks died: ",
+        ),
+        # The restart of a version that is not known.
+        (
+            ([service(NEW)], ["v1"]),
+            {"before": replace(STARTED, version=""), "timeout": 9.0},
+            9.0,
+            3,
+            "dev: the restart of app is not p",
+        ),
+    ],
+)
+def test_each_end_comes_at_its_time_and_in_its_words(
+    sequence: Any, plan: dict[str, Any], seconds: float, code: int, says: str
+) -> None:
+    """To the second: how long something may contradict, how long nothing is known, and when the time is over."""
+    ended, sight = noted(*sequence, **plan)
+
+    said = str(ended.failure) if ended.failure else " ".join((*ended.proof, ended.note))
+    assert (sight.time.time, ended.failure.code if ended.failure else 0) == (seconds, code), said
+    assert says in said
+
+
+@pytest.mark.parametrize(
+    ("sequence", "plan", "expected"),
+    [
+        (
+            ([service(NEW, OLD)], ["v1"]),
+            {"timeout": 4.0},
+            {"look": [0, 1, 2, 3, 4], "ask": [0, 1, 2, 3, 4], "stopped": [0, 4]},
+        ),
+        # Once it is complete, only the answers are missing.
+        (([service(DONE)], ["v1"]), {"timeout": 1.0}, {"look": [0, 1], "ask": [0, 0.5, 1], "stopped": [0, 1]}),
+        # Which tasks have stopped: from time to time, whenever ECS counts another failure, and at the end.
+        (
+            ([*[service(replace(NEW, failed=n), OLD) for n in (0, 1, 1, 3, 3, 3, 3)]], ["v1"]),
+            {"timeout": 11.0, "url": ""},
+            {"look": list(range(12)), "stopped": [0, 1, 3, 5, 10, 11]},
+        ),
+        # Failures are repeated less and less often.
+        (
+            ([THROTTLED], [UNREACHED]),
+            {"timeout": 60.0},
+            {"look": [0, 2, 6, 14, 29, 44, 59], "ask": [0, 1, 2, 3, 6, 11, 20, 36, 52]},
+        ),
+        (
+            ([THROTTLED, THROTTLED, service(NEW, OLD), THROTTLED], ["v1"]),
+            {"timeout": 13.0, "url": ""},
+            {"look": [0, 2, 6, 7, 9, 13], "stopped": [6, 13]},
+        ),
+        # The endpoint answered before.
+        (([service(NEW, OLD)], ["v1", UNREACHED]), {"timeout": 9.0}, {"ask": list(range(10))}),
+        # The strategy bakes for a quarter of a minute.
+        (([service(NEW, OLD, bake=0.25)], ["v1"]), {"timeout": 4.0}, {"ask": list(range(20))}),
+    ],
+)
+def test_each_source_is_asked_at_its_time(sequence: Any, plan: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Often enough to say the end at once, and not more often than that."""
+    _, sight = noted(*sequence, **plan)
+
+    assert {what: sight.noted.get(what) for what in expected} == expected
+    assert set(sight.noted) - set(expected) <= {"look", "stopped"}
+
+
+@pytest.mark.parametrize(
+    ("sequence", "plan", "expected"),
+    [
+        (
+            (
+                [
+                    service(NEW, OLD),
+                    service(NEW, OLD),
+                    service(deployment("v2", state="IN_PROGRESS"), DRAINING),
+                    service(DONE),
+                ],
+            ),
+            {},
+            [
+                "ECS: app is rolling out: 0 of 2 tasks run",
+                f"{URL} answers with v2",
+                "ECS: app is rolling out: 2 of 2 tasks run",
+                "ECS: app is complete",
+            ],
+        ),
+        (
+            ([service(deployment("v2", desired=0, running=0))],),
+            {"url": ""},
+            [],
+        ),
+        (
+            (
+                [
+                    THROTTLED,
+                    DENIED,
+                    service(NEW, OLD, record=rolls(stage="SCALE_UP")),
+                    THROTTLED,
+                    THROTTLED,
+                    service(DONE),
+                ],
+            ),
+            {"url": ""},
+            [
+                "ECS cannot be read, trying again: ThrottlingException",
+                "ECS: app is rolling out: 0 of 2 tasks run (scale up)",
+                "ECS cannot be read, trying again: ThrottlingException",
+                "ECS: app is complete",
+            ],
+        ),
+        (
+            (
+                [
+                    service(NEW, DRAINING, breaker=False, stopped=(dead(0, reason="first", containers=()),)),
+                    service(WENT_BACK, FAILED),
+                ],
+            ),
+            {"url": ""},
+            [
+                "ECS: app is rolling out: 0 of 2 tasks run; 1 task died: EssentialContainerExited: first",
+                "ECS: app was rolled back",
+            ],
+        ),
+        (
+            (
+                [
+                    service(
+                        NEW,
+                        DRAINING,
+                        stopped=tuple(dead(n, reason=why, containers=()) for n, why in enumerate(("a", "b", "b"))),
+                    ),
+                    service(GOES_BACK, FAILED, stopped=(dead(0, reason="c", containers=()),)),
+                    service(WENT_BACK, FAILED, stopped=(dead(0, reason="d", containers=()),)),
+                ],
+            ),
+            {"url": "", "before": replace(STARTED, patient=True)},
+            [
+                "ECS: app is rolling out: 0 of 2 tasks run; 2 tasks died: EssentialContainerExited: b",
+                "ECS: app is rolling back; 2 tasks died: EssentialContainerExited: b",
+                "ECS: app was rolled back",
+            ],
+        ),
+        (
+            ([DYING, service(NEW, OLD, record=rolls("ROLLBACK_IN_PROGRESS")), service(WENT_BACK, FAILED)],),
+            {"url": "", "abort": True},
+            [
+                "ECS: app failed",
+                "tasks of app die for the same reason: having ECS stop the deployment and roll back",
+                "ECS: app is rolling back; 2 tasks died: EssentialContainerExited: out of memory",
+                "ECS: app was rolled back",
+            ],
+        ),
+        (
+            ([service(NEW, OLD)], ["v1"]),
+            {"timeout": 61.0},
+            [
+                "ECS: app is rolling out: 0 of 2 tasks run",
+                f"{URL} answers with v1",
+                f"{URL}: 0 new and 31 old answers so far",
+                f"{URL}: 0 new and 61 old answers so far",
+            ],
+        ),
+    ],
+    ids=["in progress", "nothing", "cannot be read", "a death", "the most frequent", "abort", "counts"],
+)
+def test_each_change_is_said_once_while_it_is_watched(
+    sequence: Any, plan: dict[str, Any], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With why it does not get on, which is no news at the end."""
+    noted(*sequence, **plan)
+
+    assert capsys.readouterr().err.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "expected"),
+    [
+        (None, service(), []),
+        (None, service(OLD), [Bar("old app:v1", 2, 2, "2 of 2 tasks run")]),
+        (
+            NEW,
+            service(NEW, DRAINING),
+            [Bar("new app:v2", 0, 2, "0 of 2 tasks run"), Bar("old app:v1", 2, 2, "2 of 2 tasks run")],
+        ),
+        (
+            NEW,
+            service(replace(NEW, desired=4, running=3, failed=1), replace(DRAINING, desired=0)),
+            [Bar("new app:v2", 3, 4, "3 of 4 tasks run, 1 failed"), Bar("old app:v1", 2, 4, "2 tasks drain")],
+        ),
+        (NEW, service(DONE, replace(DRAINING, desired=0, running=0)), [Bar("new app:v2", 2, 2, "2 of 2 tasks run")]),
+        (NEW, service(replace(NEW, desired=1, running=3)), [Bar("new app:v2", 3, 3, "3 of 1 tasks run")]),
+        (
+            NEW,
+            service(NEW, replace(THEIRS, running=0, pending=1)),
+            [Bar("new app:v2", 0, 2, "0 of 2 tasks run"), Bar("old app:v3", 0, 2, "0 of 2 tasks run")],
+        ),
+    ],
+)
+def test_what_a_terminal_shows_of_the_tasks(seen: Deployment | None, now: Service, expected: list[Bar]) -> None:
+    """Ours from the start, the others as long as they have some; all on the scale of the largest."""
+    assert watch._tasks(replace(STARTED, seen=seen), now) == expected
 
 
 def test_the_end_is_said_within_two_seconds_at_the_median() -> None:

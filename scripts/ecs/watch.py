@@ -196,7 +196,7 @@ class _Watch:
     def _prove(self, running: tuple[Task, ...], now: Service) -> Tasks:
         ours, record = self._before.seen, now.record
         revision = ours.task_definition if ours else record.task_definition if record else self._before.task_definition
-        draining = {d.id for d in now.deployments if ours and d.id != ours.id and d.created < ours.created}
+        draining = {d.id for d in now.deployments if ours and d.created < ours.created}
         repository, digest = self._before.repository, self._before.digest
         found = proof.of_tasks(running, revision, draining, repository, [digest] if digest else [])
         if found.proven or not digest or self._sight is None:
