@@ -3,11 +3,14 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from scripts.ecs import reader
+from scripts.ecs import reader, reasons
 from scripts.ecs.reader import Reader, steadily
 from scripts.ecs.rollout import TOGETHER, Before, Container, Deployment, Event, Record, Service, Task, Verdict, verdict
 from scripts.frame import settings
@@ -304,6 +307,47 @@ def test_the_record_is_that_of_the_deployment(
 
 
 @pytest.mark.parametrize(
+    ("before", "listed", "expected"),
+    [
+        (Before("v2", "app"), [brief("a", "1", OLD_AT), brief("b", "2", NEW_AT), brief("c", "9", NEW_AT + 1)], "b"),
+        (Before("v2", "app"), [brief("b", "2", NEW_AT), brief("a", "1", OLD_AT)], "b"),
+        (Before("v1", "app"), [brief("a", "1", OLD_AT), brief("b", "2", NEW_AT), brief("c", "9", OLD_AT)], "c"),
+        (Before("v3", "app"), [brief("a", "1", OLD_AT), brief("c", "9", NEW_AT)], ""),
+        (Before("v2", "app", id="ecs-svc/8"), [brief("a", "1", OLD_AT)], ""),
+        (Before("v2", "app"), [], ""),
+    ],
+    ids=[
+        "the newest with its image",
+        "in any order",
+        "another's image",
+        "nobody's",
+        "of an id that is not there",
+        "none",
+    ],
+)
+def test_a_deployment_that_ecs_does_not_show_has_the_newest_record_with_its_image(
+    before: Before, listed: list[dict[str, Any]], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless its id is known: then a record without it is another's."""
+
+    images = {"app:2": "r.io/app:v2", "app:9": "r.io/app:v1"}
+
+    def definition(taskDefinition: str) -> dict[str, Any]:  # noqa: N803 - as boto3 names it
+        image = images[taskDefinition.rpartition("/")[2]]
+        return {"taskDefinition": {"containerDefinitions": [{"image": image}]}}
+
+    client = SimpleNamespace(
+        describe_task_definition=definition, describe_service_revisions=lambda **given: revisions(given)
+    )
+    monkeypatch.setattr(reader.aws, "client", lambda *_: client)
+    briefs = [one | {"createdAt": datetime.fromtimestamp(one["createdAt"], UTC)} for one in listed]
+
+    found = Reader(settings.environment("dev"), "app")._by_definition(before, None, briefs)
+
+    assert found.rpartition("/")[2] == expected
+
+
+@pytest.mark.parametrize(
     ("before", "since"),
     [(Before("v2", "app", id="ecs-svc/7"), NEW_AT), (Before("v3", "app"), NEW_AT - reader.LOOK_BACK)],
 )
@@ -352,8 +396,10 @@ def test_a_right_that_is_missing_is_said_once_and_the_rest_goes_on(
 
         answers["ListTasks"] = {"taskArns": ["arn:task/1"]}
         answers["DescribeTasks"] = {"tasks": [{"taskArn": "arn:task/1", "lastStatus": "RUNNING"}]}
-        for _ in range(reader.SKIP):
-            found.running()
+        for _ in range(9):  # The tenth was the read of the stopped ones.
+            assert found.running() is None
+        assert operations(aws).count("ListTasks") == 1
+        assert [task.status for task in found.running() or ()] == ["RUNNING"]
         answers["ListTasks"] = error(code)
         with pytest.raises(DeployError):
             found.running()
@@ -411,6 +457,35 @@ def test_the_images_of_an_index_are_variants_of_it(monkeypatch: pytest.MonkeyPat
         assert found.variants("app", "sha256:b") == frozenset()
         del answers["BatchGetImage"]
         assert found.variants("app", "sha256:b") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("now", "definition", "expected"),
+    [
+        (replace(THEN, deployments=()), {"taskDefinition": DEFINITION}, {}),
+        (THEN, {"taskDefinition": DEFINITION}, DEFINITION),
+        (
+            replace(THEN, deployments=(), record=Record("arn", "FAILED", DEFINITION["taskDefinitionArn"])),  # type: ignore[arg-type]
+            {"taskDefinition": DEFINITION},
+            DEFINITION,
+        ),
+        (THEN, error("ServerException"), {}),
+        (THEN, DENIED, {}),
+    ],
+    ids=["nothing is known", "its deployment", "its record", "cannot be read", "may not be read"],
+)
+def test_why_a_deployment_failed_is_read_from_the_log_of_its_task_definition(
+    now: Service, definition: Any, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, the reasons are those of ECS alone."""
+    before, why = Before("v2", "app", id="ecs-svc/7"), reasons.Reasons(("why",))
+    collected: list[Any] = []
+    monkeypatch.setattr(reasons, "collect", lambda *words: collected.extend(words) or why)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with ecs(monkeypatch, {"DescribeTaskDefinition": definition}) as (found, _):
+        assert found.explain(before, now) is why
+
+    assert collected == [settings.environment("dev"), before, now, expected]
 
 
 def test_a_deployment_is_stopped_with_a_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
