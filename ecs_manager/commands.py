@@ -156,7 +156,7 @@ def runtask(call: Invocation, body: Mapping[str, Any]) -> dict[str, Any]:
     if not arns:
         raise ManagerError("TaskNotStarted", f"ECS did not start the task of {name}: {_failures(started)}.")
     task = _wait(call, cluster, arns[0])
-    names = [name.rpartition("/")[2], str(definition.get("family", ""))]
+    names = [name, str(definition.get("family", ""))]
     own = body["container_id"] if body.get("container_id") else task_definition.own_container(definition, names)
     code, counted = task_definition.verdict(task, definition, own)
     return {

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -580,6 +581,81 @@ def test_healthcheck_shows_tasks_that_have_stopped_with_all_that_the_public_mana
     assert (container["name"], container["exitCode"], container["reason"]) == (MIGRATE, 0, None)
     assert "containerArn" in container
     json.dumps(task)
+
+
+def test_a_task_is_shown_with_the_fields_of_the_public_manager_and_no_others() -> None:
+    """Programs read them by name. What ECS does not say is null."""
+    fields = "taskArn taskDefinitionArn connectivity healthStatus desiredStatus lastStatus startedAt startedBy stopCode"
+    of_task = [*fields.split(), "stoppedReason", "executionStoppedAt", "failures"]
+    of_container = ["containerArn", "name", "image", "lastStatus", "exitCode", "reason", "healthStatus"]
+
+    assert commands._health({}) == {**dict.fromkeys(of_task), "containers": []}
+    assert commands._health({"overrides": {}, "containers": [{"exitCode": 0, "cpu": "1"}]}) == {
+        **dict.fromkeys(of_task),
+        "containers": [{**dict.fromkeys(of_container), "exitCode": 0}],
+    }
+    assert [*commands.COMMANDS] == ["deploy", "runtask", "healthcheck"]
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({"cluster": "c"}, {"cluster": "c"}),
+        ({"cluster_id": "c", "family": "f"}, {"cluster": "c", "family": "f"}),
+        ({"cluster": "c", "cluster_id": "d", "serviceName": "s"}, {"cluster": "c", "serviceName": "s"}),
+        ({"cluster": "c", "service_name": "s", "family": ""}, {"cluster": "c", "serviceName": "s"}),
+        ({"cluster": "c", "serviceName": "s", "service_name": "t"}, {"cluster": "c", "serviceName": "s"}),
+    ],
+)
+def test_healthcheck_asks_for_the_tasks_of_what_is_given(given: dict[str, str], asked: dict[str, str]) -> None:
+    """By the names of the old code and of its README. A task that is in both answers is shown once."""
+    found: list[dict[str, Any]] = []
+
+    def paginate(**words: str) -> list[dict[str, list[str]]]:
+        found.append(words)
+        return [{"taskArns": ["t1"]}, {"taskArns": ["t2" if words["desiredStatus"] == "RUNNING" else "t1"]}]
+
+    ecs = SimpleNamespace(
+        get_paginator=lambda name: {"list_tasks": SimpleNamespace(paginate=paginate)}[name],
+        describe_tasks=lambda cluster, tasks: {"tasks": [{"taskArn": f"{cluster}/{task}"} for task in tasks]},
+    )
+
+    reply = commands.healthcheck(Invocation(ecs, None, "1", lambda: 900.0), given)
+
+    assert found == [asked | {"desiredStatus": "RUNNING"}, asked | {"desiredStatus": "STOPPED"}]
+    assert [task["taskArn"] for task in reply["tasks"]] == ["c/t1", "c/t2"]
+    assert reply["ResponseMetadata"] == {"HTTPStatusCode": 200}
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "expected"),
+    [
+        ({"family": "f", "subnets": ["a"]}, ["side", "f"], (2, "f")),
+        ({"family": "f", "subnets": ["a"], "task_definition": "g:2"}, ["f", "g"], (1, "f")),
+        ({"service_id": "s"}, ["side", "s"], (2, "s")),
+        ({"service_id": "s"}, ["side", "f"], (2, "f")),
+        ({"service_id": "s"}, ["one", "two"], (1, "one")),
+        ({"service_id": "s", "container_id": "two", "entrypoint": ["x"]}, ["one", "two"], (2, "two")),
+        ({"service_id": "s", "container_id": "one"}, ["one", "s"], (1, "one")),
+    ],
+)
+def test_the_exit_code_is_that_of_the_container_that_the_task_is_run_for(
+    given: dict[str, Any], names: list[str], expected: tuple[int, str]
+) -> None:
+    """The one that is given, else the one called like the service, like the event's family or like ECS's."""
+    ended = [{"name": name, "exitCode": code} for code, name in enumerate(names, 1)]
+    service = {"serviceName": "s", "serviceArn": "arn:s", "taskDefinition": "arn:task-definition/f:1"}
+    described = {"taskDefinitionArn": "arn:task-definition/f:1", "family": "f", "containerDefinitions": ended}
+    ecs = SimpleNamespace(
+        describe_services=lambda **_: {"services": [service]},
+        describe_task_definition=lambda **_: {"taskDefinition": described},
+        run_task=lambda **_: {"tasks": [{"taskArn": "t"}]},
+        describe_tasks=lambda **_: {"tasks": [{"taskArn": "t", "lastStatus": "STOPPED", "containers": ended}]},
+    )
+
+    reply = commands.runtask(Invocation(ecs, None, "1", lambda: 900.0), {"cluster_id": "c", **given})
+
+    assert (reply["taskStatus"]["exitCode"], reply["taskStatus"]["container"]) == expected
 
 
 @pytest.mark.parametrize("value", [datetime(2026, 9, 1, 12, tzinfo=UTC), "RUNNING"])
