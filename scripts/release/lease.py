@@ -94,7 +94,7 @@ class Lease:
     shared: whether more of the run needs it after the release.
     """
 
-    def __init__(self, bucket: Bucket, own: Holder, *, shared: bool = False) -> None:
+    def __init__(self, bucket: Bucket, own: Holder, shared: bool) -> None:
         """own: this run, as `here` describes it."""
         self.bucket, self.shared, self._own = bucket, shared, own
         self._unanswered = False
@@ -287,7 +287,7 @@ def held(
     if bucket.name in _held:
         yield _held[bucket.name]
         return
-    with stop.owned(lambda: Lease(bucket, own, shared=shared), Lease.give_back) as lease:
+    with stop.owned(lambda: Lease(bucket, own, shared), Lease.give_back) as lease:
         lease.take(force=force, wait=wait)
         _held[bucket.name] = lease
         try:

@@ -2,19 +2,22 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from scripts import release_static
-from scripts.edges.s3 import open_bucket
-from scripts.frame import settings
+from scripts.edges.s3 import S3Error, open_bucket
+from scripts.frame import settings, waiting
 from scripts.frame.errors import DeployError, Refused
 from scripts.release import lease
 from scripts.release.lease import Holder
@@ -302,3 +305,231 @@ def test_a_thread_renews_the_lease_and_notices_its_loss(
             mine.renew()
 
     assert site.get(LEASE) == ("binary/octet-stream", theirs)
+
+
+class Store:
+    """A bucket with at most a lease in it. hook: called before each write; what it returns is raised."""
+
+    name = "b"
+
+    def __init__(self, held: Holder | bytes | None = None, hook: Callable[["Store"], Exception | None] | None = None):
+        self.body = msgspec.json.encode(asdict(held)) if isinstance(held, Holder) else held
+        self.first, self.deleted = self.body, list[object]()
+        self.etag, self.hook, self.written = "e0" if held else "", hook or (lambda _: None), list[dict[str, str]]()
+
+    def change(self, holder: Holder | None) -> None:
+        """Somebody else puts or deletes the lease."""
+        self.body = msgspec.json.encode(asdict(holder)) if holder else None
+        self.etag = "theirs" if holder else ""
+
+    def get(self, key: str, most: int, *, tries: int = 0) -> tuple[bytes, str] | None:
+        assert (key, most) == (LEASE, 64 << 10)
+        return (self.body, self.etag) if self.body is not None else None
+
+    def put(self, key: str, body: bytes, headers: dict[str, str]) -> str:
+        assert (key, headers.pop("Content-Type")) == (LEASE, "application/json; charset=utf-8")
+        self.written.append({name: value for name, value in headers.items() if name.startswith("If")})
+        failure = self.hook(self)
+        if failure:
+            raise failure
+        if "If-None-Match" in headers and self.body is not None:
+            raise s3_error(412)
+        if "If-Match" in headers and headers["If-Match"] != f'"{self.etag}"':
+            raise s3_error(412 if self.etag else 404)
+        self.body, self.etag = body, f"e{len(self.written)}"
+        return self.etag
+
+    def delete(self, keys: list[str], etags: dict[str, str]) -> dict[str, str]:
+        self.deleted.append((keys, etags))
+        if etags[LEASE] != self.etag:
+            return {LEASE: "PreconditionFailed"}
+        self.change(None)
+        return {}
+
+
+def s3_error(status: int) -> S3Error:
+    """S3 answers with an error."""
+    return S3Error(f"HTTP status {status}", status, "Code")
+
+
+NEW, LIVE = {"If-None-Match": "*"}, theirs(expires=4e9, actor="octocat", command="deploy", version="v1")
+
+
+def over(etag: str) -> dict[str, str]:
+    """The condition that the lease is still the one that was read."""
+    return {"If-Match": f'"{etag}"'}
+
+
+def first(*results: Exception | None, then: Holder | None = None, at: int = 0) -> Callable[[Store], Exception | None]:
+    """These failures of the first writes; before the write of this number the lease becomes another one."""
+
+    def hook(store: Store) -> Exception | None:
+        if at and len(store.written) == at:
+            store.change(then)
+        return results[len(store.written) - 1] if len(store.written) <= len(results) else None
+
+    return hook
+
+
+EXPIRED = replace(LIVE, expires=1.0)
+DOES = "octocat (here) is running deploy of v1; the lease ends at"
+
+
+@pytest.mark.parametrize(
+    ("held", "force", "written", "says"),
+    [
+        ((), False, [NEW], ""),
+        ((EXPIRED,), False, [NEW, over("e0")], ""),
+        ((replace(EXPIRED, actor=""),), False, [NEW, over("e0")], ""),
+        ((LIVE,), True, [NEW, over("e0")], ""),
+        ((b"{",), True, [NEW, over("e0")], ""),
+        ((LIVE,), False, [NEW], DOES),
+        ((b"{",), False, [NEW], "_release/lease.json is damaged"),
+        # Ours, whose response was lost.
+        ((replace(LIVE, id="mine"),), False, [NEW], ""),
+        # Others at the same time.
+        ((None, first(s3_error(409))), False, [NEW, NEW], ""),
+        ((EXPIRED, first(at=2)), False, [NEW, over("e0"), NEW], ""),
+        ((EXPIRED, first(at=2, then=LIVE)), False, [NEW, over("e0")], DOES),
+        ((EXPIRED, first(at=2, then=EXPIRED)), False, [NEW, over("e0"), over("theirs")], ""),
+        ((None, first(*[s3_error(409)] * 3)), False, [NEW] * 3, "Several runs on b are starting at the same time"),
+        # What is no answer about the lease.
+        ((None, first(s3_error(403))), False, [NEW], "HTTP status 403"),
+        ((None, first(s3_error(503))), False, [NEW], "HTTP status 503"),
+    ],
+    ids=[
+        "free",
+        "expired",
+        "of somebody unknown",
+        "forced",
+        "damaged and forced",
+        "held",
+        "damaged",
+        "ours",
+        "a conflict",
+        "given back meanwhile",
+        "taken meanwhile",
+        "taken meanwhile, and expired",
+        "conflicts without end",
+        "denied",
+        "S3 fails",
+    ],
+)
+def test_a_lease_is_taken_only_under_the_condition_that_nobody_else_has_it(
+    held: tuple[Any, ...], force: bool, written: list[dict[str, str]], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That it does not exist, or that it is still the one whose holder is gone."""
+    store = Store(*held)
+    mine = lease.Lease(store, replace(MINE, run=""), False)  # type: ignore[arg-type]
+
+    if says:
+        with pytest.raises(DeployError) as error:
+            mine.take(force=force)
+        assert str(error.value).startswith(says)
+        assert not mine.etag
+    else:
+        mine.take(force=force)
+        assert mine.etag == store.etag
+        assert lease.load(store.body or b"").id == "mine"
+    mine._ended.set()
+    assert store.written == written
+    whose = "somebody unknown" if store.first in (b"{", None) or b"octocat" not in store.first else "octocat"
+    assert (f"taking over the lease of {whose}\n" in capsys.readouterr().err) is (over("e0") in written)
+
+
+@pytest.mark.parametrize(("wait", "every"), [(0.0, 3.0), (2.0, 1.0), (6.0, 3.0), (100.0, 3.0)])
+def test_a_lease_that_is_held_is_tried_again_until_the_time_is_over(
+    wait: float, every: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice at least if it is waited for at all, which alone is said while it waits."""
+    asked: list[object] = []
+
+    def waits(look: Callable[[], tuple[str, object]], *, say: Callable[[str], None], **given: float) -> None:
+        line, taken = look()
+        asked.extend((given, taken))
+        say(line)
+        raise waiting.TimedOut(line)
+
+    monkeypatch.setattr(waiting, "wait", waits)
+    with pytest.raises(Refused) as error:
+        lease.Lease(Store(LIVE), MINE, False).take(wait=wait)  # type: ignore[arg-type]
+
+    assert asked == [{"seconds": wait, "every": every}, None]
+    assert (DOES in capsys.readouterr().err) is (wait > 0)
+    assert re.fullmatch(
+        rf"{re.escape(DOES)} [0-9:]+ UTC\. Wait for it with --lock-wait=SECONDS, or break it with --force-lock if that"
+        r" run is dead\. Nothing was changed\.",
+        str(error.value),
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "held", "written", "etag", "says"),
+    [
+        (601.0, (LIVE,), [], "e0", ""),
+        (599.0, (LIVE,), [over("e0")], "e1", ""),
+        (599.0, (LIVE, first(s3_error(412))), [over("e0")], "", "Somebody took over the lock of b from this run,"),
+        (599.0, (replace(LIVE, id="mine"), first(s3_error(412))), [over("e0")], "e0", ""),
+        (599.0, (None, first(s3_error(404))), [over("e0")], "", "Somebody took over the lock of b from this run,"),
+        (599.0, (LIVE, first(s3_error(409))), [over("e0")], "e0", "HTTP status 409"),
+        (599.0, (LIVE, first(s3_error(403))), [over("e0")], "e0", "HTTP status 403"),
+    ],
+    ids=["lasts long enough", "renewed", "somebody else's", "renewed before", "gone", "a conflict", "denied"],
+)
+def test_a_lease_is_renewed_while_it_is_ours(
+    left: float, held: tuple[Any, ...], written: list[dict[str, str]], etag: str, says: str
+) -> None:
+    """It lasts a quarter of an hour from then. One that was lost stays lost, and nothing more is written."""
+    store = Store(*held)
+    mine = lease.Lease(store, replace(MINE, expires=time.time() + left, command="deploy"), False)  # type: ignore[arg-type]
+    mine.etag = "e0"
+
+    if says:
+        with pytest.raises(DeployError, match=f"^{says}"):
+            mine.renew()
+        if not etag:
+            with pytest.raises(DeployError, match=f"^{says}"):
+                mine.renew()
+    else:
+        mine.renew()
+    assert (store.written, mine.etag) == (written, etag)
+    if etag == "e1":
+        assert 890 < lease.load(store.body or b"").expires - time.time() <= 900
+
+
+@pytest.mark.parametrize(
+    ("etag", "unanswered", "held", "deleted", "written"),
+    [
+        ("e0", False, (replace(LIVE, id="mine"),), "e0", []),
+        ("", False, (LIVE,), "", []),
+        ("", True, (replace(LIVE, id="mine"),), "e0", []),
+        ("e0", True, (replace(LIVE, id="mine"),), "e0", []),
+        ("", True, (LIVE,), "", []),
+        # No right to delete, or somebody else's.
+        ("old", False, (LIVE,), "old", [over("old")]),
+        ("old", False, (LIVE, first(s3_error(403))), "old", [over("old")]),
+    ],
+    ids=["ours", "never taken", "taken unnoticed", "renewed unnoticed", "not taken", "somebody else's", "no right"],
+)
+def test_only_our_own_lease_is_given_back(
+    etag: str,
+    unanswered: bool,
+    held: tuple[Any, ...],
+    deleted: str,
+    written: list[dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """However much is known of it. Nobody renews it after that."""
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "LOOK_EVERY", 0.0)
+    store = Store(*held)
+    mine = lease.Lease(store, MINE, False)  # type: ignore[arg-type]
+    mine.etag, mine._unanswered = etag, unanswered
+
+    mine.give_back()
+
+    assert store.deleted == ([([LEASE], {LEASE: deleted})] if deleted else [])
+    assert store.written == written
+    assert (mine.etag, mine._ended.is_set(), mine._writing.locked()) == ("", True, False)
+    assert ("it expires by itself: HTTP status 403" in capsys.readouterr().err) is (len(held) > 1)
