@@ -193,9 +193,16 @@ def test_only_what_changed_nothing_leaves_no_receipt(
     ("name", "error", "tries"), [("local", None, 3), ("dev", DeployError("x"), 3), ("dev", Stopped("SIGINT"), 1)]
 )
 def test_a_receipt_is_put_beside_the_releases(
-    name: str, error: BaseException | None, tries: int, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    error: BaseException | None,
+    tries: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Into the environment's own bucket, else that of the release. After a stop nobody has time for a second try."""
+    """Into the environment's own bucket, else that of the release. After a stop nobody has time for a second try.
+
+    That it could not be put is a warning.
+    """
     monkeypatch.setattr(stop._state, "changing", True)
     monkeypatch.setattr(receipts, "open_bucket", lambda environment, name: asked.append(name) or Bucket())
     asked: list[Any] = []
@@ -214,6 +221,28 @@ def test_a_receipt_is_put_beside_the_releases(
     bucket = BUCKET if name == "local" else "other"
     assert asked == [bucket, f"_release/receipts/{made.id}.json", asked[2], headers, tries]
     assert made.exit_code == (0 if error is None else 3 if isinstance(error, Stopped) else 1)
+    assert "the receipt of this run was not kept: S3 is not there" in capsys.readouterr().err
+
+
+def test_the_summary_shows_what_is_known() -> None:
+    """As it is written, in any language, without what is empty."""
+    page = receipts.markdown(receipt("v1", actor="Zoë", proof=("2 of 2 tasks",), service=""))
+
+    assert '"actor": "Zoë"' in page
+    assert json.loads(page[page.index("{") : page.rindex("}") + 1]) == {
+        "format": 1,
+        "id": "r-v1",
+        "application": "mint-app",
+        "environment": "local",
+        "command": "deploy",
+        "version": "v1",
+        "actor": "Zoë",
+        "started": 1_700_000_000.0,
+        "seconds": 1.0,
+        "verdict": "succeeded",
+        "proof": ["2 of 2 tasks"],
+        "exit_code": 0,
+    }
 
 
 def receipt(version: str, *, left: str = "", verdict: str = "succeeded", **changes: Any) -> Receipt:
