@@ -42,7 +42,7 @@ TESTS = {
     "scripts/frame/report.py": "tests/test_run.py tests/test_status.py",
     "scripts/frame/run.py": "tests/test_run.py tests/test_stop.py tests/test_cli.py",
     "scripts/deploy.py": "tests/test_deploy.py tests/test_deploy_database_steps.py tests/e2e/test_pipeline.py",
-    "scripts/deploy_service.py": "tests/test_deploy_service.py tests/test_recordings.py",
+    "scripts/deploy_service.py": "tests/test_deploy_service.py tests/test_several_services.py tests/test_recordings.py",
     "scripts/run_task.py": "tests/test_migrate_database.py tests/test_recordings.py",
     "scripts/ecs/rollout.py": "tests/test_rollout.py tests/test_reasons.py",
     "scripts/ecs/watch.py": "tests/test_rollout.py tests/test_healthcheck.py",

@@ -8,14 +8,21 @@ import pytest
 from msgspec.structs import replace
 
 from scripts import deploy_service
-from scripts.deploy_service import Deployed, Wish, carry_out, still
-from scripts.ecs import images, manager
+from scripts.deploy_service import Deployed, ServiceDeployment, Watching, Wish, carry_out, still
+from scripts.ecs import images, manager, watch
 from scripts.ecs.images import Image
+from scripts.ecs.manager import Invocation
+from scripts.ecs.preflight import Finding, Preflight
+from scripts.ecs.reasons import Reasons
+from scripts.ecs.rollout import Before, Deployment, Service, Verdict
+from scripts.ecs.watch import Ended
+from scripts.edges.aws import Denied
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
-from scripts.frame.run import Run
+from scripts.frame.run import Run, Step
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, answering, stand_in
+from tests.test_rollout import AFTER, BACK, DONE, NEW, NEW_AT, OLD, THEIRS, WENT_BACK, Time, deployment, service
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ACCOUNT_ID": "123456789012"}
 DIGEST = "sha256:" + "a" * 64
@@ -203,6 +210,428 @@ def definition(cloud: EmbeddedCloud, **change: Any) -> None:
     new = ecs.register_task_definition(family=old["family"], containerDefinitions=[{**first, **change}, *others])
     arn = new["taskDefinition"]["taskDefinitionArn"]
     ecs.update_service(cluster=CLUSTER, service=SERVICE, taskDefinition=arn)
+
+
+STARTED = Deployed(
+    "s", "c", "r/i:v2", "sha256:1", "arn:task-definition/f:2", "arn:task-definition/f:1", "ecs-svc/1", 1.0
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "c: s rolls out f:2 (was f:1)"),
+        ({"before": ""}, "c: s rolls out f:2"),
+        (
+            {"verdict": "nothing to verify", "proof": ("no task is desired",)},
+            "c: s has f:2 (was f:1) deployed; no task is desired, so nothing is verified",
+        ),
+        ({"where": "dev", "reasons": ("x",), "verdict": "failed"}, "dev: s failed"),
+        ({"where": "dev", "reasons": ("x",), "proof": ("y",), "verdict": ""}, "dev: s not proven"),
+        ({"where": "dev", "proof": ("x",)}, "dev runs f:2 (was f:1)"),
+        ({"where": "dev", "proof": ("x",), "version": "v2", "note": "n"}, "dev runs v2, n"),
+        (
+            {"where": "dev", "proof": ("x",), "version": "a" * 40, "changed_from": "b" * 40},
+            "dev runs aaaaaaa (was bbbbbbb)",
+        ),
+    ],
+)
+def test_the_result_is_a_line_and_outputs(changes: dict[str, Any], line: str) -> None:
+    """The last line of the command, and what later jobs get."""
+    result = replace(STARTED, **changes)
+
+    assert result.line() == line
+    assert result.outputs() == {
+        "task-definition": "arn:task-definition/f:2",
+        "deployment-id": "ecs-svc/1",
+        "image": "r/i:v2",
+        "digest": "sha256:1",
+    }
+
+
+WATCHING = Watching("dev", "s", "r/i:v2", "i", "v2", "https://dev/health", 900.0, "complete", "again")
+
+
+def test_the_plan_of_a_deployment_and_of_its_watch_is_in_lines() -> None:
+    """With what was found before, and the exact call."""
+    seen = Preflight("dev", "s", (Finding("image", "ok", "it exists"),), ("app: image",))
+    plan = ServiceDeployment("s", "c", "r/i:v2", Invocation("f", "8", {"a": 1}), seen)
+    call = ["invoke f at 8 with", '{"a": 1}']
+
+    assert plan.describe() == ["deploy r/i:v2 to s in c", "  ok: image: it exists", "  change: app: image", *call]
+    assert replace(plan, image="", preflight=None).describe() == ["restart s in c", *call]
+    assert WATCHING.describe() == [
+        "watch s up to 900 s until ECS has completed its rollout and https://dev/health answers with v2"
+    ]
+    assert replace(WATCHING, url="", until="traffic").describe() == [
+        "watch s up to 900 s until its traffic has shifted"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wish", "image", "changes"),
+    [
+        ({"tag": "v2"}, f"{ECR}/mint-backend:v2", {"again": "--tag=v2"}),
+        ({"digest": DIGEST}, f"{ECR}/mint-backend@{DIGEST}", {"again": f"--digest={DIGEST}", "version": "", "url": ""}),
+        ({"digest": DIGEST, "version": "v2"}, f"{ECR}/mint-backend@{DIGEST}", {"again": f"--digest={DIGEST}"}),
+        (
+            {"image": "other", "tag": "v2"},
+            f"{ECR}/other:v2",
+            {"again": "--image=other --tag=v2", "repository": "other"},
+        ),
+        (
+            {"image_uri": "r.io/other:v2", "image": "other"},
+            "r.io/other:v2",
+            {"again": "--image-uri=r.io/other:v2", "repository": "other"},
+        ),
+        ({"no_image": True}, "", {"again": "--no-image", "repository": "", "version": "", "url": ""}),
+        (
+            {"service": "mint-app-db-migrate", "tag": "v2"},
+            f"{ECR}/mint-db-migrate:v2",
+            {"again": "--service=mint-app-db-migrate --tag=v2", "repository": "mint-db-migrate", "url": ""},
+        ),
+        ({"tag": "v2", "no_wait": True}, f"{ECR}/mint-backend:v2", {"again": "--tag=v2"}),
+        (
+            {"tag": "v2", "resume": True, "wait_until": "traffic", "timeout": "5", "keep_waiting": True},
+            f"{ECR}/mint-backend:v2",
+            {"again": "--tag=v2", "until": "traffic", "timeout": 5.0, "keep_waiting": True},
+        ),
+        (
+            {"tag": "v2", "wait_until": "complete", "abort_on_failure": True},
+            f"{ECR}/mint-backend:v2",
+            {"again": "--tag=v2", "abort_on_failure": True},
+        ),
+    ],
+)
+def test_how_a_deployment_is_watched_follows_from_the_flags(
+    wish: dict[str, Any], image: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the application's own service is asked for its version. What goes on is the same command."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    dev, name = settings.environment("dev"), wish.get("service", "mint-app")
+    chosen = deploy_service.image_of(dev, Wish(**wish), name)
+
+    url = "https://dev.mint.cms.gov/api/v1/healthcheck"
+    changes = changes | {"again": f"invoke deploy-service --resume --env=dev {changes['again']}"}
+    whole = Watching("dev", name, image, "mint-backend", "v2", url, 900.0, "complete", "")
+    assert deploy_service._watching(dev, Wish(**wish), name, chosen) == replace(whole, **changes)
+    assert str(chosen or "") == image
+
+
+@pytest.mark.parametrize("flag", ["resume", "keep_waiting", "abort_on_failure", "wait_until"])
+def test_what_is_not_watched_cannot_be_watched_in_some_way(flag: str) -> None:
+    """Whoever gives both means something else."""
+    wish = Wish(no_wait=True, **{flag: "complete" if flag == "wait_until" else True})  # type: ignore[arg-type]
+
+    with pytest.raises(Refused, match=r"^--no-wait watches nothing"):
+        deploy_service._watching(settings.environment("dev"), wish, "mint-app", None)
+
+
+class Looks:
+    """A reader that shows the service at one look after the other, the last from then on."""
+
+    def __init__(self, *looks: Service | DeployError) -> None:
+        self.left, self.count = list(looks), 0
+
+    def look(self, before: Before | None = None) -> Service:
+        self.count += 1
+        found = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        if isinstance(found, DeployError):
+            raise found
+        return found
+
+
+THROTTLED, LOST = DeployError("throttled"), OutcomeUnknown("The response was lost.")
+BEFORE = service(OLD)
+ARN = "arn:task-definition/app:v2"
+BARE = {"NewTaskdefArn": ARN}
+WITH_ID = {**BARE, "DeploymentIds": {"mint-app": "ecs-svc/7"}}
+# NEW with an id such as ECS gives.
+SEVENTH = replace(NEW, id="ecs-svc/7")
+AGAIN = "`again` looks for it and goes on watching."
+
+
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Start a deployment with these looks at ECS and this reply of the manager."""
+
+    def start(looks: Looks, reply: Any, watching: Watching, **more: Any) -> tuple[deploy_service._Deployment, Time]:
+        monkeypatch.setattr(deploy_service, "Reader", lambda environment, name: {"mint-app": looks}[name])
+        monkeypatch.setattr(images, "digest_of", lambda environment, uri: {"r/app:v2": DIGEST, "": ""}[uri])
+        calls = []
+
+        def invoke(environment: Any, call: Any) -> Any:
+            calls.append(call)
+            assert len(calls) == 1
+            if isinstance(reply, DeployError):
+                raise reply
+            return {"data": {"response": {"ResponseMetadata": {"HTTPStatusCode": 200}, **reply}}}
+
+        monkeypatch.setattr(manager, "invoke", invoke)
+        time, call = Time(), Invocation("f", "1", {"body": {}})
+        one = deploy_service._Deployment(settings.environment("dev"), "mint-app", watching, call, time.clock)
+        one.start(one.plan(None))
+        return one, time
+
+    return start
+
+
+IMAGE = replace(WATCHING, service="mint-app", image="r/app:v2", repository="app")
+RESTART = replace(IMAGE, image="", repository="", version="", url="")
+
+
+@pytest.mark.parametrize(
+    ("watching", "looks", "reply", "expected", "seconds"),
+    [
+        (IMAGE, [BEFORE, service(SEVENTH, OLD)], WITH_ID, {}, 0.0),
+        (IMAGE, [BEFORE, service(NEW, OLD)], BARE, {"deployment_id": "ecs-svc/new"}, 0.0),
+        (IMAGE, [BEFORE], WITH_ID, {"since": 0.0, "verdict": "has not started"}, 0.0),
+        (IMAGE, [BEFORE], BARE, {"deployment_id": "", "since": 0.0, "verdict": "has not started"}, 0.0),
+        (IMAGE, [BEFORE, THROTTLED], WITH_ID, {"since": 0.0, "verdict": "has not started"}, 0.0),
+        (IMAGE, [THROTTLED, BEFORE, service(SEVENTH, OLD)], WITH_ID, {}, 0.5),
+        (IMAGE, [Denied("no")], WITH_ID, {"before": "", "since": 0.0, "verdict": "has not started"}, 0.5),
+        (
+            RESTART,
+            [BEFORE, service(SEVENTH, OLD)],
+            WITH_ID,
+            {"image": "", "digest": "", "version": "", "where": "dev-mint-app: mint-app"},
+            0.0,
+        ),
+        # The reply was lost: what ECS shows is taken over.
+        (IMAGE, [BEFORE, service(SEVENTH, OLD)], LOST, {}, 0.0),
+        (IMAGE, [BEFORE, BEFORE, THROTTLED, service(SEVENTH, OLD)], LOST, {}, 2.0),
+    ],
+)
+def test_what_was_started_is_known_from_the_reply_and_from_ecs(
+    watching: Watching, looks: Any, reply: Any, expected: dict[str, Any], seconds: float, starting: Any
+) -> None:
+    """The function is called once, whatever happens to its reply."""
+    one, time = starting(Looks(*looks), reply, watching)
+
+    whole = Deployed("mint-app", "dev-mint-app", "r/app:v2", DIGEST, ARN, OLD.task_definition, "ecs-svc/7", NEW_AT)
+    whole = replace(whole, where="dev", version="v2", verdict="in progress")
+    assert one.deployed == replace(whole, **expected)
+    assert time.time == seconds
+
+
+@pytest.mark.parametrize(
+    ("looks", "reply", "kind", "says"),
+    [
+        ([THROTTLED], WITH_ID, Refused, "Nothing was started: throttled"),
+        ([Refused("there is none")], WITH_ID, Refused, "there is none"),
+        ([BEFORE], DeployError("no such image"), DeployError, "no such image"),
+        (
+            [BEFORE],
+            LOST,
+            OutcomeUnknown,
+            "The response was lost. ECS shows no new deployment of mint-app. Do not run this again before that is"
+            f" clear: {AGAIN}",
+        ),
+        (
+            [BEFORE, service(SEVENTH, replace(NEW, id="ecs-svc/8"), OLD)],
+            LOST,
+            OutcomeUnknown,
+            "The response was lost. ECS shows more than one new deployment of mint-app. Do not run this again before"
+            f" that is clear: {AGAIN}",
+        ),
+        (
+            [Denied("no")],
+            LOST,
+            OutcomeUnknown,
+            "The response was lost. Whether mint-app is rolling out is not known. Do not run this again before that is"
+            f" clear: {AGAIN}",
+        ),
+    ],
+)
+def test_a_deployment_that_was_not_started_or_is_not_found_says_so(
+    looks: Any, reply: Any, kind: type[DeployError], says: str, starting: Any
+) -> None:
+    """Refused where nothing was started, unknown where something may have been."""
+    with pytest.raises(DeployError) as error:
+        starting(Looks(*looks), reply, IMAGE)
+
+    assert (type(error.value), str(error.value)) == (kind, says)
+
+
+@pytest.mark.parametrize(
+    ("repository", "new", "expected"),
+    [
+        ("app", [], []),
+        ("app", [NEW], ["ecs-svc/new"]),
+        ("app", [THEIRS], []),
+        ("app", [replace(NEW, reason=BACK)], []),
+        ("app", [replace(NEW, id="ecs-svc/old")], []),
+        ("", [NEW], []),
+        ("", [deployment("v1")], ["ecs-svc/new"]),
+        ("", [WENT_BACK], []),
+    ],
+)
+def test_which_new_deployment_a_lost_call_may_have_started(
+    repository: str, new: list[Deployment], expected: list[str]
+) -> None:
+    """One with its image, or of the task definition that ran before: a restart."""
+    before = replace(AFTER, repository=repository)
+
+    assert [one.id for one in deploy_service._candidates(before, service(*new, OLD))] == expected
+
+
+@pytest.mark.parametrize(
+    ("looks", "changes", "kind", "says"),
+    [
+        ([service(DONE)], {}, None, ""),
+        ([service(NEW, OLD)], {}, None, ""),
+        ([THROTTLED], {}, None, "ECS can no longer be read: throttled"),
+        (
+            [service(THEIRS)],
+            {},
+            DeployError,
+            "dev: v2 of app was superseded by another deployment: ECS gives no reason.",
+        ),
+        ([service(THEIRS)], {"deployment_id": ""}, None, ""),
+        ([service(WENT_BACK, DONE)], {}, RolledBack, f"dev: v2 of app was rolled back: {BACK}."),
+    ],
+)
+def test_a_deployment_is_looked_at_again(
+    looks: Any,
+    changes: dict[str, Any],
+    kind: type[DeployError] | None,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whose id is known. What cannot be read counts as unchanged."""
+    monkeypatch.setattr("scripts.ecs.reader.PAUSE", 0.0)
+    monkeypatch.setattr(deploy_service, "Reader", lambda environment, name: {"app": Looks(*looks)}[name])
+    ours = replace(STARTED, service="app", version="v2", deployment_id="ecs-svc/new", since=NEW_AT)
+    ours = replace(ours, **changes)
+
+    if kind:
+        with pytest.raises(DeployError) as error:
+            still(settings.environment("dev"), ours)
+        assert (type(error.value), str(error.value)) == (kind, says)
+    else:
+        assert still(settings.environment("dev"), ours) == ours
+        assert (says in capsys.readouterr().err) or not says
+
+
+@pytest.mark.parametrize(
+    ("watching", "version", "ended", "expected", "planned"),
+    [
+        (
+            IMAGE,
+            "v9",
+            Ended(Verdict.SUCCEEDED, None, ("p",), "n", "v1"),
+            {"verdict": "succeeded", "proof": ("p",), "note": "n", "changed_from": "v1"},
+            {},
+        ),
+        (
+            replace(IMAGE, until="traffic", abort_on_failure=True, keep_waiting=True),
+            "v9",
+            Ended(Verdict.BAKING, None, ("p",)),
+            {"verdict": "baking", "proof": ("p",)},
+            {"until_traffic": True, "abort": True},
+        ),
+        (
+            IMAGE,
+            "v9",
+            Ended(Verdict.FAILED, DeployError("f"), reasons=Reasons(("r",), "l", ("log",))),
+            {"verdict": "failed", "reasons": ("r", "log")},
+            {},
+        ),
+        (IMAGE, "v9", Ended(None, OutcomeUnknown("u")), {"verdict": "", "reasons": ("u",)}, {}),
+        # By its digest: ECR may know the version.
+        (
+            replace(IMAGE, version="", url=""),
+            "v2",
+            Ended(Verdict.SUCCEEDED, None, ("p",)),
+            {"verdict": "succeeded", "proof": ("p",)},
+            {"url": "https://dev.mint.cms.gov/api/v1/healthcheck"},
+        ),
+        (
+            replace(IMAGE, version="", url=""),
+            "",
+            Ended(Verdict.SUCCEEDED, None, ("p",)),
+            {"verdict": "succeeded", "proof": ("p",), "version": "", "where": "dev-mint-app: mint-app"},
+            {"url": ""},
+        ),
+        (
+            RESTART,
+            "v9",
+            Ended(Verdict.SUCCEEDED, None, ("p",)),
+            {
+                "verdict": "succeeded",
+                "proof": ("p",),
+                "version": "",
+                "where": "dev-mint-app: mint-app",
+                "image": "",
+                "digest": "",
+            },
+            {"url": ""},
+        ),
+    ],
+)
+def test_how_it_ended_is_in_the_result(
+    watching: Watching,
+    version: str,
+    ended: Ended,
+    expected: dict[str, Any],
+    planned: dict[str, Any],
+    starting: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also of one that failed, for the receipt. A restriction is a warning."""
+    one, _ = starting(Looks(BEFORE, service(SEVENTH, OLD)), WITH_ID, watching)
+    plans: list[Any] = []
+    monkeypatch.setattr(watch, "watch", lambda plan, sight, clock: plans.append(plan) or ended)
+    monkeypatch.setattr(images, "version_of", lambda environment, uri: version)
+    run = Run("deploy-service", settings.environment("dev"))
+    run.steps.append(Step("watch"))
+    whole = Deployed("mint-app", "dev-mint-app", "r/app:v2", DIGEST, ARN, OLD.task_definition, "ecs-svc/7", NEW_AT)
+    result: Any = replace(whole, **{"where": "dev", "version": "v2", **expected})
+
+    if ended.failure:
+        with pytest.raises(DeployError) as error:
+            one.follow(run, watching)
+        assert (error.value, run.steps[-1].result) == (ended.failure, result)
+    else:
+        assert one.follow(run, watching) == result
+    assert ("mint-app: n" in capsys.readouterr().err) is bool(ended.note)
+    (plan,) = plans
+    before = plan.before
+    assert (before.id, before.task_definition, before.service) == ("ecs-svc/7", ARN, BEFORE)
+    assert (before.digest, before.version) == (result.digest, result.version)
+    assert (before.seen, before.patient) == (SEVENTH, watching.keep_waiting)
+    told = {"where": "dev", "service": "mint-app", "url": watching.url, "timeout": 900.0, "again": "again"}
+    assert plan == watch.Plan(before=before, **{**told, **planned})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("watching", "expected"),
+    [
+        (IMAGE, ("", DIGEST, None)),
+        (RESTART, ("ecs-svc/new", "", NEW)),
+        (replace(RESTART, service="empty"), ("", "", None)),
+    ],
+    ids=["an image", "a restart", "a service without a deployment"],
+)
+def test_what_is_watched_again_is_found_in_ecs(
+    watching: Watching, expected: tuple[str, str, Deployment | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deployment of the image, else the one that rolls out now."""
+    looks = Looks(service() if watching.service == "empty" else service(NEW, OLD))
+    monkeypatch.setattr(deploy_service, "Reader", lambda *_: looks)
+    monkeypatch.setattr(images, "digest_of", lambda *_: DIGEST)
+    plans: list[Any] = []
+    monkeypatch.setattr(watch, "watch", lambda plan, sight, clock: plans.append((plan, sight)) or Ended(None))
+    one = deploy_service._Deployment(settings.environment("dev"), "mint-app", watching)
+
+    result = one.follow(Run("deploy-service", settings.environment("dev")), watching)
+
+    ((plan, sight),) = plans
+    assert sight is looks
+    assert (plan.before.id, plan.before.digest, plan.before.seen) == expected
+    assert (result.deployment_id, result.digest) == expected[:2]
 
 
 def test_a_deployment_whose_answer_is_lost_is_found_in_ecs_and_watched(

@@ -174,6 +174,9 @@ def test_the_exit_code_of_several_deployments(codes: tuple[int, ...], others: bo
     error = deploy_service._failure({str(n): FAILURES[code] for n, code in enumerate(codes)}, done)
 
     assert error.code == expected
+    alone = len(codes) == 1 and not others
+    said = [f"{'' if alone else f'{n}: '}{FAILURES[code]}" for n, code in enumerate(codes)]
+    assert str(error).splitlines() == [*said, *(one.line() for one in done.values())]
 
 
 @pytest.mark.parametrize(
