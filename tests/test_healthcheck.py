@@ -3,20 +3,25 @@
 import json
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scripts import healthcheck as command
 from scripts.ecs import watch
-from scripts.ecs.rollout import Before
+from scripts.ecs.reasons import Reasons
+from scripts.ecs.rollout import Before, Verdict
 from scripts.ecs.watch import Ended
 from scripts.edges.http import Unreachable
 from scripts.frame import settings, version
-from scripts.frame.errors import DeployError, Refused
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.run import Run
-from scripts.healthcheck import healthcheck
+from scripts.healthcheck import Expectation, Healthy, healthcheck
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
 from tests.test_destination import certificate as certificate
@@ -133,6 +138,106 @@ def test_invalid_flags_are_refused(flag: str, value: str, said: str) -> None:
         healthcheck(run, **{"version": "v1", flag: value})
 
     assert len(str(refused.value).splitlines()) == 1
+
+
+URL = "https://dev.mint.cms.gov/api/v1/healthcheck"
+PLAN = Expectation("dev", URL, "v1", 300.0, repository="mint-backend")
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes"),
+    [
+        ({"version": "v1"}, {}),
+        ({"version": "v1", "deployment_id": "", "digest": ""}, {}),
+        ({"version": "v1", "timeout": "1.5"}, {"timeout": 1.5}),
+        ({"version": "v1", "url": "http://x/"}, {"url": "http://x/", "own_url": False}),
+        (
+            {"version": "v1", "deployment_id": "ecs-svc/1", "digest": DIGEST},
+            {"deployment_id": "ecs-svc/1", "digest": DIGEST},
+        ),
+    ],
+)
+@pytest.mark.parametrize("failure", [None, OutcomeUnknown("not proven")], ids=["proven", "not proven"])
+def test_what_is_waited_for_follows_from_the_flags(
+    flags: dict[str, str], changes: dict[str, Any], failure: DeployError | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is that of the step also if it is no success: the receipt and --json have it."""
+    result = Healthy("dev", "v1", "", "dev")
+    monkeypatch.setattr(command, "wait", lambda plan, environment: (result, failure))
+    run = Run("healthcheck", settings.environment("dev"))
+
+    if failure:
+        with pytest.raises(OutcomeUnknown, match="not proven"):
+            healthcheck(run, **flags)
+    else:
+        assert healthcheck(run, **flags) is result
+
+    (step,) = run.steps
+    assert (step.name, step.plan, step.result) == ("wait for the version", replace(PLAN, **changes), result)
+    planned = Run("healthcheck", settings.environment("dev", dry_run=True), dry_run=True)
+    assert healthcheck(planned, **flags) is None
+    assert (planned.steps[0].plan, planned.steps[0].result) == (step.plan, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "since", "where"),
+    [
+        ({}, 300.0, "dev"),
+        ({"deployment_id": "ecs-svc/1", "digest": DIGEST}, None, "dev"),
+        ({"own_url": False, "url": "http://x/", "timeout": 5.0}, 300.0, "http://x/"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("ended", "expected"),
+    [
+        (Ended(None, None, ("p",), "n", "v0"), {"proof": ("p",), "note": "n", "changed_from": "v0"}),
+        (Ended(Verdict.SUCCEEDED, None, ("p",)), {"verdict": "succeeded", "proof": ("p",)}),
+        (Ended(Verdict.FAILED, DeployError("f"), reasons=Reasons(("r",))), {"verdict": "failed", "reasons": ("r",)}),
+        (Ended(None, OutcomeUnknown("u")), {"reasons": ("u",)}),
+    ],
+)
+def test_the_watch_is_that_of_the_plan_and_its_end_the_result(
+    changes: dict[str, Any],
+    since: float | None,
+    where: str,
+    ended: Ended,
+    expected: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without an id, a deployment of the last five minutes is meant. Without credentials ECS is not watched."""
+    plan = replace(PLAN, **changes)
+    watched: list[Any] = []
+    monkeypatch.setattr(watch, "watch", lambda plan, sight, clock: watched.extend((plan, sight)) or ended)
+
+    result, failure = command.wait(plan, settings.environment("dev"))
+
+    before = Before("v1", "mint-backend", plan.deployment_id, plan.digest, watched[0].before.since)
+    again = "invoke healthcheck --env=dev --version=v1"
+    assert watched == [watch.Plan(where, "mint-app", before, plan.url, plan.timeout, again), None]
+    assert before.since == 0 if since is None else abs(time.time() - since - before.since) < 60
+    whole = Healthy("dev", "v1", "", where)
+    assert (result, failure) == (replace(whole, **expected), ended.failure)
+    assert "the rollout in ECS is not watched: there are no AWS credentials here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "dev runs v1"),
+        ({"changed_from": "v0", "note": "n"}, "dev runs v1 (was v0), n"),
+        ({"where": URL, "version": NEW}, f"{URL} runs bbbbbbb"),
+        ({"verdict": "nothing to verify", "proof": ("none",)}, "dev has v1 deployed; none, so nothing is verified"),
+        ({"verdict": "failed", "reasons": ("r",), "proof": ("p",)}, "dev: v1 failed"),
+        ({"verdict": "", "reasons": ("r",)}, "dev: v1 is not proven to run"),
+    ],
+)
+def test_the_result_is_one_line(changes: dict[str, Any], line: str) -> None:
+    """The last one of the command. Later jobs get the version."""
+    result = replace(Healthy("dev", "v1", "", "dev", "succeeded"), **changes)
+
+    assert (result.line(), result.outputs()) == (line, {"version": result.version})
+    assert PLAN.describe() == [f"wait up to 300 s until {URL} answers with version v1 3 times in a row"]
 
 
 def test_the_time_out_is_that_of_the_flag(answers: tuple[StandIn, list[Reply]], invoke: Invoke) -> None:
