@@ -1,23 +1,34 @@
 """Rollback: which version and which frontend it goes back to, what it asks for, and what it leaves behind."""
 
 import json
+import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
 
-from scripts import rollback
+from scripts import releases, rollback
+from scripts.deploy_service import Deployed, Wish
 from scripts.ecs import receipts
+from scripts.ecs.images import Image, Stored
 from scripts.ecs.receipts import Receipt
+from scripts.ecs.rollout import Service
 from scripts.edges.git import run as git
 from scripts.frame import settings
-from scripts.frame.errors import Refused
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
+from scripts.release import lease
 from scripts.release.manifest import Manifest, Release
 from scripts.rollback import Frontend, Target
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import sites
 from tests.release.test_publish import Site
 from tests.test_receipts import DIGEST, receipt
+from tests.test_rollout import DONE, service
 
 BUCKET = "local-mint-app-static"
 ONE, TWO, THREE = receipt("v1"), receipt("v2"), receipt("v3")
@@ -154,6 +165,372 @@ def test_the_migrations_between_two_versions_are_those_of_the_repository(
     assert rollback._migrations(dev, commits[1], "--output=x") is None
     assert rollback._migrations(dev, commits[1], "") is None
     assert rollback._migrations(without, commits[1], "v0") == ()
+
+
+TARGET = Target("local", "v2", "v1", "", (), Frontend(), ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ["local goes back from v2 to v1"]),
+        ({"running": ""}, ["local goes back from an unknown version to v1"]),
+        ({"running": SHA, "version": "b" * 40}, ["local goes back from 1234567 to bbbbbbb"]),
+        ({"frontend": Frontend("r1")}, ["local goes back from v2 to v1", "the frontend goes back to r1"]),
+        (
+            {"migrations": ("m/1.sql", "m/\x1b2.sql")},
+            ["local goes back from v2 to v1", "these migrations are not undone:", "  m/1.sql", r"  m/\x1b2.sql"],
+        ),
+        (
+            {"migrations": None},
+            [
+                "local goes back from v2 to v1",
+                "it is not known which migrations lie between the two versions; none of them is undone",
+            ],
+        ),
+    ],
+)
+def test_what_it_goes_back_to_is_said_before_it_begins(changes: dict[str, Any], says: list[str]) -> None:
+    """From what to what, with what stays."""
+    assert replace(TARGET, **changes).says() == says
+
+
+def test_the_good_versions_are_a_table() -> None:
+    """The one that it goes back to and the one that runs are marked."""
+    good = (THREE, receipt("v2", actor="octocat\n::x"), receipt("v1", actor="hubot"))
+    day = "2023-11-14"
+
+    rows = replace(TARGET, good=good).table()
+
+    assert rows[0] == ("", "GOOD VERSION", "DEPLOYED", "BY")
+    assert [(row[0], row[1], row[2][:10], row[3]) for row in rows[1:]] == [
+        ("", "v3", day, ""),
+        ("*", "v2", day, "octocat ::x"),
+        ("->", "v1", day, "hubot"),
+    ]
+    assert TARGET.table() == []
+
+
+@pytest.mark.parametrize(
+    ("target", "wish", "steps"),
+    [
+        (TARGET, Wish(tag="v1", version="v1"), ["deploy", "look again"]),
+        (
+            replace(TARGET, by_digest=DIGEST, frontend=Frontend("r1")),
+            Wish(digest=DIGEST, version="v1"),
+            ["deploy", "lock", "release r1", "look again"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("supersede", [False, True])
+def test_the_service_goes_back_first_and_then_its_frontend(
+    target: Target, wish: Wish, steps: list[str], supersede: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nobody has taken the lock over. What was deployed is looked at again."""
+    done: list[str] = []
+    result = Deployed("mint-app", "c", "", "", "", "", "ecs-svc/1", 0.0)
+
+    def carry_out(run: Run, wished: Wish) -> Deployed:
+        assert wished == replace(wish, supersede=supersede)
+        done.append("deploy")
+        return result
+
+    def still(environment: Environment, deployed: Deployed) -> Deployed:
+        assert deployed is result
+        done.append("look again")
+        return deployed
+
+    monkeypatch.setattr(rollback, "carry_out", carry_out)
+    monkeypatch.setattr(rollback, "still", still)
+    monkeypatch.setattr(lease, "check", lambda run: done.append("lock"))
+    monkeypatch.setattr(releases, "rollback", lambda run, to: done.append(f"release {to}"))
+    run = Run("rollback", settings.find("local"))
+
+    rollback._go_back(run, target, supersede)
+
+    assert done == steps
+    assert [phase.name for phase in run.phases] == [
+        "deploy the service",
+        *(["release the frontend"] if target.frontend.release else []),
+        "look at the service again",
+    ]
+
+
+SHOWS = ("127.0.0.1:4566/mint-backend:v7", f"127.0.0.1:4566/mint-backend@{DIGEST}", "r.io/sidecar:v8")
+
+
+@pytest.mark.parametrize(
+    ("answer", "images", "kept", "running"),
+    [
+        ("v9", SHOWS, [ONE], "v9"),
+        (None, SHOWS[::2], [ONE], "v7"),
+        (None, SHOWS[::-2], [ONE], "v7"),
+        (None, SHOWS[1:], [receipt("v1", digest="sha256:b"), receipt("v2", digest=DIGEST)], "v2"),
+        (None, SHOWS[1:], [ONE], ""),
+        (None, SHOWS[2:], [ONE], ""),
+        (None, (), [ONE], ""),
+        (None, ("<no image>",), [ONE], ""),
+        (None, None, [receipt("v4", service="other"), receipt("", service="mint-app"), TWO, ONE], "v2"),
+        (None, None, [], ""),
+    ],
+    ids=[
+        "as it answers",
+        "as ECS shows its tag",
+        "beside a sidecar",
+        "by its digest",
+        "a digest that no receipt has",
+        "a sidecar alone",
+        "no image",
+        "no reference",
+        "of the newest receipt",
+        "not known",
+    ],
+)
+def test_what_runs_is_asked_of_one_after_the_other(
+    answer: str | None,
+    images: tuple[str, ...] | None,
+    kept: list[Receipt],
+    running: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The endpoint, ECS, the receipts: whoever knows first."""
+
+    def ask(url: str, timeout: float) -> str:
+        assert (url, timeout) == (settings.find("local").healthcheck, 5.0)
+        if answer is None:
+            raise DeployError("it does not answer")
+        return answer
+
+    class Reads:
+        def __init__(self, environment: Environment, name: str) -> None:
+            assert name == "mint-app"
+
+        def look(self) -> Service:
+            if images is None:
+                raise Refused("no credentials")
+            return service(*([replace(DONE, images=images)] if images else []))
+
+    monkeypatch.setattr(rollback.versions, "ask", ask)
+    monkeypatch.setattr(rollback, "Reader", Reads)
+
+    assert rollback._running(settings.find("local"), kept) == running
+
+
+@pytest.mark.parametrize(
+    ("tagged", "by_digest", "digest", "expected"),
+    [
+        (DIGEST, False, "", ""),
+        (DIGEST, False, DIGEST, ""),
+        ("sha256:other", True, DIGEST, DIGEST),
+        (None, True, DIGEST, DIGEST),
+        ("sha256:other", False, DIGEST, Refused(f"The image of v1 is no longer in ECR ({DIGEST}): build and push it")),
+        (None, False, "", Refused("The image of v1 is no longer in ECR (127.0.0.1:4566/mint-backend:v1): build and")),
+    ],
+    ids=["any", "the same", "the tag has moved", "the tag is gone", "overwritten", "gone"],
+)
+def test_an_image_is_deployed_by_its_digest_if_its_tag_has_moved(
+    tagged: str | None, by_digest: bool, digest: str, expected: str | Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ran well is what is deployed, or nothing."""
+    local = settings.find("local")
+
+    def look_up(environment: Environment, image: Image) -> Stored | None:
+        if image.digest:
+            return Stored(image.digest, "") if by_digest and image.digest == DIGEST else None
+        assert image.tag == "v1"
+        return Stored(tagged, "") if tagged else None
+
+    monkeypatch.setattr(rollback.images, "look_up", look_up)
+
+    if isinstance(expected, Refused):
+        with pytest.raises(Refused) as refused:
+            rollback._by_digest(local, "v1", digest)
+        assert str(refused.value).replace(local.registry.require(), "127.0.0.1:4566").startswith(str(expected))
+    else:
+        assert rollback._by_digest(local, "v1", digest) == expected
+    # A dry run without the account cannot look.
+    assert rollback._by_digest(settings.environment("dev", dry_run=True), "v1", digest) == ""
+
+
+def test_the_records_of_ecs_are_receipts_of_what_ran_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each version once, by the service's own image; none where they cannot be read."""
+    found: list[Any] = [
+        (30.0, ("r.io/sidecar:v9", "r.io/mint-backend:v2", "<odd>")),
+        (20.0, ("r.io/mint-backend:v1",)),
+        (10.0, (f"r.io/mint-backend@{DIGEST}", "r.io/mint-backend:v2")),
+    ]
+
+    class Reads:
+        def __init__(self, environment: Environment, name: str) -> None:
+            assert name == "mint-app"
+
+        def succeeded(self, since: float) -> Any:
+            assert abs(time.time() - 90 * 86400 - since) < 60
+            if not found:
+                raise DeployError("throttled")
+            return found
+
+    monkeypatch.setattr(rollback, "Reader", Reads)
+
+    made = rollback._by_ecs(settings.find("local"))
+
+    assert [(one.version, one.started, one.digest) for one in made] == [("v2", 30.0, ""), ("v1", 20.0, "")]
+    assert all(one.is_good("mint-app") and one.actor == "not known, by ECS's records" for one in made)
+    assert {(one.application, one.environment, one.command, one.seconds) for one in made} == {
+        ("mint-app", "local", "deploy", 0)
+    }
+    found.clear()
+    assert rollback._by_ecs(settings.find("local")) == []
+    assert "ECS's records of deployments cannot be read: throttled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kept", "by_ecs", "to", "backend_only", "expected"),
+    [
+        ([THREE, receipt("v2", digest=DIGEST, release="r2")], [ONE], None, False, (("v2", DIGEST, "r2"), ["v3", "v2"])),
+        ([THREE, receipt("v2", digest=DIGEST, release="r2")], [], None, True, (("v2", DIGEST, None), ["v3", "v2"])),
+        # Before there were receipts.
+        ([THREE], [THREE, TWO, ONE], None, False, (("v2", "", ""), ["v3", "v2", "v1"])),
+        ([receipt("v3", left="v2")], [TWO, ONE], None, False, (("v1", "", ""), ["v3", "v1"])),
+        ([THREE], [TWO], "v0", False, (("v0", "", ""), ["v3"])),
+        (
+            [receipt(f"v{n}") for n in range(9, 0, -1)],
+            [],
+            "v1",
+            False,
+            (("v1", "", ""), ["v9", "v8", "v7", "v6", "v5"]),
+        ),
+    ],
+    ids=[
+        "by its receipt",
+        "the backend alone",
+        "by ECS",
+        "by ECS, but not what was left",
+        "asked for",
+        "the newest five",
+    ],
+)
+def test_the_target_is_put_together_from_what_is_read(
+    kept: list[Receipt],
+    by_ecs: list[Receipt],
+    to: str | None,
+    backend_only: bool,
+    expected: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ECS's records are read only where no receipt shows another version that ran well."""
+    local, (version, good) = settings.find("local"), expected
+    monkeypatch.setattr(receipts, "read", lambda environment, most: receipts.Kept(tuple(kept[:most])))
+    monkeypatch.setattr(rollback, "_running", lambda environment, known: "v3")
+    monkeypatch.setattr(rollback, "_by_ecs", lambda environment: by_ecs)
+    monkeypatch.setattr(rollback, "_by_digest", lambda environment, *given: str(given))
+    monkeypatch.setattr(rollback, "_migrations", lambda environment, *given: given)
+    monkeypatch.setattr(rollback, "_frontend", lambda environment, *given: Frontend(str(given)))
+
+    found = rollback.observe(local, to, backend_only)
+
+    frontend = Frontend() if backend_only else Frontend(str((version[0], version[2])))
+    assert found == Target("local", "v3", version[0], str(version[:2]), (version[0], "v3"), frontend, found.good)
+    assert [one.version for one in found.good] == good
+
+
+@pytest.mark.parametrize(
+    ("bad", "interactive", "confirmed", "failure", "reverted", "says"),
+    [
+        ("v2", True, True, None, False, ""),
+        (
+            SHA,
+            False,
+            True,
+            None,
+            False,
+            f"main still has 1234567: `invoke revert --env=local --commit={SHA}` reverts it",
+        ),
+        (
+            SHA,
+            True,
+            False,
+            None,
+            False,
+            f"main still has 1234567: `invoke revert --env=local --commit={SHA}` reverts it",
+        ),
+        (SHA, True, True, None, True, "main still has 1234567"),
+        (SHA, True, True, DeployError("a conflict"), True, "1234567 was not reverted: a conflict"),
+    ],
+)
+def test_a_revert_of_the_bad_version_is_offered(
+    bad: str,
+    interactive: bool,
+    confirmed: bool,
+    failure: DeployError | None,
+    reverted: bool,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where a person can answer. The rollback has succeeded, whatever becomes of it."""
+    done: list[str] = []
+    run = Run("rollback", settings.find("local"))
+    run.last_line = "local runs v1"
+
+    def revert(run: Run, commit: str) -> None:
+        assert run.progress == "local runs v1. Interrupted: the revert of 1234567."
+        done.append(commit)
+        run.last_line = "reverted"
+        if failure:
+            raise failure
+
+    def confirm(question: str, word: str) -> bool:
+        assert (question, word) == ("Type revert to do that now:", "revert")
+        return confirmed
+
+    monkeypatch.setattr(rollback, "revert", revert)
+    monkeypatch.setattr(rollback.console, "interactive", lambda: interactive)
+    monkeypatch.setattr(rollback.console, "confirm", confirm)
+
+    rollback._offer_revert(run, replace(TARGET, running=bad))
+
+    assert done == ([bad] if reverted else [])
+    assert run.last_line == "local runs v1"
+    assert says in (said := capsys.readouterr().err)
+    assert bool(said) is bool(says)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("found", [False, True])
+def test_a_rollback_is_agreed_to_before_it_begins(
+    dry_run: bool, found: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run asks nobody, and offers no revert."""
+    done: list[str] = []
+    target = replace(TARGET, migrations=None)
+
+    def observe(environment: Environment, *given: Any) -> Target:
+        assert given == ("v1", True)
+        if not found:
+            raise DeployError("S3 is not there") if dry_run else Refused("none")
+        return target
+
+    monkeypatch.setattr(rollback, "observe", observe)
+    monkeypatch.setattr(rollback, "check", lambda target, yes: done.append(f"check {yes}"))
+    monkeypatch.setattr(Run, "confirm", lambda run: done.append("confirm"))
+    monkeypatch.setattr(rollback, "_go_back", lambda run, target, supersede: done.append(f"go back {supersede}"))
+    monkeypatch.setattr(rollback, "_offer_revert", lambda run, target: done.append("offer"))
+    run = Run("rollback", settings.find("local"), dry_run=dry_run, yes=True)
+    run.locked = run.recorded = True
+
+    with pytest.raises(Refused) if not (found or dry_run) else nullcontext():
+        rollback.rollback(run, to="v1", backend_only=True, supersede=True)
+
+    begun = [*([] if dry_run else ["check True", "confirm"]), "go back True", *([] if dry_run else ["offer"])]
+    assert done == (begun if found else [])
+    assert run.facts == ({"version": "v1", "rolled_back_from": "v2"} if found else {})
+    assert ("local goes back from v2 to v1" in capsys.readouterr().err) is found
+    for odd in ("", "<", "v1\n"):
+        with pytest.raises(Refused, match="--to"):
+            rollback.rollback(run, to=odd)
 
 
 def test_two_rollbacks_in_a_row_go_further_back_with_both_halves(
