@@ -2,11 +2,23 @@
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import structs
 
+from scripts import clean_database, deploy, release_static
+from scripts.deploy import Deployment, Step
+from scripts.deploy_service import Deployed, Wish
+from scripts.ecs import order, preflight, promotion
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.run import Run
+from scripts.frame.settings import Environment
+from scripts.release import lease
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 SETTINGS = (ROOT / "environments.toml").read_text()
@@ -18,6 +30,304 @@ def digest_of(cloud: EmbeddedCloud, repository: str) -> str:
     """The digest of the image v0 that the embedded AWS is seeded with."""
     found = cloud.client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageTag": "v0"}])
     return str(found["imageDetails"][0]["imageDigest"])
+
+
+LAST = ["deploy the service", "release the frontend", "look at the service again"]
+MIGRATE = ["deploy the migrations", "migrate the database"]
+BUILD = ["build the service's image", "build the migrations' image"]
+
+
+def now(environment: Environment, **more: Any) -> Deployment:
+    """A deployment of v1."""
+    return Deployment(
+        environment, "v1", **{**dict.fromkeys(("digest", "migration_digest", "build_dir")), "no_build": False, **more}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "steps"),
+    [
+        ("dev", {}, ["check the order", "build the frontend", "clean the database", *MIGRATE, *LAST]),
+        ("dev", {"no_build": True}, ["check the order", "clean the database", *MIGRATE, *LAST]),
+        (
+            "impl",
+            {},
+            ["check the order", "check the promotion", "build the frontend", "back up the database", *MIGRATE, *LAST],
+        ),
+        (
+            "prod",
+            {"no_build": True},
+            ["check the order", "check the promotion", "back up the database", *MIGRATE, *LAST],
+        ),
+        ("local", {}, [*BUILD, "build the frontend", "clean the database", *MIGRATE, *LAST]),
+        ("local", {"no_build": True}, ["clean the database", *MIGRATE, *LAST]),
+    ],
+)
+def test_the_steps_follow_from_settings_and_flags(name: str, more: dict[str, Any], steps: list[str]) -> None:
+    """What changes the database comes after all that can be refused, and the frontend after the service."""
+    env = settings.environment(name)
+
+    assert [step.name for step in deploy.PIPELINE if step.applies(now(env, **more))] == steps
+    without = structs.replace(env, migrations=structs.replace(env.migrations, service="", image=""))
+    left = [step for step in steps if "migrat" not in step]
+    assert [step.name for step in deploy.PIPELINE if step.applies(now(without, **more))] == left
+
+
+@pytest.mark.parametrize(
+    ("more", "of_service", "of_migrations"),
+    [
+        ({}, Wish(tag="v1", version="v1"), Wish("mint-app-db-migrate", tag="v1")),
+        (
+            {"digest": DIGEST, "supersede": True},
+            Wish(digest=DIGEST, version="v1", supersede=True),
+            Wish("mint-app-db-migrate", tag="v1"),
+        ),
+        (
+            {"migration_digest": DIGEST, "allow_secret_removal": True},
+            Wish(tag="v1", version="v1", allow_secret_removal=True),
+            Wish("mint-app-db-migrate", digest=DIGEST),
+        ),
+    ],
+)
+def test_each_image_is_found_by_its_digest_else_by_the_version(
+    more: dict[str, Any], of_service: Wish, of_migrations: Wish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was started is handed on to the steps after it."""
+    result = Deployed("s", "c", "", "", "", "", "", 0.0)
+    wished: list[Wish] = []
+    monkeypatch.setattr(deploy, "carry_out", lambda run, wish: wished.append(wish) or result)
+    deployment, run = now(settings.environment("dev"), **more), Run("deploy", settings.environment("dev"))
+
+    deploy._deploy_migrations(run, deployment)
+    assert (deployment.migrations, deployment.deployed) == (result, None)
+    deploy._deploy_service(run, deployment)
+
+    assert wished == [of_migrations, of_service]
+    assert deployment.deployed is result
+
+
+@pytest.mark.parametrize(
+    ("more", "images"),
+    [
+        ({"no_build": True}, ["mint-backend:v1", "mint-db-migrate:v1"]),
+        ({"no_build": True, "digest": DIGEST, "supersede": True}, [f"mint-backend@{DIGEST}", "mint-db-migrate:v1"]),
+        ({"no_build": True, "migration_digest": DIGEST}, ["mint-backend:v1", f"mint-db-migrate@{DIGEST}"]),
+        ({}, [None, None]),
+        ({"digest": DIGEST}, [None, None]),
+    ],
+    ids=["by tag", "by digest", "migrations by digest", "built in this run", "built in this run, whatever is given"],
+)
+def test_all_is_looked_at_before_the_first_change(
+    more: dict[str, Any], images: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not an image that is only built in this run."""
+    looked: list[Any] = []
+    monkeypatch.setattr(preflight, "before", lambda run, call, **given: looked.append((call.payload["body"], given)))
+    local = settings.find("local")
+
+    deploy._look_first(Run("deploy", local), now(local, **more))
+
+    bodies = [body for body, _ in looked]
+    assert [body["service_ids"] for body in bodies] == [["mint-app"], ["mint-app-db-migrate"]]
+    found = [body.get("image") for body in bodies]
+    assert [image and image.rpartition("/")[2] for image in found] == images
+    assert [given for _, given in looked] == [{"supersede": more.get("supersede", False), "brief": True}] * 2
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a deployment does, in order, in place of its steps."""
+    found: list[Any] = []
+
+    def note(*words: Any) -> Callable[..., None]:
+        return lambda *_: found.append(words[0] if len(words) == 1 else words)
+
+    pipeline = (
+        Step("one", note("one"), check=note("check one")),
+        Step("two", note("two"), lambda now: now.no_build, note("check two")),
+        Step("three", note("three"), check=note("check three")),
+    )
+    monkeypatch.setattr(deploy, "PIPELINE", pipeline)
+    monkeypatch.setattr(deploy, "_look_first", note("look first"))
+    monkeypatch.setattr(lease, "check", note("lock"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dry_run", "no_build", "expected"),
+    [
+        (False, False, ["check one", "check three", "look first", "lock", "one", "lock", "three"]),
+        (
+            False,
+            True,
+            [
+                *("check one", "check two", "check three", "look first"),
+                *("lock", "one", "lock", "two", "lock", "three"),
+            ],
+        ),
+        (True, False, ["lock", "one", "lock", "three"]),
+    ],
+)
+def test_every_check_comes_before_the_first_step(
+    dry_run: bool, no_build: bool, expected: list[str], done: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run reports at each step what is missing. Nothing is done once somebody has taken the lock over."""
+    run = Run("deploy", settings.find("local"), dry_run=dry_run)
+    run.locked = run.recorded = True
+
+    deploy.deploy(run, tag="v1", no_build=no_build)
+
+    assert done == expected
+    assert run.facts == {"version": "v1"}
+    assert (f"the application is at {run.environment.site}" in capsys.readouterr().err) is not dry_run
+
+
+@pytest.mark.parametrize("flag", ["digest", "migration_digest"])
+@pytest.mark.parametrize("given", ["", "sha256:1", f"{DIGEST}\n"])
+def test_a_digest_that_is_none_is_refused_first(flag: str, given: str, done: list[Any]) -> None:
+    """A workflow that lost an output passes an empty one."""
+    with pytest.raises(Refused, match=f"^--{flag.replace('_', '-')} must be sha256:"):
+        deploy.deploy(Run("deploy", settings.find("local")), tag="v1", **{flag: given})  # type: ignore[arg-type]
+
+    assert done == []
+
+
+def test_the_flags_are_those_of_the_deployment(done: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them reaches the steps."""
+    monkeypatch.setattr(deploy, "PIPELINE", (Step("one", lambda _, now: done.append(now)),))
+    run = Run("deploy", local := settings.find("local"))
+    run.locked = run.recorded = True
+    other = "sha256:" + "1" * 64
+    flags = {"no_build": True, "skip_promotion": True, "supersede": True, "allow_secret_removal": True}
+
+    deploy.deploy(run, tag="v1", digest=DIGEST, migration_digest=other, build_dir="b", **flags)  # type: ignore[arg-type]
+
+    assert done[-1] == Deployment(local, "v1", DIGEST, other, True, "b", True, True, True)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_promotion_that_is_not_looked_at_is_in_the_receipt(
+    skip: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And is a warning. One that is refused ends the deployment."""
+
+    def check(*given: Any) -> Any:
+        assert given == (impl, "v1", DIGEST)
+        raise Refused("dev has not run v1")
+
+    monkeypatch.setattr(promotion, "check", check)
+    run = Run("deploy", impl := settings.environment("impl"))
+    deployment = now(impl, digest=DIGEST, skip_promotion=skip)
+
+    if skip:
+        deploy._check_promotion(run, deployment)
+    else:
+        with pytest.raises(Refused, match="dev has not run v1"):
+            deploy._check_promotion(run, deployment)
+
+    assert run.facts == ({"promotion": "promotion skipped"} if skip else {})
+    assert ("it is not looked at whether v1 has run before impl" in capsys.readouterr().err) is skip
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_each_step_is_the_command_of_its_name(dry_run: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the steps before it have found. A dry run builds nothing, so it has no build to check."""
+    local, result = settings.find("local"), Deployed("s", "c", "", "", "", "", "ecs-svc/1", 0.0)
+    asked: list[Any] = []
+
+    def note(name: str) -> Callable[..., Any]:
+        def called(*words: Any, **given: Any) -> Any:
+            told = [word for word in words if not isinstance(word, (Run, Environment, Wish))]
+            asked.append((name, *told, *given.items()))
+            return result if name in ("carry_out", "still") else "folder"
+
+        return called
+
+    for module, names in (
+        (deploy, ("backup_database", "build_image", "carry_out", "migrate", "still")),
+        (release_static, ("folder", "build_into", "check", "release_static")),
+        (clean_database, ("clean_database",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, note(name))
+    monkeypatch.setattr(order, "check", note("order"))
+    run, deployment = Run("deploy", local, dry_run=dry_run), now(local, build_dir="b", skip_promotion=True)
+
+    deploy._look_again(run, deployment)
+    for step in deploy.PIPELINE:
+        step.do(run, deployment)
+
+    assert asked == [
+        *([] if dry_run else [("order", ROOT, "v1")]),
+        ("build_image", ("image", "mint-backend"), ("tag", "v1")),
+        ("build_image", ("image", "mint-db-migrate"), ("tag", "v1")),
+        ("folder", local.frontend.folder, "b"),
+        ("build_into", "folder"),
+        *([] if dry_run else [("check", ("build_dir", "b"), ("no_build", True))]),
+        ("backup_database",),
+        ("clean_database",),
+        ("carry_out",),
+        ("migrate", result),
+        ("carry_out",),
+        ("release_static", ("build_dir", "b"), ("no_build", True)),
+        ("still", result),
+    ]
+
+
+@pytest.mark.parametrize("no_build", [False, True])
+def test_what_each_step_needs_is_checked(no_build: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The build, the database that is emptied, the name of the migrations' service and of the database."""
+    local, asked = settings.find("local"), list[Any]()
+    monkeypatch.setattr(release_static, "check", lambda environment, **given: asked.append(given))
+    monkeypatch.setattr(clean_database, "check", lambda environment: asked.append("clean"))
+    checks = {step.name: step.check for step in deploy.PIPELINE}
+
+    for check in checks.values():
+        check(now(local, build_dir="b", no_build=no_build))
+
+    assert asked == ["clean", {"build_dir": "b", "no_build": no_build}]
+    odd = structs.replace(local, migrations=structs.replace(local.migrations, service="a b"))
+    with pytest.raises(Refused, match="'a b' is not the name of an ECS service"):
+        checks["deploy the migrations"](now(odd))
+    nameless = structs.replace(
+        local, database=structs.replace(local.database, name=settings.environment("dev").account)
+    )
+    with pytest.raises(Refused, match="AWS_ACCOUNT_ID"):
+        checks["back up the database"](now(nameless))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"service": {"name": "a b"}}, "is not the name of an ECS service"),
+        ({"healthcheck": "ftp://x/"}, "is not the URL of a healthcheck"),
+        ({"healthcheck": "", "service": {"secrets": None}}, ""),
+    ],
+)
+def test_what_the_service_needs_is_checked_first(change: dict[str, Any], said: str) -> None:
+    """Before the database is touched."""
+    local = settings.find("local")
+    fields = {
+        key: structs.replace(local.service, **value) if key == "service" else value for key, value in change.items()
+    }
+    env = structs.replace(local, **fields)
+
+    if said:
+        with pytest.raises(DeployError, match=said):
+            deploy._check_service(now(env))
+    else:
+        deploy._check_service(now(env))
+
+
+@pytest.mark.parametrize("missing", ["account", "registry"])
+def test_an_account_or_a_registry_that_is_not_set_is_refused_first(missing: str) -> None:
+    """With the variable that sets it."""
+    dev = settings.environment("dev")
+    known = structs.replace(dev, account=settings.find("local").account) if missing == "registry" else dev
+
+    with pytest.raises(Refused, match="AWS_ACCOUNT_ID"):
+        deploy._check_service(now(known))
 
 
 @pytest.mark.parametrize("flag", ["--digest", "--migration-digest"])
