@@ -4,15 +4,17 @@ import base64
 import json
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from scripts.ecs import manager
+from scripts.edges.aws import NothingRan
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
-from scripts.frame.settings import Manager
+from scripts.frame.settings import Environment, Filled, Manager, OneOff, OtherService, Setting
 from scripts.frame.waiting import Clock
 from tests.conftest import EmbeddedCloud
 from tests.stand_in import Reply, answering, stand_in
@@ -40,6 +42,206 @@ def test_another_function_does_not_get_the_qualifier_of_the_settings(
 
     assert (call.function, call.qualifier) == expected
     assert call.describe() == [f"invoke {expected[0]} at {expected[1]} with", '{"a": 1}']
+    assert (call.who, call.doing) == (expected[0], f"invoking {expected[0]} at {expected[1]}")
+    straight = manager.planned(settings.environment("dev"), None, None, {"a": 1}, "ecs")
+    assert straight.describe() == ["call ECS directly, as the ECS manager would for", '{"a": 1}']
+    assert (straight.who, straight.doing) == ("ECS", "calling ECS")
+
+
+HINT = "set it, or set manager.via to ecs (--via=ecs) to call ECS directly."
+
+
+@pytest.mark.parametrize(
+    ("own", "function", "qualifier", "said"),
+    [
+        (Manager(qualifier="8"), None, None, f"dev has no manager.function: {HINT}"),
+        (Manager(function="f"), None, None, f"dev has no manager.qualifier: {HINT}"),
+        (Manager(function="f"), None, "", "'' is not a version or an alias of a Lambda function."),
+        (Manager(function="f", qualifier="8"), "", None, "'' is not the name of a Lambda function."),
+        (Manager(function="f", qualifier="8"), "a b", None, "'a b' is not the name of a Lambda function."),
+        (
+            Manager(function="f", qualifier="8"),
+            None,
+            "$latest",
+            "'$latest' is not a version or an alias of a Lambda fun",
+        ),
+        (Manager(function="f", qualifier="8"), "x" * 171, None, f"'{'x' * 171}' is not the name of a Lambda function."),
+        (
+            Manager(function="f", qualifier="8"),
+            None,
+            "x" * 129,
+            f"'{'x' * 129}' is not a version or an alias of a Lamb",
+        ),
+        (Manager(function="f", qualifier="8"), "x" * 170, "x" * 128, ""),
+    ],
+)
+def test_a_function_that_is_not_set_or_is_none_is_refused(
+    own: Manager, function: str | None, qualifier: str | None, said: str
+) -> None:
+    """With what can be done where there is none."""
+    dev = structs.replace(settings.environment("dev"), manager=own)
+
+    if said:
+        with pytest.raises(Refused) as refused:
+            manager.planned(dev, function, qualifier, {})
+        assert str(refused.value).startswith(said)
+    else:
+        call = manager.planned(dev, function, qualifier, {})
+        assert (call.function, call.qualifier, call.via) == (function, qualifier, "lambda")
+
+
+OTHERS = {"worker": OtherService(secrets="^/s$", containers=("w",)), "cron": OtherService(image="mint-cron")}
+TASKS = {"seed": OneOff(family="f", subnets=(Setting(Filled("subnet-1")),))}
+
+
+def dev_with_others() -> Environment:
+    """An environment whose application has more than one service, and a task."""
+    dev = settings.environment("dev")
+    own = structs.replace(dev.service, containers=("a", "b"))
+    return structs.replace(dev, service=own, services={"mint-app": OtherService(), **OTHERS}, tasks=TASKS)
+
+
+OWN_SECRETS, EVENT = ["^/dev/mint-app/\\S+$"], {"cluster_id": "dev-mint-app"}
+
+
+@pytest.mark.parametrize(
+    ("service", "image", "expected"),
+    [
+        (
+            "mint-app",
+            "i",
+            {"service_ids": ["mint-app"], "secrets": OWN_SECRETS, "image": "i", "containers": ["a", "b"]},
+        ),
+        ("mint-app", "", {"service_ids": ["mint-app"], "secrets": OWN_SECRETS, "containers": ["a", "b"]}),
+        ("worker", "i", {"service_ids": ["worker"], "secrets": ["^/s$"], "image": "i", "containers": ["w"]}),
+        ("cron", "i", {"service_ids": ["cron"], "image": "i"}),
+        ("mint-app-db-migrate", "i", {"service_ids": ["mint-app-db-migrate"], "image": "i", "containers": ["m"]}),
+        ("seed", "i", {"families": ["f"], "image": "i"}),
+        ("other", "", {"service_ids": ["other"]}),
+    ],
+)
+@pytest.mark.parametrize("drop", [False, True])
+def test_the_event_of_a_deployment(service: str, image: str, expected: dict[str, Any], drop: bool) -> None:
+    """Nothing is in it that was not set: the public manager knows no other fields."""
+    dev = dev_with_others()
+    dev = structs.replace(dev, migrations=structs.replace(dev.migrations, containers=("m",)))
+    body = {**EVENT, **expected, **({"allow_secret_removal": True} if drop else {})}
+
+    event = manager.deploy_event(dev, service, image, allow_secret_removal=drop)
+
+    assert event == {"command": "deploy", "body": body}
+    without = structs.replace(dev, service=structs.replace(dev.service, secrets=Setting(Filled(""))))
+    assert "secrets" not in manager.deploy_event(without, "mint-app", image)["body"]
+
+
+@pytest.mark.parametrize(
+    ("task", "revision", "expected"),
+    [
+        (TASKS["seed"], "", {"family": "f", "subnets": ["subnet-1"]}),
+        (TASKS["seed"], "f:2", {"family": "f", "subnets": ["subnet-1"], "task_definition": "f:2"}),
+        (
+            OneOff(
+                family="f",
+                subnets=(Setting(Filled("subnet-1")), Setting(Filled("subnet-2"))),
+                security_groups=(Setting(Filled("sg-1")),),
+                assign_public_ip=True,
+                platform="1.4.0",
+            ),
+            "",
+            {
+                "family": "f",
+                "subnets": ["subnet-1", "subnet-2"],
+                "security_groups": ["sg-1"],
+                "assign_public_ip": True,
+                "platform": "1.4.0",
+            },
+        ),
+    ],
+)
+def test_the_event_of_a_task(task: OneOff, revision: str, expected: dict[str, Any]) -> None:
+    """Of a service it runs as the service does; of a family it needs a network, and a token against a repetition."""
+    dev = structs.replace(settings.environment("dev"), tasks={"seed": task})
+
+    event = manager.run_event(dev, "seed", revision)
+
+    token = manager.token(dev, json.dumps({**EVENT, **expected}))
+    assert event == {"command": "runtask", "body": {**EVENT, **expected, "client_token": token}}
+    of_service = {"command": "runtask", "body": {**EVENT, "service_id": "mint-app-db-migrate"}}
+    assert manager.run_event(dev, "mint-app-db-migrate") == of_service
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        ("mint-app", "mint-backend"),
+        ("worker", "mint-backend"),
+        ("cron", "mint-cron"),
+        ("mint-app-db-migrate", "mint-db-migrate"),
+        ("other", None),
+    ],
+)
+def test_the_repository_of_each_service(service: str, expected: str | None) -> None:
+    """The application's own, unless the settings say another one."""
+    dev = dev_with_others()
+
+    if expected:
+        assert manager.repository(dev, service) == expected
+    else:
+        with pytest.raises(Refused, match="No image is set for other in the settings: give --image, --image-uri or"):
+            manager.repository(dev, service)
+    assert manager.services(dev) == ("mint-app", "worker", "cron")
+    # A service that migrates its own database has its own image.
+    both = structs.replace(dev, migrations=structs.replace(dev.migrations, service="mint-app"))
+    assert manager.repository(both, "mint-app") == "mint-backend"
+
+
+@pytest.mark.parametrize(
+    ("title", "registered", "kind"),
+    [
+        *((title, False, Refused) for title in ("NoCredentialsError", "PartialCredentialsError")),
+        *((title, False, Refused) for title in ("CredentialRetrievalError", "ExpiredTokenException")),
+        ("ExpiredTokenException", True, None),
+        ("AccessDeniedException", False, None),
+        ("", False, None),
+    ],
+)
+def test_without_credentials_nothing_is_called_directly(
+    title: str, registered: bool, kind: type[DeployError] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a refusal as long as no revision was registered. The call has its own time, and a client that repeats
+    nothing."""
+    dev, clock, made, notes = settings.environment("dev"), FakeClock(), list[Any](), list[Any]()
+    reply = {"data": {"response": {"title": title} if title else {}}}
+
+    def client(service: str, environment: Environment, *, once: bool = False) -> Any:
+        made.append((service, once))
+        register = lambda event, note: notes.append((event, note))  # noqa: E731
+        return SimpleNamespace(meta=SimpleNamespace(events=SimpleNamespace(register=register)))
+
+    def answer(payload: Any, using: Any) -> Any:
+        call = using()
+        assert payload == {"a": 1}
+        assert (call.id, call.remaining()) == (manager.token(dev, '{"a": 1}'), 930.0)
+        call.sleep(30.0)
+        assert (clock.time, call.remaining()) == (30.0, 900.0)
+        ((event, note),) = notes
+        assert event == "after-call.ecs.RegisterTaskDefinition"
+        for status in (300, 400, *([200] if registered else [])):
+            note(SimpleNamespace(status_code=status), parsed={})
+        return reply
+
+    monkeypatch.setattr(manager.aws, "client", client)
+    monkeypatch.setattr("ecs_manager.handler.answer", answer)
+    call = manager.planned(dev, None, None, {"a": 1}, "ecs")
+
+    if kind:
+        with pytest.raises(kind) as error:
+            manager.invoke(dev, call, clock=clock.clock)
+        said = "No valid AWS credentials for calling ECS (dev): log in, then run this again."
+        assert (type(error.value), str(error.value)) == (kind, said)
+    else:
+        assert manager.invoke(dev, call, clock=clock.clock) == reply
+    assert made == [("ecs", False), ("ssm", False), ("ecs", True)]
 
 
 @pytest.mark.parametrize(
@@ -189,10 +391,33 @@ def test_a_function_that_lambda_cannot_start_yet_is_called_again(
         assert manager.invoke(environment, call, clock=fake.clock) == {"b": 2}
         assert len(aws.requests) == 3
         aws.answer = answering(refusal(*refused))
+        hasty = Clock(now=lambda: fake.time, sleep=lambda _: fake.sleep(60.0))
         with pytest.raises(Refused, match=f"^Nothing was started: .*{refused[1]}: .* Run it again later.$"):
-            manager.invoke(environment, call, clock=fake.clock)
+            manager.invoke(environment, call, clock=hasty)
 
-    assert 60 <= fake.time < 70
+    assert fake.time == 62.0
+
+
+@pytest.mark.parametrize(("passes", "seconds", "calls"), [(True, 60.0, 61), (False, 0.0, 1)])
+def test_a_function_is_called_again_every_second_for_a_minute(
+    passes: bool, seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is said once. What does not pass is not waited for."""
+    dev, fake, asked = settings.environment("dev"), FakeClock(), list[float]()
+
+    def refuse(environment: Environment, call: manager.Invocation, reads: bool) -> None:
+        asked.append(fake.time)
+        error = NothingRan("it is not ready")
+        error.passes = passes
+        raise error
+
+    monkeypatch.setattr(manager, "_invoke", refuse)
+    with pytest.raises(NothingRan, match=r"^it is not ready$"):
+        manager.invoke(dev, manager.planned(dev, None, None, {}), clock=fake.clock)
+
+    assert (fake.time, len(asked)) == (seconds, calls)
+    waits = "Lambda cannot start dev-ecs-manager-docker yet, and is asked again: it is not ready\n"
+    assert capsys.readouterr().err == (waits if passes else "")
 
 
 @pytest.mark.parametrize(
