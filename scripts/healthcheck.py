@@ -37,10 +37,10 @@ class Expectation(Struct, frozen=True):
     url: str
     version: str
     timeout: float
-    own_url: bool = True
-    repository: str = ""
-    deployment_id: str = ""
-    digest: str = ""
+    own_url: bool
+    repository: str
+    deployment_id: str
+    digest: str
 
     @property
     def where(self) -> str:

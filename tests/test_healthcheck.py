@@ -3,11 +3,11 @@
 import json
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Verdict
 from scripts.ecs.watch import Ended
 from scripts.edges.http import Unreachable
-from scripts.frame import settings, version
+from scripts.frame import settings, stop, version
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.run import Run
 from scripts.healthcheck import Expectation, Healthy, healthcheck
@@ -140,8 +140,9 @@ def test_invalid_flags_are_refused(flag: str, value: str, said: str) -> None:
     assert len(str(refused.value).splitlines()) == 1
 
 
+LOGGED = Reasons(("r",), "the log:", ("its last line",))
 URL = "https://dev.mint.cms.gov/api/v1/healthcheck"
-PLAN = Expectation("dev", URL, "v1", 300.0, repository="mint-backend")
+PLAN = Expectation("dev", URL, "v1", 300.0, True, "mint-backend", "", "")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,8 @@ PLAN = Expectation("dev", URL, "v1", 300.0, repository="mint-backend")
 def test_what_is_waited_for_follows_from_the_flags(
     flags: dict[str, str], changes: dict[str, Any], failure: DeployError | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The result is that of the step also if it is no success: the receipt and --json have it."""
+    """The result is that of the step also if it is no success: the receipt and --json have it. Nothing is changed."""
+    monkeypatch.setattr(stop._state, "changing", False)
     result = Healthy("dev", "v1", "", "dev")
     monkeypatch.setattr(command, "wait", lambda plan, environment: (result, failure))
     run = Run("healthcheck", settings.environment("dev"))
@@ -172,6 +174,7 @@ def test_what_is_waited_for_follows_from_the_flags(
     else:
         assert healthcheck(run, **flags) is result
 
+    assert stop.exit_code() == 2
     (step,) = run.steps
     assert (step.name, step.plan, step.result) == ("wait for the version", replace(PLAN, **changes), result)
     planned = Run("healthcheck", settings.environment("dev", dry_run=True), dry_run=True)
@@ -182,9 +185,9 @@ def test_what_is_waited_for_follows_from_the_flags(
 @pytest.mark.parametrize(
     ("changes", "since", "where"),
     [
-        ({}, 300.0, "dev"),
-        ({"deployment_id": "ecs-svc/1", "digest": DIGEST}, None, "dev"),
-        ({"own_url": False, "url": "http://x/", "timeout": 5.0}, 300.0, "http://x/"),
+        ({}, 700.0, "dev"),
+        ({"deployment_id": "ecs-svc/1", "digest": DIGEST}, 0.0, "dev"),
+        ({"own_url": False, "url": "http://x/", "timeout": 5.0}, 700.0, "http://x/"),
     ],
 )
 @pytest.mark.parametrize(
@@ -192,13 +195,13 @@ def test_what_is_waited_for_follows_from_the_flags(
     [
         (Ended(None, None, ("p",), "n", "v0"), {"proof": ("p",), "note": "n", "changed_from": "v0"}),
         (Ended(Verdict.SUCCEEDED, None, ("p",)), {"verdict": "succeeded", "proof": ("p",)}),
-        (Ended(Verdict.FAILED, DeployError("f"), reasons=Reasons(("r",))), {"verdict": "failed", "reasons": ("r",)}),
+        (Ended(Verdict.FAILED, DeployError("f"), reasons=LOGGED), {"verdict": "failed", "reasons": ("r",)}),
         (Ended(None, OutcomeUnknown("u")), {"reasons": ("u",)}),
     ],
 )
 def test_the_watch_is_that_of_the_plan_and_its_end_the_result(
     changes: dict[str, Any],
-    since: float | None,
+    since: float,
     where: str,
     ended: Ended,
     expected: dict[str, Any],
@@ -209,16 +212,27 @@ def test_the_watch_is_that_of_the_plan_and_its_end_the_result(
     plan = replace(PLAN, **changes)
     watched: list[Any] = []
     monkeypatch.setattr(watch, "watch", lambda plan, sight, clock: watched.extend((plan, sight)) or ended)
+    monkeypatch.setattr(command, "time", SimpleNamespace(time=lambda: 1000.0))
 
     result, failure = command.wait(plan, settings.environment("dev"))
 
-    before = Before("v1", "mint-backend", plan.deployment_id, plan.digest, watched[0].before.since)
+    before = Before("v1", "mint-backend", plan.deployment_id, plan.digest, since)
     again = "invoke healthcheck --env=dev --version=v1"
     assert watched == [watch.Plan(where, "mint-app", before, plan.url, plan.timeout, again), None]
-    assert before.since == 0 if since is None else abs(time.time() - since - before.since) < 60
     whole = Healthy("dev", "v1", "", where)
     assert (result, failure) == (replace(whole, **expected), ended.failure)
-    assert "the rollout in ECS is not watched: there are no AWS credentials here" in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "the rollout in ECS is not watched: there are no AWS credentials here"
+    assert said[1:] == (["the log:", "  | its last line"] if ended.reasons.log else [])
+
+
+def test_with_credentials_the_applications_own_service_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may turn out to lack the right: then the watch goes on without it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setattr(command, "Reader", lambda environment, name: (environment.name, name))
+
+    assert command._reader(settings.environment("dev")) == ("dev", "mint-app")
 
 
 @pytest.mark.parametrize(
