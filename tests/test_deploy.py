@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from msgspec import structs
@@ -15,7 +15,7 @@ from scripts.deploy import Deployment, Step
 from scripts.deploy_service import Deployed, Wish
 from scripts.ecs import order, preflight, promotion
 from scripts.frame import settings
-from scripts.frame.errors import DeployError, Refused
+from scripts.frame.errors import Refused
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.release import lease
@@ -44,6 +44,31 @@ def now(environment: Environment, **more: Any) -> Deployment:
     )
 
 
+class Begun(Protocol):
+    """Begin a deployment. Returns the names of its steps, none of which is done, and the checks of other commands."""
+
+    def __call__(self, environment: Environment, **flags: Any) -> tuple[list[str], list[Any]]: ...
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
+    """With an account for the environments that have one."""
+    names, checked = list[str](), list[Any]()
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    monkeypatch.setattr(Run, "run_steps", lambda run, steps: names.extend(name for name, _ in steps))
+    monkeypatch.setattr(deploy, "_look_first", lambda *_: None)
+    monkeypatch.setattr(release_static, "check", lambda environment, **given: checked.append(given))
+    monkeypatch.setattr(clean_database, "check", lambda environment: checked.append("clean"))
+
+    def begin(environment: Environment, **flags: Any) -> tuple[list[str], list[Any]]:
+        run = Run("deploy", environment)
+        run.locked = run.recorded = True
+        deploy.deploy(run, tag="v1", **flags)
+        return names, checked
+
+    return begin
+
+
 @pytest.mark.parametrize(
     ("name", "more", "steps"),
     [
@@ -63,14 +88,59 @@ def now(environment: Environment, **more: Any) -> Deployment:
         ("local", {"no_build": True}, ["clean the database", *MIGRATE, *LAST]),
     ],
 )
-def test_the_steps_follow_from_settings_and_flags(name: str, more: dict[str, Any], steps: list[str]) -> None:
+@pytest.mark.parametrize("migrates", [True, False])
+def test_the_steps_follow_from_settings_and_flags(
+    name: str, more: dict[str, Any], steps: list[str], migrates: bool, begun: Begun
+) -> None:
     """What changes the database comes after all that can be refused, and the frontend after the service."""
     env = settings.environment(name)
+    if not migrates:
+        env = structs.replace(env, migrations=structs.replace(env.migrations, service="", image=""))
+        steps = [step for step in steps if "migrat" not in step]
 
-    assert [step.name for step in deploy.PIPELINE if step.applies(now(env, **more))] == steps
-    without = structs.replace(env, migrations=structs.replace(env.migrations, service="", image=""))
-    left = [step for step in steps if "migrat" not in step]
-    assert [step.name for step in deploy.PIPELINE if step.applies(now(without, **more))] == left
+    names, checked = begun(env, build_dir="b", **more)
+
+    assert names == steps
+    cleans = ["clean"] if "clean the database" in steps else []
+    assert checked == [*cleans, {"build_dir": "b", "no_build": more.get("no_build", False)}]
+
+
+LOCAL = settings.find("local")
+UNSET = settings.environment("dev")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"account": UNSET.account}, "AWS_ACCOUNT_ID"),
+        ({"registry": UNSET.registry}, "AWS_ACCOUNT_ID"),
+        ({"service": structs.replace(LOCAL.service, secrets=UNSET.account)}, "AWS_ACCOUNT_ID"),
+        ({"service": structs.replace(LOCAL.service, name="a b")}, "'a b' is not the name of an ECS service"),
+        ({"migrations": structs.replace(LOCAL.migrations, service="a b")}, "'a b' is not the name of an ECS service"),
+        ({"healthcheck": "ftp://x/"}, "is not the URL of a healthcheck"),
+        ({"database": structs.replace(LOCAL.database, name=UNSET.account, backup=True)}, "AWS_ACCOUNT_ID"),
+        ({"database": structs.replace(LOCAL.database, name=UNSET.account)}, ""),
+        ({"healthcheck": "", "service": structs.replace(LOCAL.service, secrets=None)}, ""),
+    ],
+    ids=[
+        "account",
+        "registry",
+        "secrets",
+        "service",
+        "migrations",
+        "healthcheck",
+        "database",
+        "a database that is not backed up",
+        "no endpoint and no secrets",
+    ],
+)
+def test_what_a_step_needs_is_checked_before_the_first_one(change: dict[str, Any], said: str, begun: Begun) -> None:
+    """Before the database is touched."""
+    if said:
+        with pytest.raises(Refused, match=said):
+            begun(structs.replace(LOCAL, **change), no_build=True)
+    else:
+        assert begun(structs.replace(LOCAL, **change), no_build=True)[0]
 
 
 @pytest.mark.parametrize(
@@ -272,62 +342,6 @@ def test_each_step_is_the_command_of_its_name(dry_run: bool, monkeypatch: pytest
         ("release_static", ("build_dir", "b"), ("no_build", True)),
         ("still", result),
     ]
-
-
-@pytest.mark.parametrize("no_build", [False, True])
-def test_what_each_step_needs_is_checked(no_build: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The build, the database that is emptied, the name of the migrations' service and of the database."""
-    local, asked = settings.find("local"), list[Any]()
-    monkeypatch.setattr(release_static, "check", lambda environment, **given: asked.append(given))
-    monkeypatch.setattr(clean_database, "check", lambda environment: asked.append("clean"))
-    checks = {step.name: step.check for step in deploy.PIPELINE}
-
-    for check in checks.values():
-        check(now(local, build_dir="b", no_build=no_build))
-
-    assert asked == ["clean", {"build_dir": "b", "no_build": no_build}]
-    odd = structs.replace(local, migrations=structs.replace(local.migrations, service="a b"))
-    with pytest.raises(Refused, match="'a b' is not the name of an ECS service"):
-        checks["deploy the migrations"](now(odd))
-    nameless = structs.replace(
-        local, database=structs.replace(local.database, name=settings.environment("dev").account)
-    )
-    with pytest.raises(Refused, match="AWS_ACCOUNT_ID"):
-        checks["back up the database"](now(nameless))
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({}, ""),
-        ({"service": {"name": "a b"}}, "is not the name of an ECS service"),
-        ({"healthcheck": "ftp://x/"}, "is not the URL of a healthcheck"),
-        ({"healthcheck": "", "service": {"secrets": None}}, ""),
-    ],
-)
-def test_what_the_service_needs_is_checked_first(change: dict[str, Any], said: str) -> None:
-    """Before the database is touched."""
-    local = settings.find("local")
-    fields = {
-        key: structs.replace(local.service, **value) if key == "service" else value for key, value in change.items()
-    }
-    env = structs.replace(local, **fields)
-
-    if said:
-        with pytest.raises(DeployError, match=said):
-            deploy._check_service(now(env))
-    else:
-        deploy._check_service(now(env))
-
-
-@pytest.mark.parametrize("missing", ["account", "registry"])
-def test_an_account_or_a_registry_that_is_not_set_is_refused_first(missing: str) -> None:
-    """With the variable that sets it."""
-    dev = settings.environment("dev")
-    known = structs.replace(dev, account=settings.find("local").account) if missing == "registry" else dev
-
-    with pytest.raises(Refused, match="AWS_ACCOUNT_ID"):
-        deploy._check_service(now(known))
 
 
 @pytest.mark.parametrize("flag", ["--digest", "--migration-digest"])

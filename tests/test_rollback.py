@@ -22,7 +22,7 @@ from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.release import lease
-from scripts.release.manifest import Manifest, Release
+from scripts.release.manifest import Manifest, Release, State
 from scripts.rollback import Frontend, Target
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import sites
@@ -77,7 +77,11 @@ SHA, SAME = "1234567" + "a" * 33, "1234567" + "b" * 33
     ],
 )
 def test_which_version_it_goes_back_to(
-    kept: list[Receipt], running: str, to: str | None, chosen: str | Refused
+    kept: list[Receipt],
+    running: str,
+    to: str | None,
+    chosen: str | Refused,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The last good one that is not the one that runs, and that was not rolled back from."""
     local, good = settings.find("local"), receipts.good(kept, "mint-app")
@@ -88,6 +92,8 @@ def test_which_version_it_goes_back_to(
     else:
         found = rollback.choose(good, kept, running, to, local)
         assert (found.version if found else "") == chosen
+        warned = f"no receipt shows that {to} has run well in local" in capsys.readouterr().err
+        assert warned is (found is None)
 
 
 def release(name: str, version: str, at: int = 1) -> Release:
@@ -197,7 +203,7 @@ def test_what_it_goes_back_to_is_said_before_it_begins(changes: dict[str, Any], 
 
 def test_the_good_versions_are_a_table() -> None:
     """The one that it goes back to and the one that runs are marked."""
-    good = (THREE, receipt("v2", actor="octocat\n::x"), receipt("v1", actor="hubot"))
+    good = (THREE, receipt("v2", actor="octocat\n::x"), receipt("v1", actor="x" * 41))
     day = "2023-11-14"
 
     rows = replace(TARGET, good=good).table()
@@ -206,7 +212,7 @@ def test_the_good_versions_are_a_table() -> None:
     assert [(row[0], row[1], row[2][:10], row[3]) for row in rows[1:]] == [
         ("", "v3", day, ""),
         ("*", "v2", day, "octocat ::x"),
-        ("->", "v1", day, "hubot"),
+        ("->", "v1", day, f"{'x' * 39}…"),
     ]
     assert TARGET.table() == []
 
@@ -292,8 +298,9 @@ def test_what_runs_is_asked_of_one_after_the_other(
     kept: list[Receipt],
     running: str,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The endpoint, ECS, the receipts: whoever knows first."""
+    """The endpoint, ECS, the receipts: whoever knows first. Who did not answer is said."""
 
     def ask(url: str, timeout: float) -> str:
         assert (url, timeout) == (settings.find("local").healthcheck, 5.0)
@@ -314,6 +321,9 @@ def test_what_runs_is_asked_of_one_after_the_other(
     monkeypatch.setattr(rollback, "Reader", Reads)
 
     assert rollback._running(settings.find("local"), kept) == running
+    unanswered = [f"{settings.find('local').healthcheck} does not answer: it does not answer"] * (answer is None)
+    unread = ["ECS cannot be read: no credentials"] * (images is None)
+    assert capsys.readouterr().err.splitlines() == [*unanswered, *unread]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +387,9 @@ def test_the_records_of_ecs_are_receipts_of_what_ran_well(
     made = rollback._by_ecs(settings.find("local"))
 
     assert [(one.version, one.started, one.digest) for one in made] == [("v2", 30.0, ""), ("v1", 20.0, "")]
-    assert all(one.is_good("mint-app") and one.actor == "not known, by ECS's records" for one in made)
+    assert all(
+        one.id == "ecs" and one.is_good("mint-app") and one.actor == "not known, by ECS's records" for one in made
+    )
     assert {(one.application, one.environment, one.command, one.seconds) for one in made} == {
         ("mint-app", "local", "deploy", 0)
     }
@@ -422,7 +434,7 @@ def test_the_target_is_put_together_from_what_is_read(
 ) -> None:
     """ECS's records are read only where no receipt shows another version that ran well."""
     local, (version, good) = settings.find("local"), expected
-    monkeypatch.setattr(receipts, "read", lambda environment, most: receipts.Kept(tuple(kept[:most])))
+    monkeypatch.setattr(receipts, "read", lambda environment, most: {300: receipts.Kept(tuple(kept))}[most])
     monkeypatch.setattr(rollback, "_running", lambda environment, known: "v3")
     monkeypatch.setattr(rollback, "_by_ecs", lambda environment: by_ecs)
     monkeypatch.setattr(rollback, "_by_digest", lambda environment, *given: str(given))
@@ -529,8 +541,93 @@ def test_a_rollback_is_agreed_to_before_it_begins(
     assert run.facts == ({"version": "v1", "rolled_back_from": "v2"} if found else {})
     assert ("local goes back from v2 to v1" in capsys.readouterr().err) is found
     for odd in ("", "<", "v1\n"):
-        with pytest.raises(Refused, match="--to"):
+        with pytest.raises(Refused, match=r"\(from --to\)"):
             rollback.rollback(run, to=odd)
+
+
+def test_by_default_both_halves_go_back_and_nothing_is_superseded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last good version."""
+    asked: list[Any] = []
+    monkeypatch.setattr(rollback, "observe", lambda environment, *given: asked.extend(given) or TARGET)
+    monkeypatch.setattr(rollback, "_go_back", lambda run, target, supersede: asked.append(supersede))
+    run = Run("rollback", settings.find("local"))
+    run.locked = run.recorded = True
+
+    rollback.rollback(run)
+
+    assert asked == [None, False, False]
+
+
+OLD_HASH, NEW_HASH = "1" * 40, "2" * 40
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "known", "fetched", "expected"),
+    [
+        (OLD_HASH, NEW_HASH, {OLD_HASH, NEW_HASH}, set(), ("migrations/1.sql",)),
+        (OLD_HASH, NEW_HASH, {OLD_HASH}, {NEW_HASH}, ("migrations/1.sql",)),
+        (OLD_HASH, NEW_HASH, {NEW_HASH}, set(), None),
+        ("v1", NEW_HASH, set(), None, None),
+        (OLD_HASH, "--output=x", set(), None, None),
+        (OLD_HASH, "", set(), None, None),
+    ],
+    ids=["known", "fetched", "unknown", "a tag", "a flag", "nobody knows what runs"],
+)
+def test_commits_that_are_not_here_are_fetched(
+    old: str,
+    new: str,
+    known: set[str],
+    fetched: set[str] | None,
+    expected: tuple[str, ...] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Once, and only if both versions are commits. A repository that cannot be read is said."""
+    there, fetches = set(known), list[Path]()
+
+    def fetch(folder: Path) -> None:
+        assert fetched is not None
+        fetches.append(folder)
+        there.update(fetched)
+
+    def commit(folder: Path, name: str) -> str | None:
+        assert fetched is not None
+        return name if name in there else None
+
+    monkeypatch.setattr(rollback, "top", lambda folder: Path("/top"))
+    monkeypatch.setattr(rollback, "fetch", fetch)
+    monkeypatch.setattr(rollback.git, "commit", commit)
+    changed = {(Path("/top"), OLD_HASH, NEW_HASH): ["migrations/1.sql", "src/migrations/2.sql"]}
+    monkeypatch.setattr(rollback.git, "changes", lambda *words: changed[words])
+
+    assert rollback._migrations(settings.environment("dev"), old, new) == expected
+    assert len(fetches) == (fetched is not None and {OLD_HASH, NEW_HASH} != known)
+
+    def nowhere(folder: Path) -> Path:
+        raise DeployError("it is no repository")
+
+    monkeypatch.setattr(rollback, "top", nowhere)
+    assert rollback._migrations(settings.environment("dev"), old, new) is None
+    assert capsys.readouterr().err == "the repository cannot be read: it is no repository\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        (State({}, Manifest("mint-app", "local", {one: {} for one in KEPT})), Frontend("r1")),
+        (State({}, None), Frontend()),
+        (State(None, None, unread="it is damaged"), Frontend(missing="it is damaged")),
+    ],
+    ids=["kept", "never released", "damaged"],
+)
+def test_the_frontend_is_looked_for_in_the_bucket(
+    state: State, found: Frontend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is one, and a release in it."""
+    monkeypatch.setattr(releases, "look", lambda environment, name: {BUCKET: (None, state)}[name])
+
+    assert rollback._frontend(settings.find("local"), "v1", "") == found
+    assert rollback._frontend(settings.environment("dev"), "v1", "") == Frontend()
 
 
 def test_two_rollbacks_in_a_row_go_further_back_with_both_halves(
