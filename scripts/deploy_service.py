@@ -433,7 +433,7 @@ class _Deployment:
         """Take over what the manager reports, and what ECS shows of it."""
         definition, known = str(response.get("NewTaskdefArn", "")), manager.deployment_id(response, self._service)
         self._before = replace(self._before, id=known, task_definition=definition)
-        if self._reader and self._before.service:
+        if self._reader:
             try:
                 seen = rollout.find(self._before, self._reader.look())
             except DeployError:
@@ -472,7 +472,7 @@ class _Deployment:
             f"Do not run this again before that is clear: `{self._watching.again}` looks for it and goes on watching."
         )
         reader, before = self._reader, self._before
-        if reader is None or before.service is None:
+        if reader is None:
             raise OutcomeUnknown(f"{error} Whether {self._service} is rolling out is not known. {goes_on}") from error
         console.say(f"{error} Looking in ECS for what was started.")
 

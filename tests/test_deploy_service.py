@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from scripts import deploy_service
 from scripts.deploy_service import Deployed, ServiceDeployment, Watching, Wish, carry_out, still
-from scripts.ecs import images, manager, watch
+from scripts.ecs import images, manager, preflight, watch
 from scripts.ecs.images import Image
 from scripts.ecs.manager import Invocation
 from scripts.ecs.preflight import Finding, Preflight
@@ -17,9 +17,10 @@ from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Deployment, Service, Verdict
 from scripts.ecs.watch import Ended
 from scripts.edges.aws import Denied
-from scripts.frame import settings
+from scripts.frame import settings, stop
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.frame.run import Run, Step
+from scripts.frame.settings import Environment, OtherService
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, answering, stand_in
 from tests.test_rollout import AFTER, BACK, DONE, NEW, NEW_AT, OLD, THEIRS, WENT_BACK, Time, deployment, service
@@ -212,6 +213,191 @@ def definition(cloud: EmbeddedCloud, **change: Any) -> None:
     ecs.update_service(cluster=CLUSTER, service=SERVICE, taskDefinition=arn)
 
 
+FLAGS = {one.name: one.default for one in fields(Wish) if one.name != "version"}
+
+
+@pytest.mark.parametrize("flag", [*FLAGS, ""])
+def test_each_flag_of_the_command_is_a_wish(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other."""
+    monkeypatch.setattr(deploy_service, "carry_out", lambda run, wish: wish)
+    given: dict[str, Any] = {flag: "x" if FLAGS[flag] is None else True} if flag else {}
+
+    assert deploy_service.deploy_service(Run("deploy-service", settings.environment("dev")), **given) == Wish(**given)
+
+
+@pytest.mark.parametrize(
+    ("wish", "call"),
+    [
+        (
+            Wish(tag="v2", allow_secret_removal=True),
+            Invocation(
+                "dev-ecs-manager-docker", "8", {"image": f"{ECR}/mint-backend:v2", "allow_secret_removal": True}
+            ),
+        ),
+        (Wish(no_image=True, function_name="f", qualifier="9"), Invocation("f", "9", {})),
+        (Wish(no_image=True, via="ecs"), Invocation("", "", {}, "ecs")),
+        (Wish(tag="v2", resume=True, function_name="<"), None),
+    ],
+)
+def test_the_call_follows_from_the_flags(wish: Wish, call: Invocation | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only goes on watching calls nobody."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    dev = settings.environment("dev")
+    own = {"cluster_id": "dev-mint-app", "service_ids": ["mint-app"], "secrets": ["^/dev/mint-app/\\S+$"]}
+
+    planned = deploy_service._planned(dev, wish, "mint-app")
+
+    body = {**own, **call.payload} if call else {}
+    assert planned.call == (replace(call, payload={"command": "deploy", "body": body}) if call else None)
+    assert (planned.name, planned.has_no_service) == ("mint-app", False)
+
+
+class One:
+    """A deployment that does nothing but note it. fails: what its start or its watch raises."""
+
+    def __init__(self, name: str, noted: list[str], fails: dict[str, DeployError]) -> None:
+        self.name, self.noted, self.fails = name, noted, fails
+        self.call: Any = Invocation("f", "1", {"body": {"service_ids": [name]}})
+        self.watching, self.has_no_service = replace(WATCHING, service=name, version=f"v-{name}"), name == "task"
+        self.deployed: Deployed | None = None
+
+    def note(self, what: str) -> None:
+        self.noted.append(f"{what} {self.name}")
+        if error := self.fails.get(f"{what} {self.name}"):
+            raise error
+
+    def plan(self, seen: Any) -> ServiceDeployment:
+        assert seen == f"seen {self.name}"
+        return ServiceDeployment(self.name, "c", "", self.call)
+
+    def start(self, plan: ServiceDeployment) -> Deployed:
+        self.note("start")
+        self.deployed = replace(STARTED, service=self.name)
+        return self.deployed
+
+    def follow(self, run: Run, plan: Watching) -> Deployed:
+        assert plan is self.watching
+        self.note("watch")
+        return replace(STARTED, service=self.name, where=self.name, proof=("p",))
+
+
+LOOK, START, WATCH = (
+    [f"{what} {name}" for name in ("mint-app", "worker", "cron")] for what in ("look", "start", "watch")
+)
+BOOM = DeployError("boom")
+
+
+@pytest.mark.parametrize(
+    ("wish", "fails", "noted", "result", "says", "changed"),
+    [
+        (Wish(), {}, [*LOOK, *START, *WATCH], "mint-app runs f:2 (was f:1)", [], True),
+        (
+            Wish(service="worker"),
+            {},
+            ["look worker", "start worker", "watch worker"],
+            "worker runs f:2 (was f:1)",
+            [],
+            True,
+        ),
+        (Wish(no_wait=True), {}, [*LOOK, *START], "c: mint-app rolls out f:2 (was f:1)", [], True),
+        (Wish(resume=True), {}, WATCH, "mint-app runs f:2 (was f:1)", [], False),
+        (Wish(service="task"), {}, ["look task", "start task"], "c: task rolls out f:2 (was f:1)", [], True),
+        # Nothing has begun, or some of it.
+        (Wish(), {"look worker": Refused("no")}, LOOK[:2], "", ["no"], False),
+        (Wish(), {"start mint-app": BOOM}, [*LOOK, *START[:1]], "", ["boom"], True),
+        (
+            Wish(),
+            {"start worker": BOOM},
+            [*LOOK, *START[:2], *WATCH[:1]],
+            "",
+            ["worker: boom", "cron: not started, because worker could not be.", "mint-app runs f:2 (was f:1)"],
+            True,
+        ),
+        (
+            Wish(),
+            {"watch mint-app": RolledBack("back"), "watch cron": BOOM},
+            [*LOOK, *START, *WATCH],
+            "",
+            ["mint-app: back", "cron: boom", "worker runs f:2 (was f:1)"],
+            True,
+        ),
+        (Wish(service="worker"), {"watch worker": RolledBack("back")}, None, "", ["back"], True),
+    ],
+    ids=[
+        "all",
+        "one",
+        "not watched",
+        "only watched",
+        "a task",
+        "the second is refused",
+        "the first fails",
+        "the second fails",
+        "two are no success",
+        "one is no success",
+    ],
+)
+def test_several_deployments_are_looked_at_then_started_then_watched(
+    wish: Wish,
+    fails: dict[str, DeployError],
+    noted: list[str] | None,
+    result: str,
+    says: list[str],
+    changed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each by itself: what was started is watched, whatever became of the others."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    monkeypatch.setattr(stop._state, "changing", False)
+    done: list[str] = []
+
+    def planned(environment: Environment, wished: Wish, name: str) -> One:
+        assert wished == (wish if wish.service or name == "mint-app" else replace(wish, service=name))
+        return One(name, done, fails)
+
+    def before(run: Run, call: Invocation, *, supersede: bool) -> str:
+        assert supersede is wish.supersede
+        name = preflight.subject(call)
+        done.append(f"look {name}")
+        if error := fails.get(f"look {name}"):
+            raise error
+        return f"seen {name}"
+
+    monkeypatch.setattr(deploy_service, "_planned", planned)
+    monkeypatch.setattr(preflight, "before", before)
+    others = {"worker": OtherService(), "cron": OtherService()}
+    run = Run("deploy-service", replace(settings.environment("dev"), services=others))
+    run.locked = run.recorded = True
+
+    if says:
+        with pytest.raises(DeployError) as error:
+            carry_out(run, wish)
+        assert str(error.value).splitlines() == says
+    else:
+        found = carry_out(run, wish)
+        assert found
+        assert (found.line(), run.last_line) == (result, result)
+        # Each line while the others are still watched; the last one is the command's own.
+        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("worker runs", "c: worker"))]
+        assert len(told) == (wish.service is None)
+    if noted is not None:
+        assert done == noted
+    assert run.facts == {"version": f"v-{wish.service or 'mint-app'}"}
+    assert stop.exit_code() == (3 if changed else 2)
+    assert [step.name.partition(" ")[0] for step in run.steps].count("deploy") == sum("start" in one for one in done)
+
+
+def test_a_deployment_without_an_account_is_refused_first() -> None:
+    """In a restart nothing else would need it. The version of the whole run is not that of a part."""
+    run = Run("deploy", settings.environment("dev"))
+    run.facts["version"] = "v1"
+
+    with pytest.raises(Refused, match="AWS_ACCOUNT_ID"):
+        carry_out(run, Wish(no_image=True))
+
+    assert run.facts == {"version": "v1"}
+
+
 STARTED = Deployed(
     "s", "c", "r/i:v2", "sha256:1", "arn:task-definition/f:2", "arn:task-definition/f:1", "ecs-svc/1", 1.0
 )
@@ -360,9 +546,9 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(images, "digest_of", lambda environment, uri: {"r/app:v2": DIGEST, "": ""}[uri])
         calls = []
 
-        def invoke(environment: Any, call: Any) -> Any:
-            calls.append(call)
-            assert len(calls) == 1
+        def invoke(environment: Any, given: Any) -> Any:
+            calls.append(given)
+            assert calls == [call]
             if isinstance(reply, DeployError):
                 raise reply
             return {"data": {"response": {"ResponseMetadata": {"HTTPStatusCode": 200}, **reply}}}
@@ -370,7 +556,7 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(manager, "invoke", invoke)
         time, call = Time(), Invocation("f", "1", {"body": {}})
         one = deploy_service._Deployment(settings.environment("dev"), "mint-app", watching, call, time.clock)
-        one.start(one.plan(None))
+        assert one.start(one.plan(None)) is one.deployed
         return one, time
 
     return start
@@ -403,7 +589,13 @@ RESTART = replace(IMAGE, image="", repository="", version="", url="")
     ],
 )
 def test_what_was_started_is_known_from_the_reply_and_from_ecs(
-    watching: Watching, looks: Any, reply: Any, expected: dict[str, Any], seconds: float, starting: Any
+    watching: Watching,
+    looks: Any,
+    reply: Any,
+    expected: dict[str, Any],
+    seconds: float,
+    starting: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The function is called once, whatever happens to its reply."""
     one, time = starting(Looks(*looks), reply, watching)
@@ -412,6 +604,12 @@ def test_what_was_started_is_known_from_the_reply_and_from_ecs(
     whole = replace(whole, where="dev", version="v2", verdict="in progress")
     assert one.deployed == replace(whole, **expected)
     assert time.time == seconds
+    lost = [f"{LOST} Looking in ECS for what was started.", "ECS shows that it was started: ecs-svc/7, app:v2"]
+    unread = ["the rollout in ECS is not watched: no"] if isinstance(looks[0], Denied) else []
+    what = "deploy r/app:v2 to mint-app in" if watching.image else "restart mint-app in"
+    called = f"invoking f at 1: {what} dev-mint-app"
+    said = [*unread, called, *(lost if reply is LOST else []), one.deployed.line()]
+    assert capsys.readouterr().err.splitlines() == said
 
 
 @pytest.mark.parametrize(
@@ -447,10 +645,14 @@ def test_a_deployment_that_was_not_started_or_is_not_found_says_so(
     looks: Any, reply: Any, kind: type[DeployError], says: str, starting: Any
 ) -> None:
     """Refused where nothing was started, unknown where something may have been."""
+    seen = Looks(*looks)
     with pytest.raises(DeployError) as error:
-        starting(Looks(*looks), reply, IMAGE)
+        starting(seen, reply, IMAGE)
 
     assert (type(error.value), str(error.value)) == (kind, says)
+    if "no new deployment" in says:
+        # Once before the call, and for thirty seconds after it.
+        assert seen.count == 1 + 31
 
 
 @pytest.mark.parametrize(
@@ -596,7 +798,9 @@ def test_how_it_ended_is_in_the_result(
         assert (error.value, run.steps[-1].result) == (ended.failure, result)
     else:
         assert one.follow(run, watching) == result
-    assert ("mint-app: n" in capsys.readouterr().err) is bool(ended.note)
+    said = capsys.readouterr().err
+    assert ("mint-app: n" in said) is bool(ended.note)
+    assert ("  | log" in said) is bool(ended.reasons.log)
     (plan,) = plans
     before = plan.before
     assert (before.id, before.task_definition, before.service) == ("ecs-svc/7", ARN, BEFORE)

@@ -24,11 +24,17 @@ subnets = ["subnet-1"]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cloud: EmbeddedCloud) -> Run:
-    """A run in an environment whose application also has a worker, with the same image."""
+def more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings of an application that also has a worker, with the same image."""
     file = tmp_path / "settings.toml"
     file.write_text((ROOT / "environments.toml").read_text() + MORE)
     monkeypatch.setenv("ENVIRONMENTS_FILE", str(file))
+    return file
+
+
+@pytest.fixture
+def run(more: Path, cloud: EmbeddedCloud) -> Run:
+    """A run in an environment with these settings."""
     return Run("deploy-service", settings.environment("local", "--env"))
 
 
@@ -192,12 +198,9 @@ def test_the_exit_code_of_several_deployments(codes: tuple[int, ...], others: bo
         ("mint-worker", Wish(image="i"), None),
     ],
 )
-def test_the_image_of_each_of_several_services(
-    image: str, wish: Wish, expected: Wish | None, run: Run, tmp_path: Path
-) -> None:
+def test_the_image_of_each_of_several_services(image: str, wish: Wish, expected: Wish | None, more: Path) -> None:
     """A digest and a full name are of one image: another one is found by its tag, or has to be named."""
-    file = tmp_path / "settings.toml"
-    file.write_text(file.read_text().replace("services.worker]", f'services.worker]\nimage = "{image}"'))
+    more.write_text(more.read_text().replace("services.worker]", f'services.worker]\nimage = "{image}"'))
     environment = settings.environment("local", "--env")
 
     assert deploy_service.wish_of(environment, wish, APP) == wish
