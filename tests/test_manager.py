@@ -208,8 +208,8 @@ def test_the_repository_of_each_service(service: str, expected: str | None) -> N
 def test_without_credentials_nothing_is_called_directly(
     title: str, registered: bool, kind: type[DeployError] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is a refusal as long as no revision was registered. The call has its own time, and a client that repeats
-    nothing."""
+    """It is a refusal as long as no revision was registered. The call has its own time, which a stop can end, and a
+    client that repeats nothing."""
     dev, clock, made, notes = settings.environment("dev"), FakeClock(), list[Any](), list[Any]()
     reply = {"data": {"response": {"title": title} if title else {}}}
 
@@ -220,9 +220,12 @@ def test_without_credentials_nothing_is_called_directly(
 
     def answer(payload: Any, using: Any) -> Any:
         call = using()
-        assert payload == {"a": 1}
-        assert (call.id, call.remaining()) == (manager.token(dev, '{"a": 1}'), 930.0)
+        assert payload == {"b": 1, "a": 2}
+        # The same, in whatever order.
+        assert (call.id, call.remaining()) == (manager.token(dev, '{"a": 2, "b": 1}'), 930.0)
+        assert checked == []
         call.sleep(30.0)
+        assert checked == [0.0]
         assert (clock.time, call.remaining()) == (30.0, 900.0)
         ((event, note),) = notes
         assert event == "after-call.ecs.RegisterTaskDefinition"
@@ -232,7 +235,8 @@ def test_without_credentials_nothing_is_called_directly(
 
     monkeypatch.setattr(manager.aws, "client", client)
     monkeypatch.setattr("ecs_manager.handler.answer", answer)
-    call = manager.planned(dev, None, None, {"a": 1}, "ecs")
+    monkeypatch.setattr(manager.stop, "check", lambda: checked.append(clock.time))
+    call, checked = manager.planned(dev, None, None, {"b": 1, "a": 2}, "ecs"), list[float]()
 
     if kind:
         with pytest.raises(kind) as error:
@@ -331,6 +335,7 @@ def test_a_call_returns_the_reply_and_its_errors_have_function_and_environment(m
     assert asked["path"] == "/2015-03-31/functions/other/invocations"
     assert (asked["query"], json.loads(asked["body"])) == ({"Qualifier": ["live"]}, {"a": 1})
     assert asked["headers"]["X-Amz-Invocation-Type"] == "RequestResponse"
+    assert asked["headers"]["X-Amz-Log-Type"] == "Tail"
 
 
 def test_a_call_whose_response_is_lost_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,14 +458,17 @@ def test_other_refusals_are_not_repeated(
         (["START", "", "[ERROR] KeyError", "END"], ["START", "[ERROR] KeyError", "END"]),
         (['{"message": "taskdef", "data": {"environment": "hunter2"}}', "END"], ["END"]),
         (["cut off hunter2" + "x" * 4000, "END"], ["END"]),
+        (["x" * 3996, "END"], ["END"]),
+        (["x" * 3995, "END"], ["x" * 3995, "END"]),
         ([str(number) for number in range(30)], [str(number) for number in range(10, 30)]),
     ],
-    ids=["as it is", "no JSON", "a first line that may be cut", "the last 20"],
+    ids=["as it is", "no JSON", "a first line that may be cut", "4 KB", "less than 4 KB", "the last 20"],
 )
 def test_the_end_of_a_functions_log(lines: list[str], expected: list[str]) -> None:
     """Without what may hold values of the environment."""
     assert manager.log_tail(base64.b64encode("\n".join(lines).encode()).decode()) == expected
     assert manager.log_tail("not base64") == []
+    assert manager.log_tail(base64.b64encode(b"caf\xe9").decode()) == ["caf\N{REPLACEMENT CHARACTER}"]
 
 
 def test_a_failed_function_shows_the_end_of_its_log(

@@ -906,6 +906,7 @@ def noted(
             " refused. ECS could not be read. To go on: `again`.",
         ),
         (([DENIED],), {"url": ""}, 6.0, 3, "dev: v2 of app is not proven to run after 6 s. ECS could not be read."),
+        (([THROTTLED, DENIED, DENIED, service(DONE)],), {"url": ""}, 14.0, 0, "running tasks are on app:v2"),
         (([DENIED, THROTTLED] * 20,), {"url": ""}, 130.0, 3, "ECS could not be read."),
         (
             ([THROTTLED],),
@@ -1148,6 +1149,22 @@ def test_each_change_is_said_once_while_it_is_watched(
 def test_what_a_terminal_shows_of_the_tasks(seen: Deployment | None, now: Service, expected: list[Bar]) -> None:
     """Ours from the start, the others as long as they have some; all on the scale of the largest."""
     assert watch._tasks(replace(STARTED, seen=seen), now) == expected
+
+
+def test_a_terminal_shows_the_tasks_and_the_newest_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this deployment; it is cleared at the end."""
+    shown: list[Any] = []
+    monkeypatch.setattr(watch.console, "progress", lambda *bars, event="": shown.append((len(bars), event)))
+    old, first, last = (OLD_AT, "has reached a steady state."), (NEW_AT, "started"), (LATER, "registered")
+    looks = [
+        service(OLD, events=[old]),
+        service(NEW, OLD, events=[first, old]),
+        service(DONE, events=[last, first, old]),
+    ]
+
+    noted(looks, url="")
+
+    assert shown == [(1, ""), (2, "(service app) started"), (1, "(service app) registered"), (0, "")]
 
 
 def test_the_end_is_said_within_two_seconds_at_the_median() -> None:
