@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -303,6 +304,33 @@ def test_the_credentials_are_those_of_the_environments_account(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (Denied("not for you"), "identity: it cannot be read: not for you"),
+        (DeployError("throttled"), "No task was started: it cannot be read: throttled"),
+        (Refused("No credentials"), "No credentials"),
+    ],
+)
+def test_whose_credentials_cannot_be_read_is_waited_for_before_a_task_is_run(
+    failure: DeployError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the right to ask, it is run with a warning."""
+    steadily: list[object] = []
+    monkeypatch.setattr(preflight, "steadily", lambda read: steadily.append(read) or read())
+
+    def identity(environment: Environment) -> Iterator[Finding]:
+        raise failure
+        yield
+
+    monkeypatch.setattr(preflight, "identity", identity)
+    with nullcontext() if isinstance(failure, Denied) else pytest.raises(Refused, match=f"^{said}$"):
+        preflight.require_account(Run("run-task", settings.environment("dev")))
+
+    assert len(steadily) == 1
+    assert (said in capsys.readouterr().err) is isinstance(failure, Denied)
+
+
 def test_nobody_elses_sts_is_asked_who_the_credentials_belong_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would get a signature of them, and its answer would prove nothing."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
@@ -333,6 +361,7 @@ ARM = definition() | {"runtimePlatform": {"cpuArchitecture": "ARM64"}}
             [("platform", "refused", f"{STORED} is for linux/amd64, linux/arm64x, and the task runs on linux/arm64.")],
         ),
         ([], [ARM], [("platform", "refused", f"{STORED} is for no platform, and the task runs on linux/arm64.")]),
+        (Refused("No credentials"), [ARM], []),
         (
             DeployError("throttled"),
             [ARM],
@@ -360,6 +389,10 @@ def test_an_image_exists_for_the_platform_of_the_task(
     monkeypatch.setattr(images, "look_up", lambda *_: None if given is None else Stored(DIGEST, ""))
     monkeypatch.setattr(images, "platforms", platforms)
 
+    if isinstance(given, Refused):
+        with pytest.raises(Refused, match="No credentials"):
+            list(preflight.image_exists(local, STORED, described))
+        return
     assert list(preflight.image_exists(local, STORED, described)) == [Finding(*words) for words in expected]
 
 

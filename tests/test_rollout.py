@@ -771,6 +771,12 @@ HELD = service(DONE, deployment("v1", id="ecs-svc/beside", status="ACTIVE", crea
 DRAINS = service(DONE, replace(DRAINING, created=NEW_AT - 1))
 DYING = service(NEW, OLD, breaker=False, stopped=tuple(dead(n, reason="out of memory", containers=()) for n in (0, 1)))
 BROKEN = DeployError("HTTP status 503")
+SHIFTED = service(deployment("v2", state="IN_PROGRESS"), DRAINING, record=rolls(stage="BAKE_TIME", traffic=100.0))
+PINNED = replace(STARTED, digest=DIGEST)
+OF_INDEX, PULLED = (
+    (Task("1", "arn:task-definition/app:v2", "x", "RUNNING", containers=(Container("app", "r.io/app:v2", digest),)),)
+    for digest in (OTHER_DIGEST, DIGEST)
+)
 
 
 class Noted(Sight):
@@ -790,6 +796,14 @@ class Noted(Sight):
     def stopped(self) -> tuple[Task, ...]:
         self.note("stopped")
         return super().stopped()
+
+    def running(self) -> tuple[Task, ...] | None:
+        self.note("running")
+        return super().running()
+
+    def variants(self, repository: str, digest: str) -> frozenset[str]:
+        self.note("variants")
+        return super().variants(repository, digest)
 
     def stop(self) -> None:
         super().stop()
@@ -982,7 +996,27 @@ def test_each_end_comes_at_its_time_and_in_its_words(
             {"look": [0, 1, 2, 3, 4], "ask": [0, 1, 2, 3, 4], "stopped": [0, 4]},
         ),
         # Once it is complete, only the answers are missing.
-        (([service(DONE)], ["v1"]), {"timeout": 1.0}, {"look": [0, 1], "ask": [0, 0.5, 1], "stopped": [0, 1]}),
+        (
+            ([service(DONE)], ["v1"]),
+            {"timeout": 1.0},
+            {"look": [0, 1], "ask": [0, 0.5, 1], "stopped": [0, 1], "running": [0]},
+        ),
+        # The running tasks: until they prove it, once the traffic has shifted if that is enough, else at the end.
+        (([service(DONE)], ["v2"], STRAY), {"timeout": 2.0}, {"ask": [0, 0.5, 1, 1.5, 2], "running": [0, 1, 2]}),
+        (([service(NEW, OLD), SHIFTED], ["v1"]), {"timeout": 3.0, "url": ""}, {"look": [0, 1, 2, 3]}),
+        (([service(NEW, OLD)], ["v1"]), {"timeout": 3.0, "url": "", "until_traffic": True}, {"look": [0, 1, 2, 3]}),
+        (
+            ([service(NEW, OLD), SHIFTED], ["v1"]),
+            {"timeout": 3.0, "url": "", "until_traffic": True},
+            {"look": [0, 1], "running": [1]},
+        ),
+        # The images of an index: only if the digest is not the tag's own.
+        (([service(DONE)], ["v1"], PULLED), {"timeout": 0.5, "before": PINNED}, {"ask": [0, 0.5], "running": [0]}),
+        (
+            ([service(DONE)], ["v1"], OF_INDEX),
+            {"timeout": 0.5, "before": PINNED},
+            {"ask": [0, 0.5], "running": [0], "variants": [0]},
+        ),
         # Which tasks have stopped: from time to time, whenever ECS counts another failure, and at the end.
         (
             ([*[service(replace(NEW, failed=n), OLD) for n in (0, 1, 1, 3, 3, 3, 3)]], ["v1"]),

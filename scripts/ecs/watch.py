@@ -115,7 +115,6 @@ class _Watch:
         self._stopped: tuple[Task, ...] = ()
         # Failed looks and denials since the last look that succeeded.
         self._failed = self._denied = 0
-        self._aborted = False
         self._said = ""
         self._since = dict[object, float]()
         self._due = dict.fromkeys(("look", "ask", "stopped", "report"), self._began)
@@ -290,13 +289,12 @@ class _Watch:
         if (unseen or verdict is Verdict.STOPPED) and self._elapsed("verdict") < CERTAIN:
             return None
         given_up = verdict is Verdict.FAILED and not rollout.verdict(replace(self._before, patient=True), now).ended
-        if given_up and self._plan.abort and not self._aborted:
+        if given_up and self._plan.abort:
             return self._abort(now)
         return self._failure(error_of(verdict), f"{self._plan.what} {self._how(verdict, now, given_up)}")
 
     def _abort(self, now: Service) -> Ended | None:
         """Have ECS stop the deployment and roll back, then go on watching that."""
-        self._aborted = True
         console.say(f"tasks of {now.name} die for the same reason: having ECS stop the deployment and roll back")
         try:
             if self._sight:
@@ -384,7 +382,7 @@ def _tasks(before: Before, now: Service) -> list[Bar]:
 
 def _detail(before: Before, now: Service, verdict: Verdict) -> str:
     """How far the deployment is."""
-    ours, record = before.seen or rollout.find(before, now), now.record
+    ours, record = before.seen, now.record
     if verdict is Verdict.BAKING:
         planned = f", for {now.bake:g} min in all" if now.bake else ""
         hook = f", waiting for the hook {record.hook}" if record and record.hook else ""
