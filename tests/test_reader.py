@@ -149,6 +149,15 @@ def test_an_answer_without_the_service_is_no_sign_that_it_was_deleted(monkeypatc
             assert not isinstance(error.value, Refused)
 
 
+def test_a_read_whose_response_is_lost_is_a_plain_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has started nothing, so that nothing is unknown after it."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with ecs(monkeypatch, {"DescribeServices": Reply(b"", drop=True)}) as (found, _):
+        with pytest.raises(DeployError) as error:
+            found.look()
+        assert type(error.value) is DeployError
+
+
 TASK = {
     "taskArn": f"{ARN}:task/dev/t1",
     "taskDefinitionArn": f"{ARN}:task-definition/app:2",
@@ -261,6 +270,7 @@ AGAIN = Before("v2", "app", id="ecs-svc/8", task_definition=DEFINITION["taskDefi
         (Before("v2", "app"), [], ""),
         (AGAIN, [brief("a", "1", OLD_AT), brief("b", "2", NEW_AT + 1)], ""),
         (AGAIN, [brief("a", "1", NEW_AT + 1), brief("b", "2", NEW_AT + 90)], "b"),
+        (AGAIN, [brief("a", "1", NEW_AT + TOGETHER)], "a"),
     ],
     ids=[
         "its number",
@@ -271,6 +281,7 @@ AGAIN = Before("v2", "app", id="ecs-svc/8", task_definition=DEFINITION["taskDefi
         "none",
         "an earlier one",
         "ours",
+        "ours at once",
     ],
 )
 def test_the_record_is_that_of_the_deployment(
@@ -451,8 +462,9 @@ def test_the_images_of_an_index_are_variants_of_it(monkeypatch: pytest.MonkeyPat
     """A task may run one of them; anything else has none."""
     index = json.dumps({"manifests": [{"digest": DIGEST}]})
     answers: dict[str, Any] = {"BatchGetImage": {"images": [{"imageManifest": index}]}}
-    with ecs(monkeypatch, answers) as (found, _):
+    with ecs(monkeypatch, answers) as (found, aws):
         assert found.variants("app", "sha256:b") == {DIGEST}
+        assert json.loads(aws.requests[-1]["body"])["imageIds"] == [{"imageDigest": "sha256:b"}]
         answers["BatchGetImage"] = {"images": [{"imageManifest": "{}"}]}
         assert found.variants("app", "sha256:b") == frozenset()
         del answers["BatchGetImage"]
