@@ -20,7 +20,7 @@ from scripts.edges.aws import Denied
 from scripts.frame import settings, stop
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.frame.run import Run, Step
-from scripts.frame.settings import Environment, OtherService
+from scripts.frame.settings import Environment, OneOff, OtherService
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, answering, stand_in
 from tests.test_rollout import AFTER, BACK, DONE, NEW, NEW_AT, OLD, THEIRS, WENT_BACK, Time, deployment, service
@@ -250,6 +250,8 @@ def test_the_call_follows_from_the_flags(wish: Wish, call: Invocation | None, mo
     body = {**own, **call.payload} if call else {}
     assert planned.call == (replace(call, payload={"command": "deploy", "body": body}) if call else None)
     assert (planned.name, planned.has_no_service) == ("mint-app", False)
+    image = deploy_service.image_of(dev, wish, "mint-app")
+    assert planned.watching == deploy_service._watching(dev, wish, "mint-app", image)
 
 
 class One:
@@ -385,6 +387,57 @@ def test_several_deployments_are_looked_at_then_started_then_watched(
     assert run.facts == {"version": f"v-{wish.service or 'mint-app'}"}
     assert stop.exit_code() == (3 if changed else 2)
     assert [step.name.partition(" ")[0] for step in run.steps].count("deploy") == sum("start" in one for one in done)
+
+
+@pytest.mark.parametrize(
+    ("services", "said"), [(1, []), (2, ["mint-app runs f:2 (was f:1)", "worker runs f:2 (was f:1)"])]
+)
+def test_of_several_services_each_result_is_said(
+    services: int, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The result of a single one is the command's last line."""
+    each: list[Any] = [One(name, [], {}) for name in ("mint-app", "worker")[:services]]
+
+    found = deploy_service._follow(Run("deploy-service", settings.environment("dev")), each, {}, wait=True)
+
+    assert [*found] == ["mint-app", "worker"][:services]
+    assert capsys.readouterr().err.splitlines() == said
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "url"),
+    [
+        ("mint-app", "v2", "https://dev.mint.cms.gov/api/v1/healthcheck"),
+        ("mint-app", "", ""),
+        ("worker", "v2", ""),
+    ],
+)
+def test_the_version_of_a_digest_is_asked_for_where_the_application_answers(name: str, version: str, url: str) -> None:
+    """The endpoint is that of its own service."""
+    watching = replace(IMAGE, service=name, version="", url="")
+    one = deploy_service._Deployment(settings.environment("dev"), name, watching)
+    before = replace(STARTED, where="c: s", version="?")
+
+    assert one._with_version(before, version) == replace(before, version=version, where="dev" if url else "c: s")
+    assert one.watching == replace(watching, url=url, version=version if url else "")
+
+
+def test_a_task_that_no_service_runs_only_gets_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read of a service, and nothing rolls out."""
+    seed = OneOff(family="f", subnets=())
+    dev = structs.replace(settings.environment("dev"), tasks={"seed": seed})
+    reply = {"data": {"response": {"ResponseMetadata": {"HTTPStatusCode": 200}, **BARE}}}
+    monkeypatch.setattr(manager, "invoke", lambda environment, call: reply)
+    monkeypatch.setattr(images, "digest_of", lambda environment, uri: DIGEST)
+    monkeypatch.delattr(deploy_service, "Reader")
+    watching = replace(IMAGE, service="seed", url="", version="")
+    one = deploy_service._Deployment(dev, "seed", watching, Invocation("f", "1", {}))
+
+    started = one.start(one.plan(None))
+
+    assert one.has_no_service
+    assert (started.verdict, started.proof) == ("nothing to verify", ("no service runs it",))
+    assert started.line() == "dev-mint-app: seed has app:v2 deployed; no service runs it, so nothing is verified"
 
 
 def test_a_deployment_without_an_account_is_refused_first() -> None:
@@ -586,6 +639,13 @@ RESTART = replace(IMAGE, image="", repository="", version="", url="")
         # The reply was lost: what ECS shows is taken over.
         (IMAGE, [BEFORE, service(SEVENTH, OLD)], LOST, {}, 0.0),
         (IMAGE, [BEFORE, BEFORE, THROTTLED, service(SEVENTH, OLD)], LOST, {}, 2.0),
+        (
+            IMAGE,
+            [BEFORE, service(SEVENTH, OLD), THROTTLED],
+            LOST,
+            {"since": 0.0, "verdict": "has not started"},
+            0.0,
+        ),
     ],
 )
 def test_what_was_started_is_known_from_the_reply_and_from_ecs(
@@ -823,15 +883,16 @@ def test_what_is_watched_again_is_found_in_ecs(
     watching: Watching, expected: tuple[str, str, Deployment | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deployment of the image, else the one that rolls out now."""
-    looks = Looks(service() if watching.service == "empty" else service(NEW, OLD))
+    looks, time = Looks(THROTTLED, service() if watching.service == "empty" else service(NEW, OLD)), Time()
     monkeypatch.setattr(deploy_service, "Reader", lambda *_: looks)
     monkeypatch.setattr(images, "digest_of", lambda *_: DIGEST)
     plans: list[Any] = []
     monkeypatch.setattr(watch, "watch", lambda plan, sight, clock: plans.append((plan, sight)) or Ended(None))
-    one = deploy_service._Deployment(settings.environment("dev"), "mint-app", watching)
+    one = deploy_service._Deployment(settings.environment("dev"), "mint-app", watching, clock=time.clock)
 
     result = one.follow(Run("deploy-service", settings.environment("dev")), watching)
 
+    assert (looks.count, time.time) == ((0, 0.0) if watching.image else (2, 0.5))
     ((plan, sight),) = plans
     assert sight is looks
     assert (plan.before.id, plan.before.digest, plan.before.seen) == expected
