@@ -1,6 +1,7 @@
 """The ECS manager's wire contract: how it is called, and what each kind of reply means."""
 
 import base64
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -349,6 +350,22 @@ def test_a_call_whose_response_is_lost_is_not_retried(monkeypatch: pytest.Monkey
             manager.invoke(environment, manager.planned(environment, None, None, {}))
 
     assert len(aws.requests) == 1
+
+
+@pytest.mark.parametrize("reads", [{}, {"reads": False}, {"reads": True}])
+def test_only_a_call_that_reads_may_be_repeated(reads: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for as long as the settings say."""
+    dev, made = settings.environment("dev"), list[Any]()
+    answer = {"Payload": io.BytesIO(b"{}")}
+
+    def client(service: str, environment: Environment, **given: Any) -> Any:
+        made.append((service, given))
+        return SimpleNamespace(invoke=lambda **_: answer)
+
+    monkeypatch.setattr(manager.aws, "client", client)
+
+    assert manager.invoke(dev, manager.planned(dev, None, None, {}), **reads) == {}
+    assert made == [("lambda", {"once": not reads.get("reads"), "read_timeout": 930})]
 
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
