@@ -153,16 +153,21 @@ def changes(tree: ast.AST) -> Iterator[tuple[Any, str]]:
 def parts(node: ast.AST) -> Iterator[ast.AST]:
     """Every node, except those for the type checker, and the inside of f-strings, whose positions are not known."""
     yield node
-    aside = {id(node.test), *map(id, node.body)} if isinstance(node, ast.If) and _is_for_types(node.test) else set()
-    if isinstance(node, ast.ClassDef):
-        aside = {*map(id, node.decorator_list)}
+    aside = {*map(id, _for_types(node))}
     for child in [] if isinstance(node, ast.JoinedStr) else ast.iter_child_nodes(node):
         if id(child) not in aside:
             yield from parts(child)
 
 
-def _is_for_types(test: ast.expr) -> bool:
-    return "TYPE_CHECKING" in ast.unparse(test)
+def _for_types(node: ast.AST) -> list[ast.AST | None]:
+    """The children of a node that only mypy reads, or that only forbid what no code does."""
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        return [node.test, *node.body]
+    if isinstance(node, ast.ClassDef):
+        return [*node.decorator_list, *(keyword for keyword in node.keywords if keyword.arg == "frozen")]
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return [node.returns]
+    return [node.annotation] if isinstance(node, ast.arg) else []
 
 
 def _compare(node: ast.Compare) -> Iterator[tuple[ast.AST, str]]:
