@@ -867,6 +867,14 @@ def noted(
             "/health answers with v1 after 60 s (0 new and 121 old",
         ),
         (([service(DONE)], ["v2"], STRAY), {}, 120.0, 1, "in ECS, but 0 of 1 running tasks are on app:v2:"),
+        # From the last time that it was complete.
+        (
+            ([*[service(DONE)] * 2, *[service(NEW, OLD)] * 2, service(DONE)], ["v1"]),
+            {},
+            124.0,
+            1,
+            "but https://dev.example.org/health answers with v1",
+        ),
         (
             ([service(DONE)], ["v2"], STRAY),
             {"timeout": 60.0},
@@ -1036,8 +1044,8 @@ def test_each_end_comes_at_its_time_and_in_its_words(
         ),
         # The endpoint answered before.
         (([service(NEW, OLD)], ["v1", UNREACHED]), {"timeout": 9.0}, {"ask": list(range(10))}),
-        # The strategy bakes for a quarter of a minute.
-        (([service(NEW, OLD, bake=0.25)], ["v1"]), {"timeout": 4.0}, {"ask": list(range(20))}),
+        # The strategy bakes for a minute.
+        (([service(NEW, OLD, bake=1.0)], ["v1"]), {"timeout": 4.0}, {"ask": list(range(65))}),
     ],
 )
 def test_each_source_is_asked_at_its_time(sequence: Any, plan: dict[str, Any], expected: dict[str, Any]) -> None:
