@@ -851,6 +851,22 @@ def noted(
         (([service(THEIRS)],), {"before": PUBLIC}, 5.0, 1, "was superseded by another deployment (app:v3)"),
         (([service(NEW, record=rolls("STOPPED"))],), {}, 5.0, 1, "was stopped by somebody"),
         (([service(NEW, OLD), service(THEIRS, FAILED)],), {}, 1.0, 1, "failed"),
+        (
+            ([*[service(THEIRS)] * 3, *[service(OLD)] * 2, service(THEIRS)], ["v1"]),
+            {"before": PUBLIC},
+            10.0,
+            1,
+            "was superseded by another deployment",
+        ),
+        # What ECS cannot show by mistake.
+        (([service(NEW, OLD), service(THEIRS)], ["v1"]), {}, 1.0, 1, "was superseded by another deployment (app:v3)"),
+        (
+            ([service(OLD, events=[(LATER, FAILED_EVENT)])], ["v1"]),
+            {"before": OURS},
+            0.0,
+            4,
+            "was rolled back, the prev",
+        ),
         # What contradicts ECS.
         (
             ([service(DONE)], ["v1"]),
@@ -875,6 +891,14 @@ def noted(
             1,
             "but https://dev.example.org/health answers with v1",
         ),
+        (
+            ([*[service(DONE)] * 2, *[service(NEW, OLD)] * 2, service(DONE)], ["v1"], STRAY),
+            {},
+            124.0,
+            1,
+            "in ECS, but 0 of 1 running tasks are on app:v2:",
+        ),
+        (([service(DONE)], ["v1"], None), {}, 120.0, 1, "but https://dev.example.org/health answers with v1"),
         (
             ([service(DONE)], ["v2"], STRAY),
             {"timeout": 60.0},
@@ -993,6 +1017,27 @@ def test_each_end_comes_at_its_time_and_in_its_words(
     said = str(ended.failure) if ended.failure else " ".join((*ended.proof, ended.note))
     assert (sight.time.time, ended.failure.code if ended.failure else 0) == (seconds, code), said
     assert says in said
+    asked = plan.get("url", URL) and "v1" in (sequence[1] if len(sequence) > 1 else ())
+    assert ended.changed_from == ("v1" if asked else "")
+    if "\n" in said:
+        told = [line.removeprefix("  - ") for line in said.splitlines()[1:]]
+        assert told == list(ended.reasons.lines or ("ECS gives no reason",))
+
+
+def test_what_was_read_of_the_tasks_says_why_if_they_cannot_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be throttled just then."""
+    reads = [DYING.stopped]
+
+    def stopped(sight: Sight) -> tuple[Task, ...]:
+        if not reads:
+            raise THROTTLED
+        return reads.pop()
+
+    monkeypatch.setattr(Noted, "stopped", stopped)
+
+    ended, _ = noted([DYING])
+
+    assert ended.reasons.lines == ("2 tasks died: EssentialContainerExited: out of memory",)
 
 
 @pytest.mark.parametrize(
