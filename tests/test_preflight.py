@@ -209,6 +209,56 @@ def test_what_was_found_is_a_line_a_table_and_a_refusal() -> None:
     ]
 
 
+@pytest.mark.parametrize("found", [WARNED, STOPPED, DeployError("throttled")], ids=["warned", "refused", "not read"])
+@pytest.mark.parametrize("more", [{}, {"brief": True}, {"supersede": True}], ids=str)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_is_found_is_said_and_refused_before_a_deployment(
+    found: Preflight | DeployError,
+    more: dict[str, bool],
+    dry_run: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A dry run says what would be refused, and what it could not read."""
+
+    def check(run: Run, call: Invocation, *, supersede: bool) -> Preflight:
+        assert supersede is more.get("supersede", False)
+        if isinstance(found, DeployError):
+            raise found
+        return found
+
+    monkeypatch.setattr(preflight, "check", check)
+    run = Run("deploy-service", settings.environment("dev"), dry_run=dry_run)
+    call = Invocation("f", "1", {"body": {"service_ids": [APP]}})
+
+    if not dry_run and found is not WARNED:
+        with pytest.raises(DeployError, match="throttled" if isinstance(found, DeployError) else "is not deployed to"):
+            preflight.before(run, call, **more)
+    else:
+        assert preflight.before(run, call, **more) is (None if isinstance(found, DeployError) else found)
+
+    said = capsys.readouterr().err
+    tells = found is WARNED and not dry_run and "brief" not in more
+    assert ("secrets: w" in said, "  app: image\n" in said, "image: i" in said) == (tells, tells, False)
+    unread = {
+        id(STOPPED): ["service: s A real run would be refused.", "image: i A real run would be refused."],
+        id(WARNED): [],
+    }.get(id(found), ["could not read what a deployment of mint-app finds: throttled"])
+    assert run.unread == (unread if dry_run else [])
+
+
+def test_of_a_restart_each_image_in_ecr_is_looked_for_once(local: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sidecar of a public registry is not. One that is given is always looked for, and it alone."""
+    looked: list[str] = []
+    monkeypatch.setattr(preflight, "image_exists", lambda env, image, described: looked.append(str(image)) or ())
+    own = definition(container(str(STORED)), container("r.io/sidecar:1"), container(str(STORED)), container("<odd>"))
+
+    for given in (None, "r.io/app:2"):
+        assert list(preflight.images_exist(local, given, [own])) == []
+
+    assert looked == [str(STORED), "r.io/app:2"]
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [({"service_ids": ["a", "b"]}, "a"), ({"families": ["f"]}, "f"), ({"service_ids": ["a"], "families": ["f"]}, "a")],

@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import asdict, replace
 
 from scripts import release_static
-from scripts.edges.s3 import S3Error, open_bucket
+from scripts.edges.s3 import S3Error, Unanswered, open_bucket
 from scripts.frame import settings, waiting
 from scripts.frame.errors import DeployError, Refused
 from scripts.release import lease
@@ -354,6 +354,24 @@ def s3_error(status: int) -> S3Error:
     return S3Error(f"HTTP status {status}", status, "Code")
 
 
+@pytest.mark.parametrize(
+    ("field", "least", "most"),
+    [
+        ("attempt", 0, 2**31 - 1),
+        ("pid", 0, 2**31 - 1),
+        ("began", 0, 2**53 - 1),
+        ("expires", 0, 4_102_444_800),
+    ],
+)
+def test_a_lease_whose_numbers_cannot_be_is_damaged(field: str, least: int, most: int) -> None:
+    """It is somebody else's text, and its pid is going to be asked for."""
+    for number in (least, most):
+        assert getattr(lease.load(json.dumps({"expires": 1, field: number}).encode()), field) == number
+    for number in (least - 1, most + 1):
+        with pytest.raises(Refused, match=r"_release/lease\.json is damaged"):
+            lease.load(json.dumps({"expires": 1, field: number}).encode())
+
+
 NEW, LIVE = {"If-None-Match": "*"}, theirs(expires=4e9, actor="octocat", command="deploy", version="v1")
 
 
@@ -397,7 +415,8 @@ DOES = "octocat (here) is running deploy of v1; the lease ends at"
         ((None, first(*[s3_error(409)] * 3)), False, [NEW] * 3, "Several runs on b are starting at the same time"),
         # What is no answer about the lease.
         ((None, first(s3_error(403))), False, [NEW], "HTTP status 403"),
-        ((None, first(s3_error(503))), False, [NEW], "HTTP status 503"),
+        ((None, first(s3_error(500))), False, [NEW], "HTTP status 500"),
+        ((None, first(Unanswered("lost"))), False, [NEW], "lost"),
     ],
     ids=[
         "free",
@@ -415,6 +434,7 @@ DOES = "octocat (here) is running deploy of v1; the lease ends at"
         "conflicts without end",
         "denied",
         "S3 fails",
+        "S3 does not answer",
     ],
 )
 def test_a_lease_is_taken_only_under_the_condition_that_nobody_else_has_it(
@@ -445,6 +465,8 @@ def test_a_lease_is_taken_only_under_the_condition_that_nobody_else_has_it(
         mine.take(force=force)
         assert mine.etag == store.etag
         assert lease.load(store.body or b"").id == "mine"
+    # Only then the lease may have been written all the same.
+    assert mine._unanswered is (says in ("HTTP status 500", "lost"))
     assert threads == ([] if says else [(mine._beat, True), "started"])
     assert store.written == written
     whose = "somebody unknown" if store.first in (b"{", None) or b"octocat" not in store.first else "octocat"
@@ -521,9 +543,19 @@ def test_a_lease_is_renewed_while_it_is_ours(
         ("", True, (LIVE,), "", []),
         # No right to delete, or somebody else's.
         ("old", False, (LIVE,), "old", [over("old")]),
+        ("old", False, (None,), "old", [over("old")]),
         ("old", False, (LIVE, first(s3_error(403))), "old", [over("old")]),
     ],
-    ids=["ours", "never taken", "taken unnoticed", "renewed unnoticed", "not taken", "somebody else's", "no right"],
+    ids=[
+        "ours",
+        "never taken",
+        "taken unnoticed",
+        "renewed unnoticed",
+        "not taken",
+        "somebody else's",
+        "gone",
+        "no right",
+    ],
 )
 def test_only_our_own_lease_is_given_back(
     etag: str,
@@ -551,7 +583,7 @@ def test_only_our_own_lease_is_given_back(
     assert store.deleted == ([([LEASE], {LEASE: deleted})] if deleted else [])
     assert store.written == written
     assert (mine.etag, mine._ended.is_set(), mine._writing.locked()) == ("", True, False)
-    assert ("it expires by itself: HTTP status 403" in capsys.readouterr().err) is (len(held) > 1)
+    assert capsys.readouterr().err.count("expires by itself") == (len(held) > 1)
 
 
 def test_a_lease_is_given_back_although_its_thread_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,3 +598,33 @@ def test_a_lease_is_given_back_although_its_thread_hangs(monkeypatch: pytest.Mon
         assert mine._writing.locked()
 
     assert store.deleted == [([LEASE], {LEASE: "e0"})]
+
+
+def test_without_the_right_to_delete_a_lease_that_is_over_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to wait for it."""
+    store = Store(replace(LIVE, id="mine"))
+    monkeypatch.setattr(store, "delete", lambda keys, etags: {LEASE: "AccessDenied"})
+    mine = lease.Lease(store, MINE, False)  # type: ignore[arg-type]
+    mine.etag = "e0"
+
+    mine.give_back()
+
+    left = lease.load(store.body or b"")
+    assert (left.id, lease.is_over(left, LIVE, time.time()), store.written) == ("mine", True, [over("e0")])
+
+
+@pytest.mark.parametrize("completed", [False, True])
+def test_github_is_asked_about_a_run_once_a_minute(completed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody waits for the lease of that run."""
+    asked: list[str] = []
+    now = [1000.0]
+    monkeypatch.setattr(lease, "is_completed", lambda run: asked.append(run) or completed)
+    monkeypatch.setattr(lease, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    mine = lease.Lease(Store(), MINE, False)  # type: ignore[arg-type]
+
+    first_time, again = mine._is_completed(RUN), mine._is_completed(RUN)
+    now[0] += 60.0
+    later, other = mine._is_completed(RUN), mine._is_completed("another")
+
+    assert (first_time, again, later, other) == (completed, False, completed, completed)
+    assert asked == [RUN, RUN, "another"]
