@@ -32,9 +32,9 @@ class Deployment(Struct):
     migration_digest: str | None
     no_build: bool
     build_dir: str | None
-    skip_promotion: bool = False
-    supersede: bool = False
-    allow_secret_removal: bool = False
+    skip_promotion: bool
+    supersede: bool
+    allow_secret_removal: bool
     migrations: Deployed | None = None
     deployed: Deployed | None = None
 

@@ -39,9 +39,9 @@ BUILD = ["build the service's image", "build the migrations' image"]
 
 def now(environment: Environment, **more: Any) -> Deployment:
     """A deployment of v1."""
-    return Deployment(
-        environment, "v1", **{**dict.fromkeys(("digest", "migration_digest", "build_dir")), "no_build": False, **more}
-    )
+    flags: dict[str, Any] = dict.fromkeys(("digest", "migration_digest", "build_dir"))
+    flags |= dict.fromkeys(("no_build", "skip_promotion", "supersede", "allow_secret_removal"), False)
+    return Deployment(environment, "v1", **flags | more)
 
 
 class Begun(Protocol):
@@ -273,6 +273,8 @@ def test_the_flags_are_those_of_the_deployment(done: list[Any], monkeypatch: pyt
     deploy.deploy(run, tag="v1", digest=DIGEST, migration_digest=other, build_dir="b", **flags)  # type: ignore[arg-type]
 
     assert done[-1] == Deployment(local, "v1", DIGEST, other, True, "b", True, True, True)
+    deploy.deploy(run, tag="v1")
+    assert done[-1] == Deployment(local, "v1", None, None, False, None, False, False, False)
 
 
 @pytest.mark.parametrize("skip", [False, True])
