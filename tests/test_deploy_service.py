@@ -425,7 +425,7 @@ def test_the_version_of_a_digest_is_asked_for_where_the_application_answers(name
 def test_a_task_that_no_service_runs_only_gets_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is read of a service, and nothing rolls out."""
     seed = OneOff(family="f", subnets=())
-    dev = structs.replace(settings.environment("dev"), tasks={"seed": seed})
+    dev = replace(settings.environment("dev"), tasks={"seed": seed})
     reply = {"data": {"response": {"ResponseMetadata": {"HTTPStatusCode": 200}, **BARE}}}
     monkeypatch.setattr(manager, "invoke", lambda environment, call: reply)
     monkeypatch.setattr(images, "digest_of", lambda environment, uri: DIGEST)

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from local_aws.server import Server
+from tests import lines
 from tests.faults import matrix
 from tests.faults.matrix import Bench, Cell
 
 
 def main(path: Path, *names: str) -> int:
     """Write the document. Returns the number of cells with a wrong result. names: of commands, none for all."""
-    for name in set(os.environ) - {"PATH", "LANG"}:
+    for name in set(os.environ) - {"PATH", "LANG", lines.VARIABLE}:
         del os.environ[name]
     server = Server()
     os.environ["AWS_ENDPOINT_URL"] = server.cloud.url
@@ -36,6 +37,7 @@ def main(path: Path, *names: str) -> int:
                 wrong += len(faults)
     finally:
         server.stop()
+        lines.remove()
     return wrong
 
 
