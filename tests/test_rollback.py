@@ -3,12 +3,12 @@
 import json
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from scripts import releases, rollback
 from scripts.deploy_service import Deployed, Wish
