@@ -73,6 +73,7 @@ def service(state: str = "COMPLETED", desired: int = 2, **more: Any) -> dict[str
         ),
         (service("IN_PROGRESS", desired=0), False, [("service", "ok", "active, 0 of 0 tasks run")]),
         ({"status": "ACTIVE"}, False, [("service", "ok", "active, 0 of 0 tasks run")]),
+        ({"desiredCount": 0}, False, [("service", "ok", "active, 0 of 0 tasks run")]),
     ],
 )
 def test_whether_a_service_can_be_deployed_now(

@@ -25,8 +25,8 @@ from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 
 OK, WARNING, REFUSED = "ok", "warning", "refused"
-# What ECS calls a processor, and what images do.
-ARCHITECTURES = {"X86_64": "amd64", "ARM64": "arm64"}
+# Processors to which ECS and images give different names.
+ARCHITECTURES = {"X86_64": "amd64"}
 
 
 class Finding(Struct, frozen=True):
