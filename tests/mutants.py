@@ -39,6 +39,8 @@ TESTS = {
     "scripts/frame/declaration.py": "tests/test_cli.py tests/test_odd_text.py tests/test_stop.py",
     "scripts/frame/console.py": "tests/test_run.py tests/test_text.py tests/test_cli.py",
     "scripts/frame/errors.py": "tests/test_run.py tests/test_cli.py tests/test_text.py",
+    "scripts/frame/display.py": "tests/e2e/test_display.py",
+    "scripts/adopt.py": "tests/e2e/test_adopt.py",
     "scripts/frame/report.py": "tests/test_run.py tests/test_status.py",
     "scripts/frame/run.py": "tests/test_run.py tests/test_stop.py tests/test_cli.py",
     "scripts/deploy.py": "tests/test_deploy.py tests/test_deploy_database_steps.py tests/e2e/test_pipeline.py",

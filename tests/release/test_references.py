@@ -466,12 +466,12 @@ PATHOLOGICAL = [
 
 @pytest.mark.parametrize("piece", PATHOLOGICAL)
 def test_repeated_text_is_parsed_in_linear_time(piece: str) -> None:
-    """100,000 characters take no parser more than 2 s of CPU time."""
-    text = piece * (100_000 // len(piece))
+    """50,000 characters take no parser more than 1 s of CPU time."""
+    text = piece * (50_000 // len(piece))
     for name, reader in READERS.items():
         began = time.process_time()
         reader(text)
-        assert time.process_time() - began < 2, name
+        assert time.process_time() - began < 1, name
 
 
 @pytest.mark.parametrize("piece", ["<", "/*", "`", "("])
