@@ -41,13 +41,17 @@ class Fault:
 
 @dataclass
 class FaultProxy:
-    """A running proxy. `requests`: method and path of each request, in order. `signed`: their signatures."""
+    """A running proxy. `requests`: method and path of each request, in order. `signed`: their signatures.
+
+    `failed`: requests that the server itself did not answer, or with an error of its own; clients send them again.
+    """
 
     port: int
     target: str
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     signed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
     server: ThreadingHTTPServer | None = None
 
@@ -121,8 +125,13 @@ class _Handler(BaseHTTPRequestHandler):
             there.request(self.command, path, body=body, headers=dict(self.headers.items()))
             answer = there.getresponse()
             received, headers = answer.read(), answer.getheaders()
+        except (OSError, http.client.HTTPException) as error:
+            self.proxy.failed.append(f"{self.command} {self.path}: {error!r}")
+            raise
         finally:
             there.close()
+        if answer.status >= 500:
+            self.proxy.failed.append(f"{self.command} {self.path}: {answer.status} {received!r}")
         if kind == "lost":
             self._reset()
             return
