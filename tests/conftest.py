@@ -47,11 +47,13 @@ UNREACHED = ROOT / ".local" / "unreached.txt"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The processes of a whole run read the tests from different places on: what one has compiled, the others find."""
+    """The processes of a run read the tests from different places on: what one has compiled, the others find."""
     given = getattr(config, "workerinput", None)
-    if not given or config.option.file_or_dir:
+    if not given:
         return
-    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    ignored = [Path(one).resolve() for one in config.option.ignore or ()]
+    found = sorted(path for one in config.args for path in Path(one).resolve().rglob("test_*.py"))
+    paths = [path for path in found if not any(path.is_relative_to(one) for one in ignored)]
     first = len(paths) * int(given["workerid"].removeprefix("gw")) // given["workercount"]
     for path in paths[first:] + paths[:first]:
         # pytest will tell what is wrong with it.
@@ -89,7 +91,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """The file of the marks goes with the run."""
+    """The folder of the marks goes with the run."""
     if not hasattr(config, "workerinput"):
         lines.remove()
 
