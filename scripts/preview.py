@@ -142,7 +142,7 @@ def changes(run: Run, wanted: str, digest: str | None) -> list[str]:
     """What would change in the service's task definition, and what would be refused."""
     env = run.environment
     wish = Wish(tag=None if digest else wanted, digest=digest)
-    found = preflight.check(run, verify.call_for(env, wish, env.service.name))
+    found = preflight.check(run, verify.call_for(env, wish, env.service.name), supersede=False)
     worse = [f"{one.result}: {one.about}: {one.text}" for one in found.findings if one.result != preflight.OK]
     return [*worse, *found.diff]
 

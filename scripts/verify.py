@@ -81,5 +81,5 @@ def call_for(environment: Environment, wish: Wish, name: str, via: str | None = 
 def look(run: Run, calls: list[Invocation]) -> Verified:
     """What is found for each call, and whether the role that carries them out may do so."""
     env = run.environment
-    found = tuple(preflight.check(run, call) for call in calls)
+    found = tuple(preflight.check(run, call, supersede=False) for call in calls)
     return Verified(env.name, found, tuple(rights.check(env, calls[0])), tuple(gates.check(env)))

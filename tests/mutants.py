@@ -2,14 +2,15 @@
 
     python -m tests.mutants --sample=40 scripts/deploy.py scripts/frame/
 
-It works on copies of the checkout. The tests of each file first run on the unchanged code, to learn which lines they
-reach. Then each change is tested alone, by the tests that reach its line, the quickest first, in a process forked from
+It works on copies of the checkout. All tests but the end-to-end ones first run on the unchanged code, file by file, to
+learn which lines each reaches. Then each change is tested alone, by tests that reach its line, in a process forked from
 one that has imported everything but the project. A surviving change needs a test, makes no difference, or shows a line
 that can be deleted.
 """
 
 import argparse
 import ast
+import gc
 import importlib
 import itertools
 import json
@@ -29,49 +30,33 @@ from typing import Any
 
 import pytest
 
+from tests import lines
+
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"tests", "scripts", "ecs_manager", "local_aws", "tasks"}
-# It stops sixty deployments, which is slow; the other tests of its file notice the same changes.
-SLOW = "test_a_deployment_that_is_stopped"
 LEFT_OUT = shutil.ignore_patterns(".venv", ".local", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis")
-# The tests of a module, if its name does not tell. The first prefix that matches counts.
-TESTS = {
-    "scripts/frame/declaration.py": "tests/test_cli.py tests/test_odd_text.py tests/test_stop.py",
-    "scripts/frame/console.py": "tests/test_run.py tests/test_text.py tests/test_cli.py",
-    "scripts/frame/errors.py": "tests/test_run.py tests/test_cli.py tests/test_text.py",
-    "scripts/frame/display.py": "tests/e2e/test_display.py",
-    "scripts/adopt.py": "tests/e2e/test_adopt.py",
-    "scripts/frame/report.py": "tests/test_run.py tests/test_status.py",
-    "scripts/frame/run.py": "tests/test_run.py tests/test_stop.py tests/test_cli.py",
-    "scripts/deploy.py": "tests/test_deploy.py tests/test_deploy_database_steps.py tests/e2e/test_pipeline.py",
-    "scripts/deploy_service.py": "tests/test_deploy_service.py tests/test_several_services.py tests/test_recordings.py",
-    "scripts/run_task.py": "tests/test_migrate_database.py tests/test_recordings.py",
-    "scripts/ecs/rollout.py": "tests/test_rollout.py tests/test_reasons.py",
-    "scripts/ecs/watch.py": "tests/test_rollout.py tests/test_healthcheck.py",
-    "scripts/ecs/proof.py": "tests/test_proof.py tests/test_rollout.py",
-    "scripts/ecs/reasons.py": "tests/test_reasons.py",
-    "scripts/ecs/logs.py": "tests/test_reasons.py tests/test_migrate_database.py",
-    "scripts/ecs/reader.py": "tests/test_reader.py",
-    "scripts/ecs/": "tests/test_deploy_service.py tests/test_recordings.py tests/test_check_image.py",
-    "scripts/edges/s3.py": "tests/release",
-    "scripts/edges/git.py": "tests/test_version.py tests/test_revert.py",
-    "scripts/release": "tests/release",
-    "scripts/": "tests/test_{name}.py",
-    "ecs_manager/": "tests/ecs_manager",
-    "local_aws/": "tests/local_aws",
-}
 DEFAULT = ["scripts/frame/", "scripts/ecs/", "scripts/deploy.py", "scripts/deploy_service.py", "scripts/healthcheck.py"]
-# Appended to tests/lines.py once the reached lines are known: marking takes as long as a quick test.
-UNMARKED = b"""
+# Appended to tests/lines.py: the compiled sources are kept for the next file of tests; and once the reached lines are
+# known, nothing is marked, because that takes as long as a quick test.
+KEPT = b"""
+
+def remove() -> None:
+    pass
+"""
+UNMARKED = (
+    KEPT
+    + b"""
 
 def install() -> None:
-    if VARIABLE not in os.environ:
-        os.environ[VARIABLE] = tempfile.mkdtemp(prefix="lines-")
+    pass
 
 
 def prepare() -> None:
     pass
 """
+)
+# Seconds that tests may take which come from another file, and those that a change gets at first: most need no more.
+FILE, FIRST = 0.3, 2.0
 OTHER = {
     ast.Eq: "!=", ast.NotEq: "==", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">",
     ast.In: "not in", ast.NotIn: "in", ast.Is: "is not", ast.IsNot: "is",
@@ -227,41 +212,44 @@ KINDS: dict[type | tuple[type, ...], Callable[..., Iterator[tuple[ast.AST, str]]
 }
 
 
-def tests_of(path: str) -> list[str]:
-    """The existing test files that should notice a change of a file."""
-    own = f"tests/test_{Path(path).stem}.py"
-    listed = next((tests for start, tests in TESTS.items() if path.startswith(start)), own)
-    words = [own, *listed.format(name=Path(path).stem).split()]
-    return [word for word in dict.fromkeys(words) if (ROOT / word).exists()]
+@dataclass(frozen=True)
+class Test:
+    """A test, its seconds, and the lines that it reaches: the path of each file -> line numbers."""
+
+    name: str
+    seconds: float
+    lines: Mapping[str, Collection[int]]
+
+    @property
+    def file(self) -> str:
+        """Where it stands."""
+        return self.name.partition("::")[0]
 
 
-@dataclass
-class Reached:
-    """What the tests of one file reach. tests: name -> seconds and lines. modules: what they import."""
+def tests_for(mutant: Mutant, tests: Sequence[Test], most: float) -> list[Test]:
+    """Tests that may notice a change, for about `most` seconds, but at least one: the quickest, in the order to be run.
 
-    tests: dict[str, tuple[float, list[int]]]
-    modules: list[str]
-
-    def tests_at(self, lines: Collection[int], most: float) -> dict[str, float]:
-        """The quickest tests that reach one of these lines, with their seconds.
-
-        At most `most` seconds in total, but at least one test. If no test reaches the lines, the quickest of all tests.
-        """
-        reaching = {name: seconds for name, (seconds, marked) in self.tests.items() if not {*lines}.isdisjoint(marked)}
-        found, left = dict[str, float](), most
-        every = reaching or {name: seconds for name, (seconds, _) in self.tests.items()}
-        for name, seconds in sorted(every.items(), key=lambda item: item[1]):
-            left -= seconds
-            if left >= 0 or not found:
-                found[name] = seconds
-        return found
+    Those that stand in a file of the same name come first: many tests pass through a line, and few are about it. If
+    none reaches the line, any may notice it, because it is one that runs when the module is imported.
+    """
+    reaching = [test for test in tests if not {*mutant.reached}.isdisjoint(test.lines.get(mutant.path, ()))]
+    every = reaching or [test for test in tests if mutant.path in test.lines] or tests
+    about = re.compile(rf"test_{Path(mutant.path).stem}\b")
+    found, files, left = list[Test](), set[str](), most
+    for test in sorted(every, key=lambda test: (not about.search(test.file), test.seconds)):
+        left -= test.seconds + FILE * (test.file not in files)
+        if left < 0 and found:
+            break
+        found.append(test)
+        files.add(test.file)
+    return found
 
 
 class Recorder:
-    """A pytest plugin that records which lines of a file each test reaches."""
+    """A pytest plugin that records which lines each test reaches."""
 
-    def __init__(self, path: str, into: Path) -> None:
-        self.path, self.into, self.tests, self.began = path, into, dict[str, tuple[float, list[int]]](), 0.0
+    def __init__(self, copy: Path, into: Path) -> None:
+        self.copy, self.into, self.tests = copy, into, list[dict[str, Any]]()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -269,30 +257,37 @@ class Recorder:
 
         from tests import lines
 
-        path = Path(self.path).absolute()
-        start, size = lines.offsets()[str(path)], path.read_bytes().count(b"\n") + 1
         marks = builtins.__lines__  # type: ignore[attr-defined]
-        marks[start : start + size] = bytes(size)
+        marks[:] = bytes(len(marks))
         began = time.monotonic()
         result = yield
-        reached = [line for line, mark in enumerate(marks[start : start + size]) if mark]
-        self.tests[item.nodeid] = (time.monotonic() - began, reached)
+        seconds, marked, found = time.monotonic() - began, bytes(marks), dict[str, list[int]]()
+        starts = [(Path(path), start) for path, start in lines.offsets().items() if path]
+        for (path, start), (_, stop) in itertools.pairwise([*starts, (self.copy, len(marked))]):
+            if numbers := [line for line, mark in enumerate(marked[start:stop]) if mark]:
+                found[str(path.relative_to(self.copy))] = numbers
+        self.tests.append({"name": item.nodeid, "seconds": seconds, "lines": found})
         return result
 
     def pytest_sessionfinish(self) -> None:
-        modules = [name for name in sys.modules if not re.search("pytest|hypothesis|xdist|__main__", name)]
+        modules = [name for name in sys.modules if not re.search("pytest|xdist|__main__", name)]
         others = [name for name in modules if name.partition(".")[0] not in OWN]
         self.into.write_text(json.dumps({"tests": self.tests, "modules": others}))
 
 
 class Chosen:
-    """A pytest plugin that runs only these tests, the quickest first."""
+    """A pytest plugin that runs only these tests, in their order."""
 
-    def __init__(self, tests: Mapping[str, float]) -> None:
-        self.tests = tests
+    def __init__(self, tests: Sequence[Test]) -> None:
+        self.order = {test.name: number for number, test in enumerate(tests)}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = sorted((i for i in items if i.nodeid in self.tests), key=lambda item: self.tests[item.nodeid])
+        items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda item: self.order[item.nodeid])
+
+
+def marks(copy: Path) -> Path:
+    """The folder with the marks of a copy, as in tests/lines.py."""
+    return copy.with_suffix(".lines")
 
 
 def start(copy: Path, words: Sequence[str], plugin: object, output: str = os.devnull) -> int:
@@ -311,7 +306,10 @@ def start(copy: Path, words: Sequence[str], plugin: object, output: str = os.dev
         for name in list(sys.modules):
             if name.partition(".")[0] in OWN:
                 del sys.modules[name]
-        os._exit(pytest.main(["-x", "-q", *words], plugins=[plugin]))
+        os.environ[lines.VARIABLE] = str(marks(copy))
+        # What is imported already needs no other assertions.
+        quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        os._exit(pytest.main(["-x", "-q", *quiet, *words], plugins=[plugin]))
     finally:
         os._exit(99)
 
@@ -324,15 +322,30 @@ def end(pid: int) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
-def reached(path: str, copy: Path, folder: Path) -> Reached:
-    """Run the tests of a file on the unchanged code."""
-    tests, into, output = tests_of(path), folder / "reached.json", folder / "output"
-    if not tests:
-        sys.exit(f"{path}: there are no tests")
-    pid = start(copy, ["-k", f"not {SLOW}", *tests], Recorder(path, into), str(output))
-    if os.waitpid(pid, 0)[1]:
-        sys.exit(f"{output.read_text()}{path}: its tests fail already")
-    return Reached(**json.loads(into.read_text()))
+def record(files: Sequence[str], copies: Sequence[Path]) -> tuple[list[Test], set[str]]:
+    """Run files of tests on the unchanged code. Returns the tests, and the modules of others that they import."""
+    left, free, running, tests, modules = (
+        list(files),
+        list(copies),
+        dict[int, tuple[str, Path]](),
+        list[Test](),
+        set[str](),
+    )
+    while left or running:
+        while left and free:
+            file, copy = left.pop(), free.pop()
+            pid = start(copy, [file], Recorder(copy, marks(copy) / "found.json"), str(marks(copy) / "output"))
+            running[pid] = (file, copy)
+        pid, status = os.wait()
+        file, copy = running.pop(pid)
+        end(pid)
+        if status:
+            sys.exit(f"{(marks(copy) / 'output').read_text()}{file}: its tests fail already")
+        found = json.loads((marks(copy) / "found.json").read_text())
+        tests += [Test(**test) for test in found["tests"]]
+        modules |= set(found["modules"])
+        free.append(copy)
+    return tests, modules
 
 
 def put(file: Path, text: bytes, count: Iterator[int] = itertools.count(1_000_000_000)) -> None:  # noqa: B008
@@ -343,9 +356,9 @@ def put(file: Path, text: bytes, count: Iterator[int] = itertools.count(1_000_00
 
 
 def survivors(
-    found: Reached, chosen: Sequence[Mutant], copies: Sequence[Path], most: float
+    tests: Sequence[Test], chosen: Sequence[Mutant], copies: Sequence[Path], most: float
 ) -> Iterator[tuple[Mutant, bool]]:
-    """Try the changes of one file. Yields each change, and whether no test noticed it."""
+    """Try changes. Yields each, and whether no test noticed it."""
     left, free, running = list(reversed(chosen)), list(copies), dict[int, tuple[Mutant, Path, bytes, float]]()
     while left or running:
         while left and free:
@@ -359,11 +372,10 @@ def survivors(
                 yield mutant, False
                 continue
             put(file, changed)
-            tests = found.tests_at(mutant.reached, most)
-            deadline = time.monotonic() + 15 + 4 * sum(tests.values())
-            files = sorted({name.partition("::")[0] for name in tests})
+            found = tests_for(mutant, tests, most)
+            deadline = time.monotonic() + 15 + 4 * sum(test.seconds for test in found)
             copy = free.pop()
-            running[start(copy, files, Chosen(tests))] = (mutant, copy, whole, deadline)
+            running[start(copy, sorted({test.file for test in found}), Chosen(found))] = (mutant, copy, whole, deadline)
         for pid, (mutant, copy, whole, deadline) in list(running.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
             late = not ended and time.monotonic() > deadline
@@ -378,6 +390,15 @@ def survivors(
         time.sleep(0.01)
 
 
+def prepare(copies: Sequence[Path]) -> None:
+    """Copy the checkout, to be marked."""
+    for copy in copies:
+        shutil.copytree(ROOT, copy, ignore=LEFT_OUT, symlinks=True)
+        marks(copy).mkdir()
+        (marks(copy) / "marks").write_bytes(bytes(lines.offsets()[""]))
+        put(copy / "tests/lines.py", (ROOT / "tests/lines.py").read_bytes() + KEPT)
+
+
 def main() -> None:
     """Try a sample of changes, and print whether a test noticed each."""
     parser = argparse.ArgumentParser(description="Shows which small changes of the code no test notices.")
@@ -387,11 +408,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=20, help="how long the tests of one change may take, about")
     parser.add_argument("--lines", default="", help="of one file alone, such as 10-20")
+    parser.add_argument("--tests", nargs="*", default=[], help="files of tests to use; all but the end-to-end ones")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         copies = [Path(folder) / str(number) for number in range(given.jobs)]
-        for copy in copies:
-            shutil.copytree(ROOT, copy, ignore=LEFT_OUT, symlinks=True)
+        prepare(copies)
         files = [
             str(file.relative_to(copies[0]))
             for path in given.paths
@@ -401,23 +422,25 @@ def main() -> None:
         wanted = range(int(first or 0), int(last or first or 10**6) + 1)
         every = [mutant for path in files for mutant in mutants(path, copies[0]) if mutant.line in wanted]
         chosen = random.Random(given.seed).sample(every, min(given.sample or len(every), len(every)))
+        chosen.sort(key=lambda mutant: (mutant.path, mutant.start))
         print(f"{len(chosen)} of {len(every)} changes of {len(files)} files", flush=True)
-        left = 0
-        for path in sorted({mutant.path for mutant in chosen}):
-            marking = (copies[0] / "tests/lines.py").read_bytes()
-            found = reached(path, copies[0], Path(folder))
-            for copy in copies:
-                put(copy / "tests/lines.py", marking + UNMARKED)
-            for name in found.modules:
-                with suppress(ImportError):
-                    importlib.import_module(name)
-            own = sorted((mutant for mutant in chosen if mutant.path == path), key=lambda mutant: mutant.start)
-            for mutant, alive in survivors(found, own, copies, given.seconds):
-                left += alive
-                print("survives " if alive else "noticed  ", mutant, flush=True)
-            for copy in copies:
-                put(copy / "tests/lines.py", marking)
-    print(f"{left} of {len(chosen)} survive")
+        found = (str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests").rglob("test_*.py")))
+        tests, modules = record(given.tests or [file for file in found if "tests/e2e/" not in file], copies)
+        print(f"{len(tests)} tests", flush=True)
+        for copy in copies:
+            put(copy / "tests/lines.py", (ROOT / "tests/lines.py").read_bytes() + UNMARKED)
+        for name in modules:
+            with suppress(ImportError):
+                importlib.import_module(name)
+        gc.freeze()
+        left = chosen
+        for seconds in (FIRST, given.seconds):
+            tried, left = left, []
+            for mutant, alive in survivors(tests, tried, copies, seconds):
+                left += [mutant] if alive else []
+                if not alive or seconds != FIRST:
+                    print("survives " if alive else "noticed  ", mutant, flush=True)
+    print(f"{len(left)} of {len(chosen)} survive")
     sys.exit(1 if left else 0)
 
 

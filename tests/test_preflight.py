@@ -547,6 +547,7 @@ def test_what_would_go_wrong_is_all_said_at_once(cloud: EmbeddedCloud, local: En
         ),
         ({"service": "ssm", "status": 400, "code": "AccessDeniedException"}, "lambda", "secrets", "warning"),
         ({"service": "ssm", "status": 400, "code": "AccessDeniedException"}, "ecs", "secrets", "refused"),
+        ({"service": "ssm", "status": 400, "code": "ServerException"}, "lambda", "task definition", "refused"),
         ({"service": "ecr", "status": 400, "code": "AccessDeniedException"}, "lambda", "image", "warning"),
         ({"service": "ecr", "status": 400, "code": "ServerException"}, "lambda", "image", "refused"),
         (
@@ -589,12 +590,40 @@ def test_a_restart_needs_the_images_that_the_service_has(cloud: EmbeddedCloud, l
     """Those in ECR: a sidecar of a public registry is not looked for."""
     call = Invocation("f", "1", manager.deploy_event(local, APP, ""), "ecs")
 
-    found = preflight.check(Run("deploy-service", local), call)
+    found = preflight.check(Run("deploy-service", local), call, supersede=False)
     cloud.client("ecr").batch_delete_image(repositoryName="mint-backend", imageIds=[{"imageTag": "v0"}])
-    gone = preflight.check(Run("deploy-service", local), call)
+    gone = preflight.check(Run("deploy-service", local), call, supersede=False)
 
     assert [finding.result for finding in found.findings if finding.about == "image"] == ["ok"]
+    assert text(found, "task definition") == "local-mint-app:1 changes"
     assert [finding.about for finding in gone.refusals] == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("body", "abouts", "said"),
+    [
+        ({"families": ["local-mint-app"]}, ["identity", "task definition", "image"], ""),
+        ({"families": ["none"]}, ["identity", "task definition", "image"], "none"),
+        (
+            {"service_ids": [APP], "containers": ["sidecar"]},
+            ["identity", "service", "task definition", "image"],
+            "UnknownContainer: There is no container sidecar",
+        ),
+    ],
+    ids=["a family", "a family that does not exist", "a container that does not exist"],
+)
+def test_of_a_family_the_newest_revision_is_compared_and_only_the_named_containers(
+    body: dict[str, Any], abouts: list[str], said: str, cloud: EmbeddedCloud, local: Environment
+) -> None:
+    """A family has no service that could be looked at."""
+    image = f"{local.registry.require()}/mint-backend:v0"
+    call = Invocation("f", "1", {"body": {"cluster_id": CLUSTER, "image": image, **body}}, "ecs")
+
+    found = preflight.check(Run("deploy-service", local), call, supersede=False)
+
+    assert [finding.about for finding in found.findings if finding.about != "secrets"] == abouts
+    assert results(found)["task definition"] == ("refused" if said else "ok")
+    assert said in text(found, "task definition")
 
 
 def test_a_task_is_run_only_with_credentials_of_the_environments_account(cloud: EmbeddedCloud) -> None:

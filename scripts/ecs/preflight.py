@@ -109,7 +109,7 @@ def subject(invocation: Invocation) -> str:
     return str((body.get("service_ids") or body.get("families"))[0])
 
 
-def check(run: Run, invocation: Invocation, *, supersede: bool = False) -> Preflight:
+def check(run: Run, invocation: Invocation, *, supersede: bool) -> Preflight:
     """Look at everything that a deployment depends on. invocation: the one that is going to deploy.
 
     supersede: a rollout of somebody else is no reason to refuse. Raises Refused only without credentials.
