@@ -1,5 +1,6 @@
 """Text from outside is made harmless for every place where it is shown."""
 
+import base64
 import html
 import json
 import re
@@ -111,6 +112,61 @@ def test_a_line_that_is_cut_ends_with_an_ellipsis() -> None:
     """Blanks and line breaks are joined to one blank."""
     assert text.one_line("a \n\t b", 3) == "a b"
     assert text.one_line("abcdef", 4) == "abc…"
+    assert text.one_line("x" * 501) == "x" * 499 + "…"
+    assert text.markdown("x" * 5001) == "x" * 4999 + "…"
+
+
+def test_times_are_shown_in_utc() -> None:
+    """As a sentence, to the minute, and as a name that sorts."""
+    at = 1_800_000_000.0625
+
+    assert text.when(at) == "2027-01-15 08:00:00 UTC"
+    assert text.minute(at) == "2027-01-15 08:00"
+    assert text.stamp(at) == "20270115T080000.062Z"
+
+
+# Its base64 ends with an X and needs no padding.
+SECRET = "a/secret?of+18 chW"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GITHUB_TOKEN", "SLACK_WEBHOOK_URL", ""],
+)
+@pytest.mark.parametrize(
+    "shown",
+    [
+        SECRET,
+        "a%2Fsecret%3Fof%2B18%20chW",
+        "a/secret%3Fof%2B18%20chW",
+        base64.b64encode(SECRET.encode()).decode(),
+    ],
+)
+def test_a_secret_is_hidden_in_each_form(name: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the environment, and those that were read, in every kind of output."""
+    monkeypatch.setattr(text, "_hidden", set())
+    if name:
+        monkeypatch.setenv(name, f" {SECRET}\n")
+    else:
+        text.hide(SECRET)
+
+    for show in (text.plain, text.one_line, text.slack, text.without_credentials):
+        assert show(f"it is <{shown}>").replace("&lt;", "<").replace("&gt;", ">") == "it is <***>"
+    assert SECRET not in html.unescape(text.markdown(SECRET) + text.markdown_block(SECRET))
+
+
+def test_a_longer_secret_is_hidden_before_one_that_it_contains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the rest of it would be shown. Text of fewer than 16 characters is no secret."""
+    monkeypatch.setattr(text, "_hidden", {"a" * 16, "a" * 16 + "-rest-of-it", "b" * 15, "before-" + "a" * 16})
+
+    assert text.plain(f"{'a' * 16}-rest-of-it {'a' * 16} before-{'a' * 16} {'b' * 15}") == f"*** *** *** {'b' * 15}"
+
+
+def test_a_secret_that_is_no_text_is_hidden_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel allows any byte in a variable."""
+    monkeypatch.setenv("GITHUB_TOKEN", "no-utf-8-here-\udcff\udcfe")
+
+    assert text.plain("no-utf-8-here-\udcff\udcfe is hidden") == "*** is hidden"
 
 
 @given(anything)
