@@ -225,15 +225,22 @@ class Test:
         """Where it stands."""
         return self.name.partition("::")[0]
 
+    @property
+    def function(self) -> str:
+        """Its name without parameters."""
+        return self.name.partition("[")[0]
+
 
 def tests_for(mutant: Mutant, tests: Sequence[Test], most: float) -> list[Test]:
     """Tests that may notice a change, for about `most` seconds, but at least one: the quickest, in the order to be run.
 
-    Those that stand in a file of the same name come first: many tests pass through a line, and few are about it. If
-    none reaches the line, any may notice it, because it is one that runs when the module is imported.
+    Those that stand in a file of the same name come first: many tests pass through a line, and few are about it. With
+    the parameters that reach the line go the others of the test, which may have found its result in a cache. If none
+    reaches the line, any may notice it, because it is one that runs when the module is imported.
     """
-    reaching = [test for test in tests if not {*mutant.reached}.isdisjoint(test.lines.get(mutant.path, ()))]
-    every = reaching or [test for test in tests if mutant.path in test.lines] or tests
+    reaching = {test.function for test in tests if not {*mutant.reached}.isdisjoint(test.lines.get(mutant.path, ()))}
+    reaching = reaching or {test.function for test in tests if mutant.path in test.lines}
+    every = [test for test in tests if not reaching or test.function in reaching]
     about = re.compile(rf"test_{Path(mutant.path).stem}\b")
     found, files, left = list[Test](), set[str](), most
     for test in sorted(every, key=lambda test: (not about.search(test.file), test.seconds)):
