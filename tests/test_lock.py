@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from scripts.edges.s3 import S3Error, Unanswered
+from scripts.edges.s3 import Bucket, S3Error, Unanswered
 from scripts.frame import settings
 from scripts.frame.errors import REFUSED, DeployError, Refused
 from scripts.frame.run import Run
@@ -142,6 +144,111 @@ def test_a_lock_that_cannot_be_taken(error: DeployError, force: bool, refused: b
         assert raised.value.code == REFUSED
     else:
         lease._go_on_without(run, error)
+
+
+class Lock:
+    """Stands for the lease of a bucket: what it is taken with, and what happens to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.happened = list[object]()
+        monkeypatch.setattr(lease, "_held", {})
+        monkeypatch.setattr(lease, "open_bucket", lambda environment, name: SimpleNamespace(name=name))
+        made = SimpleNamespace(give_back=lambda _: self.happened.append("given back"))
+        monkeypatch.setattr(lease, "Lease", type("Lease", (), {"__new__": self.make, **vars(made)}))
+        monkeypatch.setattr(
+            lease, "warn_of_holder", lambda bucket, listing: self.happened.append((bucket.name, listing))
+        )
+        monkeypatch.setattr(lease, "actor", lambda: ("octocat", "https://github.com/o/r/actions/runs/1"))
+
+    def make(self, _: type, bucket: SimpleNamespace, own: lease.Holder, shared: bool) -> SimpleNamespace:
+        self.happened.append((bucket.name, own.actor, own.run, own.command, own.version, shared))
+        return SimpleNamespace(bucket=bucket, take=self.take, renew=lambda: self.happened.append("renewed"))
+
+    def take(self, *, force: bool, wait: float) -> None:
+        self.happened.append((force, wait))
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Lock:
+    """In place of the real one, whose own tests are those of releases."""
+    return Lock(monkeypatch)
+
+
+OWNER = (BUCKET, "octocat", "https://github.com/o/r/actions/runs/1", "deploy")
+
+
+@pytest.mark.parametrize(
+    ("given", "version", "credentials", "happens"),
+    [
+        ({}, "v1", True, [(*OWNER, "v1", True), (False, 0.0), "given back"]),
+        ({}, "", False, [(*OWNER, "", True), (False, 0.0), "given back"]),
+        ({"force_lock": True, "lock_wait": 9.0}, "", True, [(*OWNER, "", True), (True, 9.0), "given back"]),
+        ({"dry_run": True}, "v1", True, [(BUCKET, {LEASE})]),
+        ({"dry_run": True}, "v1", False, []),
+    ],
+    ids=[
+        "a run",
+        "nothing is known of the version",
+        "forced and waiting",
+        "a dry run",
+        "a dry run without credentials",
+    ],
+)
+def test_the_lock_of_a_run(
+    given: dict[str, Any],
+    version: str,
+    credentials: bool,
+    happens: list[object],
+    lock: Lock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Taken once for all that the run does, and given back at its end. A dry run only looks, if it can."""
+    monkeypatch.setattr(lease.aws, "has_credentials", lambda environment: credentials)
+    run = Run("deploy", settings.find("local"), **given)
+    run.facts |= {"version": version} if version else {}
+    looked = happens if run.dry_run else happens[:2]
+
+    with lease.locked(run):
+        assert (run.locked, lock.happened) == (True, looked)
+        assert (lease.bucket(BUCKET) is not None) is not run.dry_run
+        with lease.locked(run):
+            lease.check(run)
+        with lease.awaited(run, BUCKET):
+            pass
+        assert lock.happened == [*looked, *([] if run.dry_run else ["renewed"])]
+
+    assert [one for one in lock.happened if one != "renewed"] == happens
+    assert lease.bucket(BUCKET) is None
+    lease.check(run)
+    assert lock.happened.count("renewed") == (not run.dry_run)
+
+
+@pytest.mark.parametrize(
+    ("given", "held"),
+    [({}, False), ({"lock_wait": 1.0}, True), ({"lock_wait": 1.0, "dry_run": True}, False), ({"dry_run": True}, False)],
+    ids=str,
+)
+def test_only_a_release_that_waits_takes_its_lease_before_it_reads(
+    given: dict[str, Any], held: bool, lock: Lock
+) -> None:
+    """It is for the release alone: what else the run does needs none."""
+    run = Run("release-static", settings.find("local"), **given)
+
+    with lease.awaited(run, BUCKET):
+        assert (lease.bucket(BUCKET) is not None) is held
+
+    taken = [(BUCKET, *OWNER[1:3], "release-static", "", False), (False, 1.0), "given back"]
+    assert lock.happened == (taken if held else [])
+
+
+def test_a_part_of_a_run_needs_no_lease_of_its_own(lock: Lock) -> None:
+    """It does not wait for the one that the whole has."""
+    here, place = lease.here("octocat", ""), cast("Bucket", SimpleNamespace(name=BUCKET))
+
+    with lease.held(place, here) as whole, lease.held(place, here) as part:
+        assert part is whole
+
+    assert lock.happened == [(BUCKET, "octocat", "", "", "", False), (False, 0.0), "given back"]
 
 
 def test_an_environment_without_a_bucket_has_no_lock(cloud: EmbeddedCloud, invoke: Invoke, tmp_path: Path) -> None:

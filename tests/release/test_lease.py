@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def gone() -> int:
     ("holder", "over"),
     [
         (Holder(expires=99.0), True),
+        (Holder(expires=100.0), True),
         (Holder(expires=101.0), False),
         (Holder(expires=101.0, run=OWN.run), True),
         (Holder(expires=101.0, run="https://github.com/o/r/actions/runs/2"), False),
@@ -63,6 +65,7 @@ def gone() -> int:
     ],
     ids=[
         "its lease has ended",
+        "its lease ends now",
         "its lease has not ended",
         "an earlier attempt of this workflow run",
         "another workflow run",
@@ -372,6 +375,15 @@ def test_a_lease_whose_numbers_cannot_be_is_damaged(field: str, least: int, most
             lease.load(json.dumps({"expires": 1, field: number}).encode())
 
 
+def test_of_what_a_lease_does_not_say_nothing_is_known() -> None:
+    """Earlier versions named less."""
+    found = lease.load(b'{"expires": 1}')
+
+    assert (found.id, found.actor, found.run, found.command, found.version) == ("",) * 5
+    assert (found.host, found.machine, found.boot, found.space) == ("",) * 4
+    assert (found.attempt, found.pid, found.began, found.expires) == (0, 0, 0, 1.0)
+
+
 NEW, LIVE = {"If-None-Match": "*"}, theirs(expires=4e9, actor="octocat", command="deploy", version="v1")
 
 
@@ -534,6 +546,25 @@ def test_a_lease_is_renewed_while_it_is_ours(
 
 
 @pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("", "the lease of this release to b"),
+        ("release-static", "the lease of this release to b"),
+        ("release-storybook", "the lease of this release to b"),
+        ("release.rollback", "the lease of this release to b"),
+        ("deploy", "the lock of b from this run"),
+    ],
+)
+def test_a_run_whose_lease_was_taken_over_says_what_it_was_for(command: str, what: str) -> None:
+    """A release's, or that of the environment."""
+    store = Store(LIVE, first(s3_error(412)))
+    mine = lease.Lease(store, replace(MINE, expires=time.time(), command=command), False)  # type: ignore[arg-type]
+
+    with pytest.raises(DeployError, match=f"^Somebody took over {what}, so it stops here. Run it again.$"):
+        mine.renew()
+
+
+@pytest.mark.parametrize(
     ("etag", "unanswered", "held", "deleted", "written"),
     [
         ("e0", False, (replace(LIVE, id="mine"),), "e0", []),
@@ -600,10 +631,19 @@ def test_a_lease_is_given_back_although_its_thread_hangs(monkeypatch: pytest.Mon
     assert store.deleted == [([LEASE], {LEASE: "e0"})]
 
 
-def test_without_the_right_to_delete_a_lease_that_is_over_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [None, S3Error("denied", 403, "AccessDenied")], ids=["the object", "the request"])
+def test_without_the_right_to_delete_a_lease_that_is_over_is_written(
+    failure: S3Error | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody has to wait for it."""
+
+    def delete(keys: list[str], etags: dict[str, str]) -> dict[str, str]:
+        if failure:
+            raise failure
+        return {LEASE: "AccessDenied"}
+
     store = Store(replace(LIVE, id="mine"))
-    monkeypatch.setattr(store, "delete", lambda keys, etags: {LEASE: "AccessDenied"})
+    monkeypatch.setattr(store, "delete", delete)
     mine = lease.Lease(store, MINE, False)  # type: ignore[arg-type]
     mine.etag = "e0"
 
@@ -628,3 +668,191 @@ def test_github_is_asked_about_a_run_once_a_minute(completed: bool, monkeypatch:
 
     assert (first_time, again, later, other) == (completed, False, completed, completed)
     assert asked == [RUN, RUN, "another"]
+
+
+def test_a_thread_that_cannot_renew_says_so_once_and_ends_when_the_lease_is_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A failure may pass: it looks again a minute later, and says it again only if it had worked in between."""
+    mine = lease.Lease(Store(), MINE, False)  # type: ignore[arg-type]
+    said, waited = list[int](), list[float]()
+    outcomes = iter([S3Error("busy", 503, "SlowDown"), Unanswered("late"), None, DeployError("again"), "lost"])
+
+    def renew() -> None:
+        said.append(capsys.readouterr().err.count("the lease of b could not be renewed: "))
+        outcome = next(outcomes)
+        if outcome == "lost":
+            mine._lost = "Somebody took over the lease"
+            raise DeployError(mine._lost)
+        if outcome:
+            raise outcome  # type: ignore[misc]
+
+    monkeypatch.setattr(mine, "renew", renew)
+    monkeypatch.setattr(mine, "_ended", SimpleNamespace(wait=lambda seconds: waited.append(seconds)))
+    mine._beat()
+
+    assert (said, waited) == ([0, 1, 0, 0, 1], [60.0] * 5)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_thread_ends_when_the_lease_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And renews nothing more."""
+    mine = lease.Lease(Store(), MINE, False)  # type: ignore[arg-type]
+    monkeypatch.setattr(mine, "renew", lambda: pytest.fail("it was renewed"))
+    mine._ended.set()
+
+    mine._beat()
+
+
+@pytest.mark.parametrize(
+    ("found", "etag", "asked"),
+    [([True], "ours", 1), ([False, False, True], "ours", 3), ([False] * 99, "", 10)],
+    ids=["there", "late", "not written"],
+)
+def test_a_lease_whose_put_was_not_answered_is_looked_for(
+    found: list[bool], etag: str, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For less than a second, because a stop waits for it; somebody else's is not it."""
+    clock, slept = [0.0], list[float]()
+    monkeypatch.setattr(
+        lease, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda s: (slept.append(s), advance(s)))
+    )
+
+    def advance(seconds: float) -> None:
+        clock[0] += seconds
+
+    answers, bodies = iter(found), [msgspec.json.encode(asdict(one)) for one in (LIVE, replace(LIVE, id="mine"))]
+    got: list[int] = []
+
+    def get(key: str, most: int, tries: int) -> tuple[bytes, str]:
+        got.append(tries)
+        ours = next(answers)
+        return bodies[ours], "ours" if ours else "theirs"
+
+    mine = lease.Lease(SimpleNamespace(get=get, name="b"), MINE, False)  # type: ignore[arg-type]
+
+    assert mine._look() == etag
+    assert got == [1] * asked
+    assert slept == [0.1] * (asked - 1)
+
+
+def test_a_holder_is_this_process_with_all_that_identifies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempt counts only for a workflow's run, and only if it is a number. Each holder has an id of its own."""
+    monkeypatch.setenv("GITHUB_RUN_ATTEMPT", "3")
+
+    found = lease.here("octocat", RUN, command="deploy", version="v1")
+
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    own = (os.uname().nodename, boot, os.readlink("/proc/self/ns/pid"), os.getpid())
+    assert (found.host, found.boot, found.space, found.pid) == own
+    assert (found.actor, found.run, found.attempt, found.command, found.version) == ("octocat", RUN, 3, "deploy", "v1")
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    assert (found.began, found.expires) == (started, 0)
+    assert re.fullmatch("[0-9a-f]{16}|", found.machine)
+    assert found.id != lease.here("octocat", RUN).id
+    for run, attempt, expected in (
+        ("", "3", 0),
+        (RUN, "", 0),
+        (RUN, "3x", 0),
+        (RUN, "1" * 10, 0),
+        (RUN, "1" * 9, 111111111),
+    ):
+        monkeypatch.setenv("GITHUB_RUN_ATTEMPT", attempt)
+        assert lease.here("octocat", run).attempt == expected
+
+
+def test_a_machine_is_told_by_a_hash_of_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The id itself is not for others. Where there is none, nothing is said."""
+    texts = {"/etc/machine-id": "0123456789abcdef\n"}
+    monkeypatch.setattr(lease, "_read", lambda path: texts.get(path, "").strip())
+
+    assert lease.here("", "").machine == "9f9f5111f7b27a78"
+    texts.clear()
+    assert lease.here("", "").machine == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "read"), [(b" id \n", "id"), (b"x" * 101, "x" * 100), (b"\xff", ""), (None, "")], ids=str
+)
+def test_a_line_of_the_system_is_empty_where_there_is_none(content: bytes | None, read: str, tmp_path: Path) -> None:
+    """As on macOS."""
+    if content is not None:
+        (tmp_path / "id").write_bytes(content)
+
+    assert lease._read(str(tmp_path / "id")) == read
+
+
+@pytest.mark.parametrize(
+    ("stat", "began"),
+    [
+        ("7 (a) b) S " + " ".join(map(str, range(4, 53))), 22),
+        ("7 (a) S " + " ".join(map(str, range(4, 23))), 22),
+        ("7 (a) S " + " ".join(map(str, range(4, 22))), 0),
+        ("7 (a) S 1 2", 0),
+        ("7 (a) S " + "x " * 49, 0),
+        ("", 0),
+    ],
+    ids=["whole", "just enough", "one too few", "short", "no number", "none"],
+)
+def test_when_a_process_began(stat: str, began: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name may hold anything. 0 if it is not known."""
+    monkeypatch.setattr(lease, "_read_stat", lambda pid: stat)
+
+    assert lease._began(7) == began
+
+
+def test_a_program_may_have_any_name(tmp_path: Path) -> None:
+    """Also one that is no text."""
+    program = os.fsencode(tmp_path) + b"/a) S \xff"
+    shutil.copy(shutil.which("sleep") or "", program)
+    process = subprocess.Popen([program, "60"])
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        assert lease._began(process.pid) == int(fields[19]) > 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("stored", "says"),
+    [
+        (None, ""),
+        (EXPIRED, ""),
+        (LIVE, f"{DOES} "),
+        (b"{", "_release/lease.json is damaged"),
+        (Unanswered("no response"), "it is not known whether another run holds b: no response"),
+    ],
+    ids=["free", "expired", "held", "damaged", "not read"],
+)
+def test_a_dry_run_warns_of_whoever_holds_the_lease(
+    stored: Holder | bytes | Exception | None,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But for this process itself. It asks once, and only if the bucket has one."""
+    store = Store(None if isinstance(stored, Exception) else stored)
+    if isinstance(stored, Exception):
+        monkeypatch.setattr(store, "get", lambda *_, **__: (_ for _ in ()).throw(stored))
+
+    lease.warn_of_holder(store, {LEASE})  # type: ignore[arg-type]
+
+    assert store.tries <= {1}
+    said = capsys.readouterr().err
+    assert says in said
+    assert bool(said) is bool(says)
+    lease.warn_of_holder(store, {"index.html"})  # type: ignore[arg-type]
+    monkeypatch.setitem(lease._held, "b", lease.Lease(Store(), MINE, False))  # type: ignore[arg-type]
+    if isinstance(stored, Holder):
+        lease.warn_of_holder(store, {LEASE})  # type: ignore[arg-type]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_refusal_while_the_holder_is_looked_for_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without credentials a dry run says so."""
+    store = Store()
+    monkeypatch.setattr(store, "get", lambda *_, **__: (_ for _ in ()).throw(Refused("no credentials")))
+
+    with pytest.raises(Refused, match="no credentials"):
+        lease.warn_of_holder(store, {LEASE})  # type: ignore[arg-type]
