@@ -525,6 +525,57 @@ def test_a_task_that_ecs_does_not_describe_yet_is_polled_again(cloud: EmbeddedCl
         commands.runtask(call(cloud, describe_tasks=lambda **_: missing), run())
 
 
+@pytest.mark.parametrize(
+    ("seen", "looks"),
+    [
+        ("?" * 10 + "S", 11),
+        ("?" * 10 + "R" + "?" * 10 + "S", 22),
+        ("?" * 99, 11),
+        ("R" + "?" * 99, 12),
+    ],
+    ids=["known in time", "unknown twice", "never known", "forgotten"],
+)
+def test_a_task_is_lost_when_ecs_does_not_know_it_for_ten_seconds(seen: str, looks: int) -> None:
+    """In a row. It is asked once a second."""
+    states, slept, deadline = iter(seen), list[float](), [900.0]
+
+    def describe_tasks(*, cluster: str, tasks: list[str]) -> Any:
+        state = next(states)
+        known = {"lastStatus": {"R": "RUNNING", "S": "STOPPED"}.get(state), "taskArn": tasks[0]}
+        return {"tasks": [known] if state != "?" else [], "failures": []}
+
+    ecs = SimpleNamespace(describe_tasks=describe_tasks)
+    waiting = Invocation(ecs, None, "request-1", lambda: deadline[0], slept.append)
+
+    if seen.endswith("S"):
+        assert commands._wait(waiting, CLUSTER, "arn:task")["lastStatus"] == "STOPPED"
+    else:
+        with pytest.raises(ManagerError, match="does not know the task arn:task") as error:
+            commands._wait(waiting, CLUSTER, "arn:task")
+        assert error.value.title == "TaskLost"
+    assert slept == [1.0] * (looks - 1)
+
+
+@pytest.mark.parametrize(
+    ("service", "where"),
+    [
+        ({}, {"launchType": "FARGATE"}),
+        ({"launchType": "EC2"}, {"launchType": "EC2"}),
+        (
+            {"launchType": "FARGATE", "capacityProviderStrategy": [{"capacityProvider": "SPOT"}]},
+            {"capacityProviderStrategy": [{"capacityProvider": "SPOT"}]},
+        ),
+        (
+            {"launchType": "EXTERNAL", "networkConfiguration": {"n": 1}, "platformVersion": "1.4.0", "desiredCount": 2},
+            {"launchType": "EXTERNAL", "networkConfiguration": {"n": 1}, "platformVersion": "1.4.0"},
+        ),
+    ],
+)
+def test_a_task_is_placed_where_the_services_own_tasks_are(service: dict[str, Any], where: dict[str, Any]) -> None:
+    """By its capacity providers if it has some, else by its launch type."""
+    assert commands._placement(service) == where
+
+
 @pytest.mark.parametrize("failures", [3, 99], ids=["recovers", "keeps failing"])
 def test_a_failed_describe_tasks_does_not_end_the_wait(cloud: EmbeddedCloud, failures: int) -> None:
     """The task runs anyway: its exit code is read later, or the outcome is unknown."""
@@ -715,6 +766,10 @@ def test_patience_ends_before_the_functions_own_time(cloud: EmbeddedCloud) -> No
         commands.deploy(limited, body())
 
     assert limited.remaining() == 12 - 1 - 2 - 4
+    patient = call(cloud, remaining=900, describe_services=busy)
+    with pytest.raises(ClientError, match="Rate exceeded"):
+        commands.deploy(patient, body())
+    assert patient.remaining() == 900 - 1 - 2 - 4 - 8
 
 
 def test_a_task_that_is_throttled_is_started_once(cloud: EmbeddedCloud) -> None:
