@@ -41,7 +41,8 @@ CANARY = {
     "bakeTimeInMinutes": 10,
     "canaryConfiguration": {"canaryPercent": 10.0, "canaryBakeTimeInMinutes": 5},
 }
-LINEAR = {
+SMALLEST = {"stepPercent": 1.0}
+LINEAR: dict[str, Any] = {
     "strategy": "LINEAR",
     "bakeTimeInMinutes": 10,
     "linearConfiguration": {"stepPercent": 25.0, "stepBakeTimeInMinutes": 2},
@@ -106,6 +107,19 @@ def operations(aws: StandIn) -> list[str]:
         ),
         ({"deploymentConfiguration": CANARY}, Service("app", (), (), False, strategy="CANARY", bake=15.0)),
         ({"deploymentConfiguration": LINEAR}, Service("app", (), (), False, strategy="LINEAR", bake=18.0)),
+        (
+            {"deploymentConfiguration": LINEAR | {"linearConfiguration": {"stepBakeTimeInMinutes": 2}}},
+            Service("app", (), (), False, strategy="LINEAR", bake=12.0),
+        ),
+        (
+            {"deploymentConfiguration": LINEAR | {"linearConfiguration": LINEAR["linearConfiguration"] | SMALLEST}},
+            Service("app", (), (), False, strategy="LINEAR", bake=210.0),
+        ),
+        # ECS names a task definition by its ARN, whatever the request did.
+        (
+            {"deployments": [BARE | {"taskDefinition": "app:2"}]},
+            Service("app", (Deployment(**ONE, **NOTHING),), (), breaker=False),
+        ),
     ],
 )
 def test_a_service_is_read_with_whatever_ecs_tells_of_it(
@@ -358,27 +372,75 @@ def test_a_deployment_that_ecs_does_not_show_has_the_newest_record_with_its_imag
     assert found.rpartition("/")[2] == expected
 
 
+# It stands for the time of the test.
+NOW = -1.0
+
+
 @pytest.mark.parametrize(
-    ("before", "since"),
-    [(Before("v2", "app", id="ecs-svc/7"), NEW_AT), (Before("v3", "app"), NEW_AT - reader.LOOK_BACK)],
+    ("before", "deployments", "since"),
+    [
+        (Before("v2", "app", id="ecs-svc/7"), [WHOLE], NEW_AT),
+        (Before("v3", "app"), [WHOLE, BARE | {"createdAt": 1_700_000_000}], 1_700_000_000 - 3600),
+        (Before("v3", "app"), [], NOW),
+    ],
+    ids=["when it began", "an hour before the newest", "an hour ago"],
 )
 def test_records_are_read_since_the_deployment_can_have_started(
-    before: Before, since: float, monkeypatch: pytest.MonkeyPatch
+    before: Before, deployments: list[dict[str, Any]], since: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it is not known when, those of the last hour before the newest deployment; all of their revisions."""
+    """If it is not known when, those of the last hour before the newest deployment; all of their revisions, once."""
     listed = [brief("a", f"{number}9", NEW_AT) for number in range(30)]
+    del listed[7]["targetServiceRevisionArn"]
     answers = {
-        "DescribeServices": {"services": [{"deployments": [WHOLE]}]},
+        "DescribeServices": {"services": [{"deployments": deployments}]},
         "DescribeTaskDefinition": {"taskDefinition": DEFINITION},
         "ListServiceDeployments": {"serviceDeployments": listed},
         "DescribeServiceRevisions": revisions,
     }
     with ecs(monkeypatch, answers) as (found, aws):
-        assert found.look(before).record is None
+        for _ in range(2):
+            assert found.look(before).record is None
 
-    asked = {name: json.loads(request["body"]) for name, request in zip(operations(aws), aws.requests, strict=True)}
-    assert asked["ListServiceDeployments"]["createdAt"] == {"after": max(0.0, since - TOGETHER)}
-    assert operations(aws).count("DescribeServiceRevisions") == 2
+    asked = [(name, json.loads(request["body"])) for name, request in zip(operations(aws), aws.requests, strict=True)]
+    after = next(given["createdAt"]["after"] for name, given in asked if name == "ListServiceDeployments")
+    if since == NOW:
+        assert abs(datetime.now(UTC).timestamp() - 3600 - TOGETHER - after) < 60
+    else:
+        assert after == max(0.0, since - TOGETHER)
+    arns = [arn for name, given in asked if name == "DescribeServiceRevisions" for arn in given["serviceRevisionArns"]]
+    assert arns == [one["targetServiceRevisionArn"] for one in listed if "targetServiceRevisionArn" in one]
+
+
+def test_a_list_of_records_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After twenty further pages."""
+    with ecs(monkeypatch, {"ListServiceDeployments": {"serviceDeployments": [], "nextToken": "2"}}) as (found, aws):
+        assert found.succeeded(OLD_AT) == ()
+
+    assert operations(aws) == ["ListServiceDeployments"] * 21
+
+
+RECORD = {"serviceDeploymentArn": "arn", "status": "IN_PROGRESS"}
+
+
+@pytest.mark.parametrize(
+    ("hooks", "waits_for"),
+    [
+        ([], ""),
+        ([{"hookId": "h", "status": "SUCCEEDED"}], ""),
+        ([{"hookId": "h", "status": "IN_PROGRESS", "targetType": "AWS_LAMBDA", "targetArn": "arn:f"}], "arn:f"),
+        ([{"hookId": "h", "status": "AWAITING_ACTION", "targetType": "PAUSE"}], "h"),
+        ([{"targetType": "PAUSE", "status": "AWAITING_ACTION"}], "PAUSE"),
+        ([{"status": "IN_PROGRESS"}], ""),
+        ([{"hookId": "a", "status": "IN_PROGRESS"}, {"hookId": "b", "status": "IN_PROGRESS"}], "a"),
+    ],
+    ids=["none", "one that is over", "a function", "a pause", "a pause without a name", "no name", "two"],
+)
+def test_a_record_names_the_hook_that_it_waits_for(hooks: list[dict[str, str]], waits_for: str) -> None:
+    """By its target, else its name, else its kind. What ECS leaves out is empty."""
+    found = reader.record({**RECORD, "lifecycleHookDetails": hooks}, "app:2")
+
+    assert found == Record("arn", "IN_PROGRESS", "app:2", hook=waits_for)
+    assert (found.failures, found.threshold) == (0, 0)
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "UnknownOperationException", "InvalidAction"])

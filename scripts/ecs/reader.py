@@ -235,7 +235,7 @@ class Reader:
         """The record with the task definition of ours that began with it, else the newest one with its image."""
         wanted = ours.task_definition if ours else before.task_definition
         definitions = self._task_definitions(brief.get("targetServiceRevisionArn", "") for brief in briefs)
-        of = {brief["serviceDeploymentArn"]: definitions.get(brief["targetServiceRevisionArn"], "") for brief in briefs}
+        of = {b["serviceDeploymentArn"]: definitions.get(b.get("targetServiceRevisionArn", ""), "") for b in briefs}
         known = before.service.deployments if before.service and not ours else ()
         # What was there before, of the same task definition, is not ours, which ECS does not show yet.
         since = max((d.created + rollout.TOGETHER for d in known), default=0.0)
