@@ -154,6 +154,8 @@ def _for_types(node: ast.AST) -> list[ast.AST | None]:
         return [*node.decorator_list, *(keyword for keyword in node.keywords if keyword.arg == "frozen")]
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return [node.returns]
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("TypeVar", "ParamSpec"):
+        return [*node.args]
     return [node.annotation] if isinstance(node, ast.arg) else []
 
 
