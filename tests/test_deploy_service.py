@@ -1,11 +1,12 @@
 """Deploying one service: the requests, what is refused, how its rollout is watched, and the outputs for later steps."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import fields, replace
+from msgspec.structs import fields, force_setattr, replace
 
 from scripts import deploy_service
 from scripts.deploy_service import Deployed, ServiceDeployment, Watching, Wish, carry_out, still
@@ -17,7 +18,7 @@ from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Deployment, Service, Verdict
 from scripts.ecs.watch import Ended
 from scripts.edges.aws import Denied
-from scripts.frame import settings, stop
+from scripts.frame import settings, stop, waiting
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.frame.run import Run, Step
 from scripts.frame.settings import Environment, OneOff, OtherService
@@ -899,8 +900,29 @@ def test_what_is_watched_again_is_found_in_ecs(
     assert (result.deployment_id, result.digest) == expected[:2]
 
 
+@pytest.fixture
+def paced(cloud: EmbeddedCloud) -> Iterator[None]:
+    """Time passes in AWS only while the command sleeps: on a busy machine a rollout would be over before it looks."""
+    time = Time()
+
+    def sleep(seconds: float) -> None:
+        time.clock.sleep(seconds)
+        cloud.advance(seconds)
+
+    real, cloud_time = waiting.CLOCK, {"now": time.clock.now, "sleep": sleep}
+    undo = {name: getattr(real, name) for name in cloud_time}
+    cloud.stop_clock()
+    try:
+        for name, value in cloud_time.items():
+            force_setattr(real, name, value)
+        yield
+    finally:
+        for name, value in undo.items():
+            force_setattr(real, name, value)
+
+
 def test_a_deployment_whose_answer_is_lost_is_found_in_ecs_and_watched(
-    cloud: EmbeddedCloud, capsys: pytest.CaptureFixture[str]
+    cloud: EmbeddedCloud, paced: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The function is called once."""
     cloud.push("v1", "mint-backend")
@@ -915,7 +937,7 @@ def test_a_deployment_whose_answer_is_lost_is_found_in_ecs_and_watched(
     assert "ECS shows that it was started: ecs-svc/" in capsys.readouterr().err
 
 
-def test_an_image_by_its_digest_is_proven_at_the_endpoint_too(cloud: EmbeddedCloud) -> None:
+def test_an_image_by_its_digest_is_proven_at_the_endpoint_too(cloud: EmbeddedCloud, paced: None) -> None:
     """Its tag in the registry is the version that is to answer."""
     (digest,) = cloud.push("v1", "mint-backend")
 
