@@ -22,7 +22,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -237,21 +236,15 @@ class Test:
 def tests_for(mutant: Mutant, tests: Sequence[Test], most: float) -> list[Test]:
     """Tests that may notice a change, for about `most` seconds, but at least one, in the order to be run.
 
-    Those that stand in a file of the same name come first: many tests pass through a line, and few are about it. Then
-    the quickest of each file, the second of each, and so on. With the parameters that reach the line go the others of
-    the test, which may have found its result in a cache. If none reaches the line, any may notice it, because it is one
-    that runs when the module is imported.
+    Those that reach the fewest lines come first: many tests pass through a line, and few are about it. With the
+    parameters that reach the line go the others of the test, which may have found its result in a cache. If none
+    reaches the line, any may notice it, because it is one that runs when the module is imported.
     """
     reaching = {test.function for test in tests if not {*mutant.reached}.isdisjoint(test.lines.get(mutant.path, ()))}
     reaching = reaching or {test.function for test in tests if mutant.path in test.lines}
-    every = sorted((t for t in tests if not reaching or t.function in reaching), key=lambda test: test.seconds)
-    about = re.compile(rf"test_{Path(mutant.path).stem}\b")
-    seen, order = Counter[str](), list[tuple[bool, int, Test]]()
-    for test in every:
-        order.append((not about.search(test.file), seen[test.file], test))
-        seen[test.file] += 1
+    every = [test for test in tests if not reaching or test.function in reaching]
     found, files, left = list[Test](), set[str](), most
-    for _, _, test in sorted(order, key=lambda one: one[:2]):
+    for test in sorted(every, key=lambda test: sum(map(len, test.lines.values()))):
         left -= test.seconds + FILE * (test.file not in files)
         if left < 0 and found:
             break
