@@ -155,7 +155,7 @@ def _for_types(node: ast.AST) -> list[ast.AST | None]:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return [node.returns]
     if isinstance(node, ast.Call) and ast.unparse(node.func) in ("TypeVar", "ParamSpec"):
-        return [*node.args]
+        return [*node.args, *node.keywords]
     return [node.annotation] if isinstance(node, ast.arg) else []
 
 
