@@ -11,7 +11,7 @@ from scripts.ecs.images import Image, Stored
 from scripts.frame import settings
 from scripts.frame.errors import DeployError
 from scripts.frame.settings import Environment
-from tests.stand_in import Reply, StandIn, stand_in
+from tests.stand_in import DENIED, Reply, StandIn, stand_in
 
 DIGEST = "sha256:" + "a" * 64
 OWN = "123456789012.dkr.ecr.us-west-2.amazonaws.com"
@@ -118,20 +118,119 @@ def test_the_platforms_of_an_image(
         assert images.platforms(dev, Image(OTHER, "app", "v1")) == expected
 
     assert [operation for operation, _, _ in asked(server)] == operations
+    kinds = asked(server)[0][1]["acceptedMediaTypes"]
+    assert [("index" in kind or "list" in kind) for kind in kinds] == [True, True, False, False]
     assert all(parameters["registryId"] == OTHER[:12] for _, parameters, _ in asked(server))
 
 
 @pytest.mark.parametrize(
-    "reply", [{}, {"images": []}, {"images": [{"imageManifest": "{"}]}, {"images": [{"imageManifest": "{}"}]}]
+    ("reply", "says"),
+    [
+        ({}, "ECR does not return the manifest of {}."),
+        ({"images": []}, "ECR does not return the manifest of {}."),
+        ({"images": [{"imageManifest": "{"}]}, "The manifest of {} cannot be read: "),
+        ({"images": [{"imageManifest": "{}"}]}, "reading the configuration of {}"),
+    ],
 )
 def test_a_manifest_that_cannot_be_read_is_an_error(
-    reply: dict[str, Any], dev: Environment, monkeypatch: pytest.MonkeyPatch
+    reply: dict[str, Any], says: str, dev: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not a platform."""
+    image = Image(OWN, "mint-backend", "v1")
     with stand_in(ecr(reply)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        with pytest.raises(DeployError, match="mint-backend:v1"):
-            images.platforms(dev, Image(OWN, "mint-backend", "v1"))
+        with pytest.raises(DeployError) as error:
+            images.platforms(dev, image)
+
+    assert says.format(image) in str(error.value)
+
+
+CONFIGURATION = json.dumps({"os": "linux", "architecture": "arm64"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("answered", "says"),
+    [
+        (Reply(b" " * (3 << 20) + CONFIGURATION), ""),
+        (Reply(b" " * (4 << 20) + CONFIGURATION), "cannot be read: "),
+        (Reply(CONFIGURATION, 403), "cannot be read: HTTP status 403."),
+    ],
+    ids=["large", "too large", "refused"],
+)
+def test_a_configuration_is_read_up_to_four_megabytes(
+    answered: Reply, says: str, dev: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry of another account may send anything."""
+    replies = ecr({"images": [{"imageManifest": json.dumps(SINGLE)}]}, {"downloadUrl": "<the layer's>"})
+
+    def answer(method: str, path: str) -> Reply:
+        if method == "GET":
+            return answered
+        return Reply(replies(method, path).body.replace(b"<the layer's>", f"{server.url}/layer".encode()))
+
+    image = Image(OTHER, "app", "v1")
+    with stand_in(answer) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        if says:
+            with pytest.raises(DeployError) as error:
+                images.platforms(dev, image)
+            assert str(error.value).startswith(f"The configuration of {image} {says}")
+        else:
+            assert images.platforms(dev, image) == ("linux/arm64",)
+
+
+COMMIT, OLDER = "a" * 40, "b" * 40
+NOT_FOUND = Reply(json.dumps({"__type": "ImageNotFoundException"}).encode(), 400)
+
+
+@pytest.mark.parametrize(
+    ("uri", "tags", "expected"),
+    [
+        (f"{OWN}/app@{DIGEST}", [COMMIT], COMMIT),
+        (f"{OTHER}/app@{DIGEST}", ["v1"], "v1"),
+        (f"{OWN}/app@{DIGEST}", ["latest", COMMIT, "v1"], COMMIT),
+        (f"{OWN}/app@{DIGEST}", [COMMIT, OLDER], ""),
+        (f"{OWN}/app@{DIGEST}", ["v1", "latest"], ""),
+        (f"{OWN}/app@{DIGEST}", [], ""),
+        (f"{OWN}/app@{DIGEST}", None, ""),
+        (f"{OWN}/app@{DIGEST}", DENIED, ""),
+        ("ghcr.io/o/app:v1", [COMMIT], ""),
+        ("<no reference>", [COMMIT], ""),
+    ],
+    ids=[
+        "its commit",
+        "its only tag",
+        "its only commit",
+        "two commits",
+        "two tags",
+        "no tag",
+        "no image",
+        "not for this role",
+        "another registry",
+        "no reference",
+    ],
+)
+def test_the_version_of_an_image_is_what_its_tags_say(
+    uri: str, tags: list[str] | Reply | None, expected: str, dev: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If they say one thing only, and can be read."""
+    details = {"imageDetails": [{"imageDigest": DIGEST, "imageTags": tags}]}
+    reply = tags if isinstance(tags, Reply) else NOT_FOUND if tags is None else Reply(json.dumps(details).encode())
+    with stand_in(lambda *_: reply) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        assert images.version_of(dev, uri) == expected
+
+    assert bool(server.requests) is (".dkr.ecr." in uri)
+
+
+def test_a_tag_in_the_environments_registry_has_a_digest(dev: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty if no image has it."""
+    replies = [Reply(json.dumps({"imageDetails": [{"imageDigest": DIGEST}]}).encode()), NOT_FOUND]
+    with stand_in(lambda *_: replies.pop(0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        assert [images.find(dev, "app", "v1"), images.find(dev, "app", "v2")] == [DIGEST, ""]
+
+    assert [parameters["registryId"] for _, parameters, _ in asked(server)] == [OWN[:12]] * 2
 
 
 @pytest.mark.parametrize(
@@ -153,3 +252,28 @@ def test_a_damaged_manifest_is_one_sentence(document: str | bytes) -> None:
     """The registry of another account may hold anything."""
     with pytest.raises(DeployError, match=r"^The manifest of x cannot be read: .*\.$"):
         images.decoded(document, images.Manifest, "The manifest of x")
+
+
+@pytest.mark.parametrize(
+    ("uri", "reply", "expected"),
+    [
+        (f"{OWN}/app:v1", {"imageDetails": [{"imageDigest": DIGEST}]}, DIGEST),
+        (f"{OWN}/app:v1", NOT_FOUND, ""),
+        (f"{OWN}/app:v1", DENIED, ""),
+        (f"{OWN}/app:v1@sha256:{'b' * 64}", None, f"sha256:{'b' * 64}"),
+        (f"{OWN}/app", None, ""),
+        ("ghcr.io/o/app:v1", None, ""),
+        ("<no reference>", None, ""),
+    ],
+    ids=["ECR's", "no image", "not for this role", "its own", "no tag", "another registry", "no reference"],
+)
+def test_the_digest_of_an_image_is_its_own_else_that_of_its_tag(
+    uri: str, reply: dict[str, Any] | Reply | None, expected: str, dev: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a tag in ECR is looked up."""
+    answer = reply if isinstance(reply, Reply) else Reply(json.dumps(reply).encode())
+    with stand_in(lambda *_: answer) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        assert images.digest_of(dev, uri) == expected
+
+    assert bool(server.requests) is (reply is not None)
