@@ -1,22 +1,28 @@
 """Promotion: from which environment to which, and what counts as having run well."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from msgspec import structs
 from msgspec.structs import replace
 
 from scripts.ecs import promotion
+from scripts.ecs.images import Image, Stored
 from scripts.ecs.promotion import NotPromoted, Wanted
 from scripts.ecs.receipts import Receipt
 from scripts.ecs.rollout import Deployment, Service
 from scripts.frame import settings
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.settings import Environment
 from tests.conftest import ROOT, Invoke
 from tests.stand_in import DENIED, Reply, stand_in
 from tests.test_cli import ACCOUNT, KEYS
 from tests.test_receipts import DIGEST, receipt
 
 OTHER = "sha256:" + "b" * 64
+ECR = "123456789012.dkr.ecr.us-west-2.amazonaws.com"
 
 
 @pytest.mark.parametrize(("name", "before"), [("dev", ""), ("impl", "dev"), ("prod", "impl"), ("local", "")], ids=str)
@@ -96,6 +102,110 @@ def test_what_ecs_proves(changes: dict[str, object], runs: bool) -> None:
     service = Service("mint-app", (replace(RUNS, **changes),), (), breaker=True)  # type: ignore[arg-type]
 
     assert promotion.by_ecs(service, Wanted("v2", DIGEST), "mint-backend") is runs
+
+
+RAN, UNREAD, GONE = [receipt("v2", digest=DIGEST)], DeployError("no right"), DeployError("no answer")
+SERVICE = Service("mint-app", (RUNS,), (), breaker=True)
+
+
+@pytest.mark.parametrize(
+    ("kept", "answers", "shown", "said"),
+    [
+        (RAN, GONE, GONE, "v2 may go to impl: dev has run it well, deployed "),
+        ([], "v2", GONE, "v2 may go to impl: dev answers with it"),
+        (UNREAD, "v2", GONE, "v2 may go to impl: dev answers with it"),
+        ([], GONE, SERVICE, "v2 may go to impl: dev runs it in ECS"),
+        ([receipt("v1", left="v2")], "v2", SERVICE, "it was rolled back from there. "),
+        ([], "v1", SERVICE, "run well in dev. it answers with v1. "),
+        (UNREAD, "v1", SERVICE, "run well in dev. its receipts cannot be read: no right; it answers with v1. "),
+        (
+            UNREAD,
+            GONE,
+            DeployError("throttled"),
+            "run well in dev. its receipts cannot be read: no right; its healthcheck does not answer: no answer; ECS"
+            " cannot be read: throttled. Deploy it to dev first, or give --skip-promotion. Nothing was changed.",
+        ),
+        ([], GONE, replace(SERVICE, deployments=()), "no answer; in ECS it runs another image. "),
+    ],
+    ids=[
+        "its receipts say so",
+        "it answers with it",
+        "it answers, without receipts",
+        "ECS runs it",
+        "it was rolled back",
+        "it answers with another",
+        "it answers with another, without receipts",
+        "nothing can be read",
+        "ECS runs another",
+    ],
+)
+def test_what_the_environment_before_has_run_is_asked_for_in_three_places(
+    kept: list[Receipt] | DeployError,
+    answers: str | DeployError,
+    shown: Service | DeployError,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first that knows it decides, and the refusal says of each why it does not."""
+
+    def told(found: Any) -> Any:
+        if isinstance(found, DeployError):
+            raise found
+        return found
+
+    def ask(url: str, seconds: float) -> Any:
+        assert (url, seconds) == ("https://dev.mint.cms.gov/api/v1/healthcheck", 5.0)
+        return told(answers)
+
+    def read(environment: Environment, most: int) -> Any:
+        # Its variables may not be set in a job for another environment.
+        assert (environment.name, environment.dry_run) == ("dev", True)
+        return SimpleNamespace(receipts=told(kept))
+
+    monkeypatch.setattr(promotion.receipts, "read", read)
+    monkeypatch.setattr(promotion.version, "ask", ask)
+    monkeypatch.setattr(promotion, "Reader", lambda env, name: SimpleNamespace(look=lambda: told(shown)))
+    impl = settings.environment("impl", dry_run=True)
+
+    if " may go to impl" in said:
+        found = promotion.check(impl, "v2", DIGEST)
+        assert found.line().startswith(said)
+        assert (found.environment, found.before, found.version) == ("impl", "dev", "v2")
+    else:
+        with pytest.raises(Refused, match=r"^v2 does not go to impl: it is not known to have ") as error:
+            promotion.check(impl, "v2", DIGEST)
+        assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (Stored(OTHER, ""), OTHER),
+        (None, "There is no image .*/mint-backend:v2. Nothing was changed."),
+        (DeployError("throttled"), "The digest of .*/mint-backend:v2 is not known: throttled Give --digest."),
+    ],
+    ids=["ECR's", "no image", "cannot be read"],
+)
+def test_the_digest_of_what_is_promoted_is_that_of_its_tag_in_ecr(
+    stored: Stored | DeployError | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that is not there is not promoted."""
+
+    def look_up(environment: Environment, image: Image) -> Stored | None:
+        assert image == Image(ECR, "mint-backend", "v2")
+        if isinstance(stored, DeployError):
+            raise stored
+        return stored
+
+    monkeypatch.setattr(promotion.images, "look_up", look_up)
+    impl = settings.environment("impl", dry_run=True)
+    impl = structs.replace(impl, registry=settings.Setting(settings.Filled(ECR)))
+
+    if " " in expected:
+        with pytest.raises(Refused, match=f"^{expected}$"):
+            promotion._digest(impl, "v2")
+    else:
+        assert promotion._digest(impl, "v2") == expected
 
 
 @pytest.mark.parametrize(

@@ -124,13 +124,11 @@ def _is_wanted(image: Image | None, wanted: Wanted, repository: str) -> bool:
 
 
 def _digest(environment: Environment, tag: str) -> str:
-    """The digest that the version's image has in ECR; empty in a registry of another kind.
+    """The digest that the version's image has in ECR.
 
     Raises Refused if there is no such image, or if ECR cannot be asked.
     """
     image = Image(environment.registry.require(), environment.service.image, tag)
-    if not images.is_in_ecr(environment, image):
-        return ""
     try:
         stored = images.look_up(environment, image)
     except DeployError as error:
