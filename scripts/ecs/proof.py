@@ -102,7 +102,7 @@ class Answers(Struct, frozen=True):
     @property
     def contradicts(self) -> bool:
         """Whether the last answer was another version."""
-        return self.reached and not self.unclear and self.row == 0 and self.old > 0
+        return self.reached and not self.unclear and self.row == 0
 
     @property
     def counts(self) -> str:
