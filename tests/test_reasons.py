@@ -114,6 +114,13 @@ def test_a_sidecar_that_ended_well_is_not_named() -> None:
         ),
         (STARTED, service(WENT_BACK, FAILED), (BACK,)),
         (OURS, service(), ()),
+        (STARTED, service(replace(NEW, state="COMPLETED", reason="deployment completed.")), ()),
+        # Nothing is known of it: what ECS shows since its newest deployment.
+        (
+            Before("v9", "app"),
+            service(replace(NEW, reason="no capacity"), events=[(LATER, "has started"), (YESTERDAY, "old")]),
+            ("no capacity", "(service app) has started"),
+        ),
         (
             STARTED,
             service(NEW, events=[(LATER, f"failed {number}") for number in range(9)]),
@@ -135,7 +142,17 @@ def test_a_sidecar_that_ended_well_is_not_named() -> None:
             ("(service app) cannot connect with DB_PASSWORD=*** and ***",),
         ),
     ],
-    ids=["trouble since the start", "no trouble", "a rollback", "nothing", "five", "ECS's record", "secrets"],
+    ids=[
+        "trouble since the start",
+        "no trouble",
+        "a rollback",
+        "nothing",
+        "completed",
+        "never seen",
+        "five",
+        "ECS's record",
+        "secrets",
+    ],
 )
 def test_ecs_own_reasons_are_told(before: Before, now: Service, expected: tuple[str, ...]) -> None:
     """Only those since the start, each once."""

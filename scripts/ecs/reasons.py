@@ -76,7 +76,7 @@ def explain(before: Before, now: Service) -> tuple[str, ...]:
     """ECS's reasons, the tasks that died, the failed tasks, and the newest events since the start, without secrets."""
     ours = rollout.find(before, now)
     since = rollout.start(before, now, ours) or (now.primary.created if now.primary else 0.0)
-    recent = [d for d in now.deployments if d.created >= since or d.is_rollback or (ours and d.id == ours.id)]
+    recent = [d for d in now.deployments if d.created >= since or d.is_rollback]
     record = now.record
     said = [record.reason, record.rollback_reason, *_of_monitors(now)] if record else []
     said += [d.reason for d in recent if d.reason and (d.state != "COMPLETED" or d.is_rollback)]
