@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from scripts.ecs import reasons
 from scripts.ecs.logs import Source, sources
+from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Container, Service
 from scripts.frame import settings, text
 from tests.conftest import EmbeddedCloud
@@ -249,3 +250,37 @@ def test_logs_that_cannot_be_read_hide_no_other_reason(cloud: EmbeddedCloud) -> 
 
     assert found.logged.startswith("its logs cannot be read: AWS refused reading the log group /app")
     assert "no capacity" in found.lines
+
+
+def test_all_reasons_are_collected_without_the_values_of_secret_variables(
+    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CloudWatch gets four seconds for the lines: it is late with them."""
+    monkeypatch.setattr(text, "_hidden", set())
+    cloud.client("logs").create_log_group(logGroupName="/app")
+    app = container("app", **{"awslogs-group": "/app", "awslogs-stream-prefix": "p"})
+    app["environment"] = [{"name": "DB_PASSWORD", "value": "a-long-enough-password"}]
+    now, time = service(replace(NEW, reason="no a-long-enough-password"), stopped=(dead(7),)), Time()
+
+    found = reasons.collect(settings.find("local"), STARTED, now, {"containerDefinitions": [app]}, clock=time.clock)
+
+    assert (found.logged, found.log, time.time) == ("app of task t7 has logged nothing", (), 4.0)
+    assert "no ***" in found.lines
+
+
+@pytest.mark.parametrize(
+    ("found", "printed"),
+    [
+        (Reasons(("why",)), ""),
+        (Reasons(("why",), "app has logged nothing"), "app has logged nothing\n"),
+        (Reasons((), "the last lines of app", ("one", "two")), "the last lines of app\n  | one\n  | two\n"),
+    ],
+    ids=["no task died", "no lines", "lines"],
+)
+def test_the_log_of_a_task_that_died_is_printed(
+    found: Reasons, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else why there is none. The reasons themselves are in the error."""
+    reasons.show(found)
+
+    assert capsys.readouterr().err == printed
