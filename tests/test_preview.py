@@ -204,3 +204,4 @@ def test_a_gate_without_reviewers_is_noticed(
 
     assert [one.startswith(start) for one, start in zip(found, expected, strict=True)] == [True] * len(expected)
     assert all(request["path"].startswith("/repos/a/b/environments/") for request in api.requests)
+    assert all(request["headers"]["Authorization"] == "Bearer token" for request in api.requests)
