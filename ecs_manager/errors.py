@@ -37,7 +37,7 @@ class BadRequest(Exception):
 
 def passes(error: "ClientError") -> bool:
     """Whether AWS refused for now, and provably did nothing: it was asked too much, or another revision is made."""
-    code = str(error.response.get("Error", {}).get("Code", ""))
+    code = error.response["Error"]["Code"]
     return code in THROTTLED or "Too many concurrent attempts" in str(error) or "Rate exceeded" in str(error)
 
 

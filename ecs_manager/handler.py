@@ -7,7 +7,6 @@ callers expect the key, and is empty because a traceback could hold a secret.
 import json
 import logging
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,8 +47,8 @@ def _in_lambda(context: Any) -> Invocation:
     return Invocation(
         ecs=boto3.client("ecs"),
         ssm=boto3.client("ssm"),
-        id=str(getattr(context, "aws_request_id", "") or uuid.uuid4()),
-        remaining=lambda: context.get_remaining_time_in_millis() / 1000 if context else 900.0,
+        id=context.aws_request_id,
+        remaining=lambda: context.get_remaining_time_in_millis() / 1000,
         once=boto3.client("ecs", config=once),
     )
 
@@ -66,7 +65,7 @@ def _run(event: Mapping[str, Any], using: Callable[[], Invocation]) -> dict[str,
     except ManagerError as error:
         return _failed(error.title, error.message)
     except ClientError as error:
-        return _failed(str(error.response.get("Error", {}).get("Code", "ClientError")), str(error))
+        return _failed(error.response["Error"]["Code"], str(error))
     except BotoCoreError as error:
         return _failed(type(error).__name__, str(error))
 

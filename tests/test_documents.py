@@ -18,7 +18,7 @@ import pytest
 from botocore.session import Session
 
 from ecs_manager import handler
-from local_aws import process
+from local_aws import process, worker
 from scripts import (
     announce_failure,
     backup_database,
@@ -710,7 +710,7 @@ def test_what_the_manager_is_sent(command: str, cloud: EmbeddedCloud, monkeypatc
         monkeypatch.setenv(name, value)
     made = list(altered({"command": command, "body": EVENTS[command]}))
     for event in random.Random(1).sample(made, 30):
-        reply = handler.handler(event, None)
+        reply = handler.handler(event, worker.Context("request-1", 60))
         assert reply.get("level") == "critical" or "response" in reply["data"]
     begun = {request["operation"] for request in cloud.requests()} & {
         "UpdateService",

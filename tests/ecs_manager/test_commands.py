@@ -213,6 +213,14 @@ def test_an_expression_that_finds_no_secret_is_an_error(
     assert changes(cloud) == []
 
 
+def test_an_expression_may_have_200_characters(cloud: EmbeddedCloud) -> None:
+    expression = r"/local/mint-app/\S+|".ljust(200, "x")
+
+    reply = commands.deploy(call(cloud), body(secrets=[expression]))
+
+    assert len(definition(cloud, reply["NewTaskdefArn"])["containerDefinitions"][0]["secrets"]) == 2
+
+
 def test_an_alternation_cannot_match_parameters_outside_the_path(cloud: EmbeddedCloud) -> None:
     """Only parameters under the expression's path are read."""
     tag = [{"Key": "ENV_VAR_NAME", "Value": "OTHERS"}]
@@ -254,7 +262,7 @@ def test_a_registration_refused_as_concurrent_is_tried_again(cloud: EmbeddedClou
 
 def test_secrets_are_found_on_every_page_of_parameters(cloud: EmbeddedCloud) -> None:
     ssm = cloud.client("ssm")
-    for number in range(120):
+    for number in range(20):
         ssm.put_parameter(
             Name=f"/local/mint-app/many-{number:03}",
             Value="x",
@@ -265,8 +273,11 @@ def test_secrets_are_found_on_every_page_of_parameters(cloud: EmbeddedCloud) -> 
     reply = commands.deploy(call(cloud), body(secrets=SECRETS))
 
     app = definition(cloud, reply["NewTaskdefArn"])["containerDefinitions"][0]
-    assert len(app["secrets"]) == 122
-    assert len(cloud.requests("ssm", "DescribeParameters")) > 1
+    assert len(app["secrets"]) == 22
+    pages = cloud.requests("ssm", "DescribeParameters")
+    assert len(pages) > 1
+    # SSM gives at most fifty at a time.
+    assert {page["parameters"]["MaxResults"] for page in pages} == {50}
 
 
 def test_two_parameters_for_one_variable_are_an_error_that_names_both(cloud: EmbeddedCloud) -> None:
@@ -278,9 +289,10 @@ def test_two_parameters_for_one_variable_are_an_error_that_names_both(cloud: Emb
         Tags=[{"Key": "ENV_VAR_NAME", "Value": "POSTGRES_PASSWORD"}],
     )
 
-    with pytest.raises(ManagerError, match="Both /local/mint-app/postgres_password and /local/mint-app/zz"):
+    with pytest.raises(ManagerError, match="Both /local/mint-app/postgres_password and /local/mint-app/zz") as error:
         commands.deploy(call(cloud), body(secrets=SECRETS))
 
+    assert error.value.title == "DuplicateSecret"
     assert changes(cloud) == []
 
 

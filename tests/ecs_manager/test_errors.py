@@ -1,9 +1,9 @@
-"""Whether a failed call to AWS may have started something, as a table."""
+"""What a failed call to AWS says about what it did, as tables."""
 
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 
-from ecs_manager.errors import ManagerError, begins
+from ecs_manager.errors import ManagerError, begins, passes
 
 
 def answer(status: int | None) -> ClientError:
@@ -42,3 +42,27 @@ def test_errors_after_which_something_may_have_started_become_outcome_unknown(
         assert isinstance(raised.value, ManagerError)
         assert raised.value.title == "OutcomeUnknown"
         assert raised.value.message.startswith(said)
+        assert str(raised.value) == raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "passing"),
+    [
+        ("RequestLimitExceeded", "", True),
+        ("RequestThrottled", "", True),
+        ("RequestThrottledException", "", True),
+        ("SlowDown", "Please reduce your request rate.", True),
+        ("Throttling", "", True),
+        ("ThrottlingException", "", True),
+        ("ThrottledException", "", True),
+        ("TooManyRequestsException", "", True),
+        ("400", "Rate exceeded", True),
+        ("ClientException", "Too many concurrent attempts to create a new revision of the specified family.", True),
+        ("ClientException", "Unable to describe task definition.", False),
+        ("AccessDeniedException", "", False),
+        ("", "", False),
+    ],
+)
+def test_a_refusal_passes_where_aws_was_asked_too_much(code: str, message: str, passing: bool) -> None:
+    """By its code or, where the service has none for that, by its message."""
+    assert passes(ClientError({"Error": {"Code": code, "Message": message}}, "UpdateService")) is passing

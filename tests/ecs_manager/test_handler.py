@@ -19,8 +19,11 @@ class Context:
 
     aws_request_id = "request-1"
 
+    def __init__(self, remaining: int = 60_000) -> None:
+        self.remaining = remaining
+
     def get_remaining_time_in_millis(self) -> int:
-        return 60_000
+        return self.remaining
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +121,32 @@ def test_no_reply_or_log_contains_the_value_of_a_secret(
     assert not [r for r in cloud.requests("ssm") if r["operation"].startswith("GetParameter")]
 
 
+def runtask() -> dict[str, Any]:
+    """An event that runs the migrations."""
+    return {"command": "runtask", "body": {"cluster_id": CLUSTER, "service_id": "mint-app-db-migrate"}}
+
+
+def test_the_manager_knows_its_request_and_how_much_time_it_has(cloud: EmbeddedCloud) -> None:
+    """The id stays the same when Lambda repeats an event, so that ECS starts one task. Time: less than six seconds."""
+    response = handler(runtask(), Context(remaining=5_900))["data"]["response"]
+
+    assert response["title"] == "TaskStillRunning"
+    (started,) = cloud.requests("ecs", "RunTask")
+    assert started["parameters"]["clientToken"] == "request-1"
+
+
+def test_the_log_has_a_line_for_each_command(cloud: EmbeddedCloud, caplog: pytest.LogCaptureFixture) -> None:
+    """With its time, and the title of its failure. Lambda's own level of the log would hide it."""
+    replies = [handler(event, Context()) for event in (deploy(), deploy(cluster_id="nothing"))]
+
+    lines = [(r.levelname, json.loads(r.getMessage())) for r in caplog.records if r.name == "ecs_manager"]
+    titles = (None, "ClusterNotFoundException")
+    assert lines == [
+        ("INFO", {"command": "deploy", "duration": reply["data"]["duration"], "title": title})
+        for reply, title in zip(replies, titles, strict=True)
+    ]
+
+
 def invoke(cloud: EmbeddedCloud, event: Any, function: str = "local-ecs-manager-docker") -> tuple[Any, str | None]:
     """Invoke the function as a deployment does. Returns the reply and FunctionError."""
     answer = cloud.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event).encode())
@@ -130,8 +159,7 @@ def test_a_deployment_and_a_task_succeed_through_lambda(cloud: EmbeddedCloud) ->
     assert error is None
     assert deployed["data"]["response"]["ResponseMetadata"]["HTTPStatusCode"] == 200
 
-    body = {"cluster_id": CLUSTER, "service_id": "mint-app-db-migrate"}
-    ran, error = invoke(cloud, {"command": "runtask", "body": body})
+    ran, error = invoke(cloud, runtask())
     assert error is None
     assert ran["data"]["response"]["taskStatus"]["exitCode"] == 0
 
