@@ -55,7 +55,7 @@ def unknown(raw: Any, parsed: Any, path: str) -> Iterator[str]:
     """
     if isinstance(raw, Mapping) and isinstance(parsed, Mapping):
         for key, value in raw.items():
-            here = f"{path}.{key}".lstrip(".")
+            here = f"{path}.{key}".removeprefix(".")
             if key in parsed:
                 yield from unknown(value, parsed[key], here)
             elif value not in (None, "", [], {}):

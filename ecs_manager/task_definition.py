@@ -86,11 +86,10 @@ def containers_for_secrets(definition: Mapping[str, Any], secrets: Sequence[Mapp
     """
     containers = definition["containerDefinitions"]
     having = [str(c["name"]) for c in containers if c.get("secrets")]
-    if len(having) > 1:
-        meant = {secret["name"] for secret in secrets}
-        sharing = [c["name"] for c in containers if meant & {secret["name"] for secret in c.get("secrets", [])}]
-        if sharing:
-            return sharing
+    meant = {secret["name"] for secret in secrets}
+    sharing = [str(c["name"]) for c in containers if meant & {secret["name"] for secret in c.get("secrets", [])}]
+    if sharing:
+        return sharing
     for candidates in (having, [] if having else essential(definition), [c["name"] for c in containers]):
         if len(candidates) == 1:
             return [str(candidates[0])]
