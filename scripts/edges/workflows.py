@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from scripts.frame.errors import Refused
 
@@ -38,11 +38,12 @@ def facts(settings: str) -> Facts:
         parts = [defaults, *real.values()]
         built = _names(part.get("frontend", {}).get("variables", {}) for part in parts)
         used = [name for name in _names(parts) if name not in {*built, *COMMON}]
-        regions = [part["region"] for part in parts if "region" in part]
+        regions = dict.fromkeys(part["region"] for part in parts if "region" in part)
         main, folder = tables["application"]["main_branch"], defaults.get("frontend", {}).get("folder", "build")
-    except (tomllib.TOMLDecodeError, AttributeError, KeyError, TypeError) as error:
+        made = {"regions": [*regions], "environments": [*real], "main": main, "folder": folder}
+        return convert({**made, "built": built, "deployed": used}, Facts)
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise Refused(f"environments.toml cannot be read: {error}") from error
-    return Facts(tuple(dict.fromkeys(regions)), tuple(real), main, folder, tuple(built), tuple(used))
 
 
 def _names(values: Iterable[Any]) -> list[str]:
