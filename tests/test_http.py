@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,43 @@ def test_a_slow_response_does_not_extend_the_deadline(parts: list[bytes]) -> Non
         assert time.monotonic() - began < 1
 
 
+def test_the_deadline_includes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is made too late is ended at once."""
+    connect = socket.create_connection
+
+    def late(*address: Any, **options: Any) -> socket.socket:
+        time.sleep(0.1)
+        return connect(*address, **options)
+
+    monkeypatch.setattr(socket, "create_connection", late)
+    with serving(saying(*[bytes([byte]) for byte in OK[:17]] * 9, pause=0.04)) as port:
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match=r"^no complete response within 0.05 s$"):
+            get(port, timeout=0.05)
+        assert time.monotonic() - began < 1
+
+
+def test_a_request_leaves_no_thread_behind() -> None:
+    """However long it might have taken."""
+    with serving(saying(OK)) as port:
+        get(port)
+
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    for timer in timers:
+        timer.join(1)
+    assert [timer for timer in timers if timer.is_alive()] == []
+
+
+def test_each_read_of_a_bounded_response_still_has_the_clients_own_time_out() -> None:
+    """Also after the first byte, from which on the whole response has more time."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.05)
+        theirs.sendall(b"HTTP/1.1 200 OK\r\n")
+        with pytest.raises(TimeoutError):
+            http.BoundedResponse(ours).begin()
+
+
 def test_the_deadline_includes_the_tls_handshake() -> None:
     """The server sends one byte at a time."""
     with serving(saying(*([b"\x16"] + [b"\x03"] * 100), pause=0.1)) as port:
@@ -125,19 +163,20 @@ def test_at_most_the_requested_size_of_a_body_is_read() -> None:
     ],
 )
 def test_a_broken_response_is_an_error(said: bytes, why: str) -> None:
-    """It says briefly what is broken."""
+    """It says briefly what is broken. The server may have processed the request."""
     with serving(saying(said)) as port, pytest.raises(Unreachable) as error:
         get(port)
 
-    assert str(error.value) == why
+    assert (str(error.value), error.value.sent, error.value.code) == (why, True, 1)
 
 
 def test_a_refused_connection_is_an_error() -> None:
-    """With the system's message."""
+    """With the system's message. Nothing was sent."""
     with serving(saying()) as port:
         pass
-    with pytest.raises(Unreachable, match=r"^Connection refused$"):
+    with pytest.raises(Unreachable, match=r"^Connection refused$") as error:
         get(port)
+    assert not error.value.sent
 
 
 def test_an_unknown_host_is_an_error() -> None:
@@ -153,6 +192,19 @@ def test_an_error_status_is_a_response_and_no_error() -> None:
 
     assert (answer.status, answer.headers["retry-after"], answer.body) == (503, "5", b"no")
     assert [status for status in (199, 200, 299, 300, 503) if http.Answer(status, {}, b"").ok] == [200, 299]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "agent"),
+    [("GET", {}, "deployment"), ("DELETE", {}, "deployment"), ("HEAD", {"User-Agent": "mine"}, "mine")],
+)
+def test_a_request_has_its_method_and_says_who_asks(method: str, headers: dict[str, str], agent: str) -> None:
+    """GitHub answers nobody without a name: https://docs.github.com/en/rest/using-the-rest-api/getting-started-with-the-rest-api#user-agent"""
+    with stand_in(lambda *_: Reply(b"")) as server:
+        http.request(method, server.url, timeout=5, headers=headers)
+
+    (asked,) = server.requests
+    assert (asked["method"], asked["headers"]["User-Agent"]) == (method, agent)
 
 
 def test_ipv6_addresses_work() -> None:
@@ -183,6 +235,18 @@ def test_a_redirect_on_the_same_host_is_followed() -> None:
 
     assert (answer.status, answer.body) == (200, b"here")
     assert [request["path"] for request in server.requests] == ["/0", "/1", "/2", "/3", "/end"]
+
+
+@pytest.mark.parametrize(
+    ("status", "followed"),
+    [(301, True), (302, True), (303, True), (307, True), (308, True), (300, False), (304, False), (309, False)],
+)
+def test_which_statuses_are_redirects(status: int, followed: bool) -> None:
+    to = Reply(b"", status, {"Location": "/1"})
+    with stand_in(lambda _, path: to if path == "/0" else Reply(b"here")) as server:
+        answer = http.request("GET", f"{server.url}/0", timeout=5)
+
+    assert answer.status == (200 if followed else status)
 
 
 @pytest.mark.parametrize(
@@ -253,17 +317,29 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving_tls(certificate: Path) -> Iterator[int]:
+def serving_tls(certificate: Path, said: bytes = OK) -> Iterator[int]:
     """A server with TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 
     def talk(connection: socket.socket) -> None:
         with contextlib.suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True) as safe:
-            saying(OK)(safe)
+            saying(said)(safe)
 
     with serving(talk) as port:
         yield port
+
+
+def test_a_redirect_to_tls_is_followed_and_one_from_it_is_not(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same host, whose port is another one then."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    redirect = "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {}://localhost:{}/\r\n\r\n"
+    with serving_tls(certificate) as safe, serving(saying(redirect.format("https", safe).encode())) as plain:
+        assert get(plain, host="localhost").body == b"ok"
+    with serving(saying(OK)) as plain, serving_tls(certificate, redirect.format("http", plain).encode()) as safe:
+        assert http.request("GET", f"https://localhost:{safe}/", timeout=5).status == 302
 
 
 def test_an_untrusted_certificate_is_an_error(certificate: Path) -> None:
@@ -348,6 +424,7 @@ def test_the_deadline_includes_the_proxys_tunnel(monkeypatch: pytest.MonkeyPatch
         "http://[::1]:65535/",
         "https://a-b.example.org./~x;y,z",
         "https://hooks.example/services/T0/B0/x!y*z'@w",
+        pytest.param("http://h/".ljust(2048, "x"), id="the longest"),
     ],
 )
 def test_a_valid_url_is_returned_unchanged(url: str) -> None:
@@ -382,7 +459,7 @@ def test_a_valid_url_is_returned_unchanged(url: str) -> None:
         ),
         *("http://é/", "http://h/é", "http://h/\u202e", "http://h/\ud800", "http://" + "x" * 300 + "/", "http://a..b/"),
         *(
-            "http://h/" + "x" * 3000,
+            "http://h/".ljust(2049, "x"),
             "http://user@h/",
             "http://user:secret@h/",
             "http://user:secret@h:99999/",
@@ -401,6 +478,24 @@ def test_an_invalid_url_is_refused(url: str) -> None:
     assert said.splitlines() == [said]
     assert len(said) < 500
     assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://h/", True),
+        ("http://h/", False),
+        ("ftp://h/", False),
+        ("http://127.0.0.1:8080/", True),
+        ("http://localhost/", True),
+        ("http://[::1]:8080/", True),
+        ("http://localhost.example.org/", False),
+        ("http://128.0.0.1/", False),
+    ],
+)
+def test_where_a_secret_may_be_sent(url: str, kept: bool) -> None:
+    """Encrypted, or to this machine."""
+    assert http.keeps_secrets(url) is kept
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[" * 100000, b"\xff", b"NaN" * 2, b'["x"]', b'{"x": "1"}'])

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 def test_capture_returns_what_was_printed_and_passes_input_folder_and_variables(tmp_path: Path) -> None:
     script = "cat; pwd; echo $ADDED $HOME"
 
-    said = shell.capture(["bash", "-c", script], cwd=tmp_path, env={"ADDED": "yes"}, stdin="in\n")
+    said = shell.capture(["bash", "-c", script], cwd=tmp_path, env={"ADDED": "yes"}, stdin="in\n", timeout=30)
 
     assert said.splitlines() == ["in", str(tmp_path), f"yes {os.environ['HOME']}"]
 
