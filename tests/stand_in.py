@@ -76,7 +76,9 @@ def stand_in(answer: Callable[[str, str], Reply]) -> Iterator[StandIn]:
             if reply.drop:
                 return
             self.send_response(reply.status)
-            for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
+            # Otherwise a client might send its next request on this connection, and lose a try.
+            ends = {"Content-Length": str(len(reply.body)), "Connection": "close"}
+            for name, value in {**reply.headers, **ends}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply.body)

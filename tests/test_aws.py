@@ -4,11 +4,15 @@ import json
 import logging
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from botocore import exceptions as botocore
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from scripts.edges import aws
 from scripts.frame import settings
@@ -70,6 +74,192 @@ def test_an_error_of_aws_is_reported_with_its_code(
     assert type(error.value) is kind
 
 
+WHERE = "doing it (dev, us-west-2)"
+REJECTED = rf"AWS rejected the credentials for {WHERE}: {{}}: m Log in again and run this again."
+ELSEWHERE = rf"Wrong region for {WHERE}: {{}}: m Check AWS_REGION and the settings."
+NOTHING = rf"Nothing was started: AWS refused {WHERE}: {{}}: m Run it again later."
+REFUSED, FAILED_THERE = rf"AWS refused {WHERE}: {{}}: m", rf"AWS failed while {WHERE}: {{}}: m"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "said"),
+    [
+        ("ExpiredToken", 400, Refused, REJECTED),
+        ("ExpiredTokenException", 400, Refused, REJECTED),
+        ("RequestExpired", 400, Refused, REJECTED),
+        ("InvalidClientTokenId", 403, Refused, REJECTED),
+        ("UnrecognizedClientException", 400, Refused, REJECTED),
+        ("InvalidAccessKeyId", 403, Refused, REJECTED),
+        ("InvalidToken", 400, Refused, REJECTED),
+        ("SignatureDoesNotMatch", 403, Refused, REJECTED),
+        ("InvalidSignatureException", 403, Refused, REJECTED),
+        ("IncompleteSignature", 400, Refused, REJECTED),
+        ("TokenRefreshRequired", 400, Refused, REJECTED),
+        ("PermanentRedirect", 301, Refused, ELSEWHERE),
+        ("PermanentRedirect", 400, Refused, ELSEWHERE),
+        ("TemporaryRedirect", 307, Refused, ELSEWHERE),
+        ("AuthorizationHeaderMalformed", 400, Refused, ELSEWHERE),
+        ("IllegalLocationConstraintException", 400, Refused, ELSEWHERE),
+        ("301", 301, Refused, ELSEWHERE),
+        ("AccessDenied", 403, aws.Denied, REFUSED),
+        ("AccessDeniedException", 400, aws.Denied, REFUSED),
+        ("UnauthorizedOperation", 403, aws.Denied, REFUSED),
+        ("NotAuthorized", 403, aws.Denied, REFUSED),
+        ("AuthorizationError", 403, aws.Denied, REFUSED),
+        ("InvalidAction", 400, aws.Denied, REFUSED),
+        ("UnknownOperationException", 400, aws.Denied, REFUSED),
+        ("UnsupportedOperation", 400, aws.Denied, REFUSED),
+        ("NotAccessDenied", 400, DeployError, REFUSED),
+        ("ResourceConflictException", 409, DeployError, REFUSED),
+        ("C", 499, DeployError, REFUSED),
+        ("C", 500, OutcomeUnknown, FAILED_THERE),
+        ("C", None, DeployError, REFUSED),
+    ],
+)
+def test_what_a_refusal_of_aws_means(
+    code: str, status: int | None, kind: type[DeployError], said: str, dev: Environment
+) -> None:
+    """By its code and status. What did not start anything leaves nothing unknown."""
+    error = refusal(code, status)
+
+    found = aws.translate(error, "doing it", dev, starts_something=True)
+    reading = aws.translate(error, "doing it", dev)
+
+    assert (type(found), str(found)) == (kind, said.format(code))
+    if kind is OutcomeUnknown:
+        kind, said = DeployError, REFUSED
+    assert (type(reading), str(reading)) == (kind, said.format(code))
+
+
+def refusal(code: str, status: int | None, operation: str = "UpdateService", message: str = "m") -> ClientError:
+    """An error of AWS as boto3 raises it."""
+    metadata = {} if status is None else {"ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError({"Error": {"Code": code, "Message": message}, **metadata}, operation)  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [
+        *dict.fromkeys(
+            (
+                "CodeArtifactUserPendingException",
+                "EC2ThrottledException",
+                "ENILimitReachedException",
+                "ENINotReadyException",
+                "EFSMountConnectivityException",
+                "EFSMountTimeoutException",
+                "ResourceConflictException",
+                "ResourceNotReadyException",
+                "SnapStartNotReadyException",
+                "SubnetIPAddressLimitReachedException",
+                "TooManyRequestsException",
+            ),
+            True,
+        ).items(),
+        *dict.fromkeys(
+            (
+                "CodeArtifactUserDeletedException",
+                "CodeArtifactUserFailedException",
+                "EC2AccessDeniedException",
+                "EC2UnexpectedException",
+                "EFSIOException",
+                "EFSMountFailureException",
+                "InvalidRuntimeException",
+                "InvalidSecurityGroupIDException",
+                "InvalidSubnetIDException",
+                "InvalidZipFileException",
+                "KMSAccessDeniedException",
+                "KMSDisabledException",
+                "KMSInvalidStateException",
+                "KMSNotFoundException",
+                "SnapStartException",
+                "SnapStartTimeoutException",
+            ),
+            False,
+        ).items(),
+    ],
+)
+def test_a_function_that_lambda_could_not_start_has_done_nothing(code: str, passes: bool, dev: Environment) -> None:
+    """Although the status is that of a failure. Some of these pass by themselves."""
+    found = aws.translate(refusal(code, 502, "Invoke"), "doing it", dev, starts_something=True)
+
+    assert isinstance(found, aws.NothingRan)
+    assert (str(found), found.passes) == (NOTHING.format(code), passes)
+
+
+def test_what_aws_quotes_of_a_signature_is_not_shown(dev: Environment) -> None:
+    """It follows the first line, and holds the session token. No message is shown at any length."""
+    found = aws.translate(refusal("SignatureDoesNotMatch", 403, message="m\nx-amz-security-token:t"), "doing it", dev)
+    assert str(found) == REJECTED.format("SignatureDoesNotMatch")
+
+    found = aws.translate(refusal("c" * 3000, 400, message="m" * 3000), "doing it", dev)
+    assert str(found) == f"AWS refused {WHERE}: {'c' * 2000}: {'m' * 2000}"
+
+
+LATE = "AWS's response was lost while"
+ODD = "AWS returned an unexpected response while"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (botocore.NoCredentialsError(), Refused, "No AWS credentials for "),
+        (botocore.PartialCredentialsError(provider="env", cred_var="x"), Refused, "No AWS credentials for "),
+        (botocore.ProfileNotFound(profile="x"), Refused, "The request for "),
+        (botocore.CredentialRetrievalError(provider="x", error_msg="y"), Refused, "The request for "),
+        (botocore.SSOTokenLoadError(error_msg="x"), Refused, "The request for "),
+        (botocore.InvalidRegionError(region_name="x y"), Refused, "The request for "),
+        (botocore.NoRegionError(), Refused, "The request for "),
+        (botocore.ParamValidationError(report="x"), Refused, "The request for "),
+        (botocore.EndpointConnectionError(endpoint_url="u"), DeployError, "AWS cannot be reached for "),
+        (botocore.ConnectTimeoutError(endpoint_url="u"), DeployError, "AWS cannot be reached for "),
+        (botocore.ReadTimeoutError(endpoint_url="u"), OutcomeUnknown, LATE),
+        (botocore.ConnectionClosedError(endpoint_url="u"), OutcomeUnknown, LATE),
+        (botocore.DataNotFoundError(data_path="x"), DeployError, "AWS failed while "),
+        (ResponseParserError("x"), OutcomeUnknown, f"{ODD} doing it (dev, us-west-2): x"),
+        (ValueError("x\ny"), OutcomeUnknown, f"{ODD} doing it (dev, us-west-2): x y"),
+        (KeyError("tasks"), OutcomeUnknown, f"{ODD} doing it (dev, us-west-2): tasks is missing."),
+        (IndexError(), OutcomeUnknown, f"{ODD} doing it (dev, us-west-2): IndexError"),
+        (TypeError("x"), OutcomeUnknown, ODD),
+        (AttributeError("x"), OutcomeUnknown, ODD),
+        (RuntimeError("x"), OutcomeUnknown, ODD),
+        (OverflowError("x"), OutcomeUnknown, ODD),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_another_error_of_asking_aws_means(
+    error: Exception, kind: type[DeployError], said: str, dev: Environment
+) -> None:
+    """Whether the request was sent, and where something was started, whether that is known."""
+    found = aws.translate(error, "doing it", dev, starts_something=True)
+    reading = aws.translate(error, "doing it", dev)
+
+    assert type(found) is kind
+    assert str(found).startswith(said)
+    assert WHERE in str(found)
+    assert (type(reading), str(reading)) == (DeployError if kind is OutcomeUnknown else kind, str(found))
+
+
+@pytest.mark.parametrize("error", [Refused("x"), OutcomeUnknown("x"), ZeroDivisionError(), OSError("x")])
+def test_an_error_that_is_not_of_aws_stays_as_it_is(error: Exception, dev: Environment) -> None:
+    assert aws.translate(error, "doing it", dev, starts_something=True) is None
+
+
+@pytest.mark.parametrize(("pages", "fits"), [(500, True), (501, False)])
+def test_an_answer_that_does_not_end_is_an_error(pages: int, fits: bool, dev: Environment) -> None:
+    """After so many pages."""
+
+    class Endless:
+        def get_paginator(self, operation: str) -> "Endless":
+            return self
+
+        def paginate(self, **given: str) -> Iterator[dict[str, str]]:
+            return ({"page": str(number), **given} for number in range(pages))
+
+    with nullcontext() if fits else pytest.raises(DeployError, match=r"list_tasks does not end: .* 500 pages"):
+        assert [page["page"] for page in aws.pages(Endless(), "list_tasks", cluster="x")] == [*map(str, range(pages))]
+
+
 @pytest.mark.parametrize(("starts_something", "tries"), [(False, 4), (True, 1)])
 def test_reads_are_retried_and_requests_that_start_something_are_not(
     starts_something: bool, tries: int, dev: Environment, monkeypatch: pytest.MonkeyPatch
@@ -124,6 +314,9 @@ def test_other_exceptions_are_not_translated(dev: Environment) -> None:
         ("AWS_ACCESS_KEY_ID", True),
         ("AWS_PROFILE", True),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", True),
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", True),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", True),
+        ("AWS_SECRET_ACCESS_KEY", False),
     ],
 )
 def test_credentials_are_found_without_a_request(
