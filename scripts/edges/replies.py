@@ -20,7 +20,7 @@ class Camel(Struct, rename="camel", frozen=True):
 
 
 class Pascal(Struct, rename="pascal", frozen=True):
-    """A structure of RDS, CloudFront or STS."""
+    """A structure of RDS or CloudFront."""
 
 
 class Breaker(Camel, frozen=True):
@@ -178,10 +178,6 @@ class Invalidated(Pascal, frozen=True):
     invalidation: Invalidation
 
 
-class Caller(Pascal, frozen=True):
-    account: str = ""
-
-
 # By the name of the operation.
 REPLIES: dict[str, type[Struct]] = {
     "DescribeServices": Services,
@@ -193,7 +189,6 @@ REPLIES: dict[str, type[Struct]] = {
     "DescribeDBSnapshots": Snapshots,
     "CreateInvalidation": Invalidated,
     "GetInvalidation": Invalidated,
-    "GetCallerIdentity": Caller,
 }
 
 
