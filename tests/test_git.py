@@ -81,6 +81,15 @@ def test_a_commit_has_its_subject_time_and_parents(folder: Path, monkeypatch: py
     assert git.commit(folder, first[:10]) == git.commit(folder, first)
 
 
+def test_a_commit_without_a_time(folder: Path, tmp_path: Path) -> None:
+    """Some old programs made such."""
+    tree = git.run(folder, "rev-parse", "HEAD^{tree}")
+    (tmp_path / "commit").write_text(f"tree {tree}\nauthor a <a@b> x\ncommitter a <a@b> x\n\nold\n")
+    sha = git.run(folder, "hash-object", "-t", "commit", "--literally", "-w", str(tmp_path / "commit"))
+
+    assert git.commit(folder, sha) == Commit(sha, "old", 0, ())
+
+
 @pytest.mark.parametrize("name", ["nothing", "main..main", "^main", "--all", "-1", "HEAD:one.txt", "HEAD^{tree}", ""])
 def test_what_is_no_commit(name: str, folder: Path) -> None:
     """A range, an option, a file or a folder is none."""

@@ -49,10 +49,11 @@ def test_a_field_of_another_type_is_an_error_with_its_path(shape: Any, right: An
     assert str(error.value).endswith(f" at `{path}`")
 
 
-@pytest.mark.parametrize("value", [b"x", "x", True, object()])
-def test_a_blob_may_be_anything(value: object) -> None:
-    """Bytes, or a stream."""
-    shape = ShapeResolver({**SHAPES, "own": {"type": "blob"}}).get_shape_by_name("all")
+@pytest.mark.parametrize("value", [b"x", "x", True, object(), [1], {"a": 1}])
+@pytest.mark.parametrize("own", [{"type": "blob"}, {"type": "structure", "members": {}, "document": True}])
+def test_a_blob_and_a_document_may_be_anything(own: Any, value: object) -> None:
+    """Bytes or a stream; and what somebody has configured, such as the details of a hook of a deployment."""
+    shape = ShapeResolver({**SHAPES, "own": own}).get_shape_by_name("all")
 
     replies.check(SimpleNamespace(name="Any", output_shape=shape), {"field": value})
     replies.check(SimpleNamespace(name="Any", output_shape=None), {})
