@@ -1,17 +1,22 @@
 """The frame of every command: its steps, its output in GitHub Actions, and its report."""
 
 import json
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import Struct
 
+from local_aws import process
 from scripts.frame import console
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.frame.report import Report
-from scripts.frame.run import Run, running
-from tests.conftest import Invoke
+from scripts.frame.run import Run, plain, running
+from tests.conftest import ROOT, Invoke
 from tests.stand_in import Reply, answering, stand_in
 from tests.test_cli import ACCOUNT, KEYS, OK
 
@@ -33,6 +38,24 @@ class Done(Report):
 
     def outputs(self) -> dict[str, str]:
         return {"what": self.what}
+
+
+class Seen(Report, Struct, frozen=True):
+    """What a command that only reads has found."""
+
+    who: str
+
+    def line(self) -> str:
+        return f"saw {self.who}"
+
+    def table(self) -> Sequence[Sequence[str]]:
+        return [["WHO", "SINCE"], [self.who, "a long time ago"]]
+
+
+class Overview(Seen, frozen=True):
+    """The same in a table that may be cut."""
+
+    is_overview = True
 
 
 def command(dry_run: bool = False, json: bool = False) -> AbstractContextManager[Run]:
@@ -62,6 +85,51 @@ def test_steps_stop_at_the_first_failure_and_the_error_lists_those_not_done(
     assert str(error.value) == "two failed: it broke.\nDone: one. Failed: two. Not done: three."
     assert error.value.code == kind.exit_code
     assert [s.name for s in run.steps] == ["one", "two"]
+
+
+NAMES = ("one", "two", "three")
+
+
+@pytest.mark.parametrize(
+    ("failing", "ending"),
+    [
+        ("one", "Done: nothing. Failed: one. Not done: two, three."),
+        ("three", "Done: one, two. Failed: three. Not done: nothing."),
+    ],
+)
+def test_an_error_says_what_was_done_and_what_was_not(
+    failing: str, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if that is nothing."""
+    with pytest.raises(DeployError) as error, command() as run:
+        run.run_steps([step(run, name, DeployError("no.") if name == failing else None) for name in NAMES])
+
+    assert str(error.value).splitlines()[-1] == ending
+
+
+def test_each_step_is_told_when_it_begins_and_when_it_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that reports nothing has no second line. The last line is the last result's, with the time that all took."""
+    with command() as run:
+        run.run_steps([step(run, "one"), ("two", lambda: None), step(run, "three")])
+
+    assert capsys.readouterr().err.splitlines() == [
+        "test: dev (from --env)",
+        *("== one", "one is done", "== two", "== three", "three is done"),
+        "three is done (0 s)",
+    ]
+
+
+def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no failure that could be expected."""
+    with pytest.raises(ZeroDivisionError), command() as run:
+        run.run_steps([("one", lambda: 1 // 0)])
+
+
+def test_a_command_without_a_result_has_no_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with command():
+        pass
+
+    assert capsys.readouterr().err == "test: dev (from --env)\n"
 
 
 def test_a_refusal_after_the_first_step_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,15 +241,363 @@ def test_a_command_writes_outputs_and_annotations_in_actions(invoke: Invoke, act
     assert "::error title=deploy-service::dev-ecs-manager-docker (dev) did not return JSON" in failed.stderr
 
 
+def document(said: str) -> dict[str, Any]:
+    """The document on stdout, with every time as 0."""
+    found: dict[str, Any] = json.loads(said)
+    assert said == json.dumps(found, indent=2) + "\n"
+    for one in found["steps"]:
+        assert one["seconds"] >= 0
+        one["seconds"] = 0
+    return found
+
+
+DOCUMENT = {"command": "test", "environment": "dev", "dry_run": False, "destination": None, "error": None}
+ONE = {"name": "one", "plan": {"what": "one"}, "result": {"what": "one"}, "seconds": 0}
+
+
 def test_json_holds_every_step(capsys: pytest.CaptureFixture[str]) -> None:
     """With its plan and its result."""
     with command(json=True) as run:
         run.run_steps([step(run, "one")])
 
-    document = json.loads(capsys.readouterr().out)
-    assert document["steps"][0] | {"seconds": 0} == {
-        "name": "one",
-        "plan": {"what": "one"},
-        "result": {"what": "one"},
-        "seconds": 0,
-    }
+    assert document(capsys.readouterr().out) == {**DOCUMENT, "steps": [ONE], "exit_code": 0}
+
+
+def test_json_holds_the_error_and_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    """The step that failed has no result."""
+    with pytest.raises(RolledBack) as error, command(json=True) as run:
+        run.run_steps([step(run, "one"), step(run, "two", RolledBack("no."))])
+
+    two = {"name": "two", "plan": {"what": "two"}, "result": None, "seconds": 0}
+    ended = {"error": str(error.value), "exit_code": 4}
+    assert document(capsys.readouterr().out) == {**DOCUMENT, "steps": [ONE, two], **ended}
+
+
+def test_json_of_a_dry_run_holds_the_plan_and_what_could_not_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """A variable that is not set is something that a real run would miss."""
+
+    def look() -> str:
+        raise DeployError("no network")
+
+    with command(dry_run=True, json=True) as run:
+        run.read("the bucket", look)
+        run.run_steps([step(run, "put <A_KEY> to <AWS_ACCOUNT_ID>"), step(run, "put <A_KEY> and <b>")])
+
+    found = document(capsys.readouterr().out)
+    assert (found["dry_run"], [one["result"] for one in found["steps"]]) == (True, [None, None])
+    assert found["unread"] == [
+        "could not read the bucket: no network",
+        "AWS_ACCOUNT_ID is not set: a real run would be refused",
+        "A_KEY is not set: a real run would be refused",
+    ]
+
+
+def test_an_error_before_the_environment_is_known_is_reported_too(
+    actions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the same document, and as an annotation."""
+    with pytest.raises(Refused) as error, running("test", "nowhere", json=True, embedded=False):
+        pass
+
+    printed, said = capsys.readouterr()
+    expected = {**DOCUMENT, "environment": None, "steps": [], "error": str(error.value), "exit_code": 2}
+    assert document(printed) == expected
+    assert said.startswith("::error title=test::'nowhere' is not an environment")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, None),
+        (True, True),
+        (1.5, 1.5),
+        ("https://me:secret@host/", "https://host/"),
+        (Path("https://me:secret@host"), "https:/me:secret@host"),
+        (
+            {1: ("a", {"https://me@host": Done("https://me@host")})},
+            {"1": ["a", {"https://host": {"what": "https://host"}}]},
+        ),
+        ([Seen("https://me@host")], [{"who": "https://host"}]),
+        (frozenset({"one"}), ["one"]),
+    ],
+)
+def test_records_become_json_without_the_users_of_urls(value: object, shown: object) -> None:
+    assert plain(value) == shown
+
+
+# --- what a command looks up ---
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_a_command_finds_is_a_table_and_its_result(dry_run: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a dry run too, because it only reads."""
+    with command(dry_run=dry_run) as run:
+        assert run.look("it", lambda: Seen("me")) == Seen("me")
+
+    printed, said = capsys.readouterr()
+    assert printed.splitlines() == ["WHO  SINCE", "me   a long time ago"]
+    assert said.splitlines()[-1] == ("dry run: nothing was changed" if dry_run else "saw me (0 s)")
+
+
+def test_json_of_what_a_command_finds_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    with command(json=True) as run:
+        run.look("it", lambda: Seen("me"))
+
+    found = {"name": "test", "plan": None, "result": {"who": "me"}, "seconds": 0}
+    assert document(capsys.readouterr().out)["steps"] == [found]
+
+
+@pytest.mark.parametrize(
+    ("found", "shown"), [(Seen("me"), "me   a long time ago"), (Overview("me"), "me   a long ti…")]
+)
+def test_only_an_overview_is_cut_to_the_width_of_the_terminal(
+    found: Seen, shown: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((15, 24)))
+    with command() as run:
+        run.look("it", lambda: found)
+
+    assert capfd.readouterr().out.splitlines()[1] == shown
+
+
+# --- the page in Actions ---
+
+
+def page(actions: Path) -> str:
+    """The step's summary; empty for none."""
+    file = actions / "GITHUB_STEP_SUMMARY"
+    return file.read_text() if file.exists() else ""
+
+
+def rows(actions: Path) -> list[str]:
+    """The rows of its table of steps."""
+    return [line for line in page(actions).splitlines() if line.startswith("| ")][1:]
+
+
+def test_the_page_shows_what_each_step_did(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step that reports nothing is done; the one that failed says so above the table."""
+    with pytest.raises(DeployError), command() as run:
+        run.run_steps([step(run, "one"), ("two", lambda: None), step(run, "three", DeployError("it broke"))])
+
+    assert rows(actions) == ["| one | one is done | 0.0 |", "| two | done | 0.0 |", "| three | failed | 0.0 |"]
+    assert "three failed&#58; it broke" in page(actions)
+
+
+@pytest.mark.parametrize(
+    ("dry_run", "heading", "now"), [(False, "✅ test · dev", "one is done"), (True, "📝 test · dev", "planned")]
+)
+def test_the_page_shows_what_a_command_without_steps_did(
+    dry_run: bool, heading: str, now: str, actions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or what it planned."""
+    with command(dry_run=dry_run) as run:
+        step(run, "one")[1]()  # type: ignore[operator]
+
+    assert page(actions).splitlines()[0] == f"### {heading}"
+    assert rows(actions) == [f"| one | {now} | 0.0 |"]
+
+
+def test_the_page_of_a_plan_shows_no_step_as_done(actions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with command(dry_run=True) as run:
+        run.run_steps([step(run, "one"), step(run, "two")])
+
+    assert rows(actions) == ["| one | planned | 0.0 |", "| two | planned | 0.0 |"]
+
+
+@pytest.mark.parametrize(
+    ("summary", "fails", "shown"),
+    [("", False, ""), ("what it found", False, "what it found\n"), ("", True, "### ❌ test · dev")],
+)
+def test_a_command_may_have_a_page_of_its_own(
+    summary: str, fails: bool, shown: str, actions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or none. A failure is always shown."""
+    with pytest.raises(DeployError) if fails else nullcontext(), command() as run:
+        run.summary = summary
+        run.act(Plan("it"), lambda _: fail() if fails else Done("it"))
+
+    assert page(actions).startswith(shown)
+    assert bool(page(actions)) == bool(shown)
+
+
+def fail() -> Done:
+    """A step that fails."""
+    raise DeployError("it broke")
+
+
+class Pushed(Done):
+    """A result whose outputs are those of an image, as far as they are given."""
+
+    def outputs(self) -> dict[str, str]:
+        return dict(zip(("image", "digest"), self.what.split(), strict=False))
+
+
+@pytest.mark.parametrize(
+    ("variables", "facts", "what", "expected"),
+    [
+        ({}, {}, "", ("", {})),
+        ({"GITHUB_SHA": "1" * 40}, {}, "r/a:x sha256:1", ("1" * 40, {"r/a:x": "sha256:1"})),
+        ({"GITHUB_SHA": "1" * 40}, {"version": "v1"}, "r/a:x", ("v1", {})),
+        # What cannot be a commit is not linked.
+        ({}, {"version": "a/../b"}, "", ("", {})),
+    ],
+    ids=["nothing", "the variable", "the version comes first", "no commit"],
+)
+def test_the_page_links_to_the_commit_and_the_images(
+    variables: Mapping[str, str],
+    facts: dict[str, str],
+    what: str,
+    expected: tuple[str, Mapping[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those that the command worked on."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with command() as run:
+        run.facts |= facts
+        run.act(Plan(what), lambda plan: Pushed(plan.what))
+
+    links = run.links()
+    assert (links.commit, links.images) == expected
+    assert links.commits == "https://github.com/CMS-Enterprise/mint-app/commit/"
+
+
+@pytest.mark.parametrize(
+    ("account", "variable", "named"), [("111111111111", "", True), ("${AWS_ACCOUNT_ID}", "222222222222", False)]
+)
+def test_the_page_names_an_account_only_if_the_settings_do(
+    account: str,
+    variable: str,
+    named: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What comes from a variable may be a secret."""
+    file = tmp_path / "settings.toml"
+    file.write_text((ROOT / "environments.toml").read_text().replace("${AWS_ACCOUNT_ID}", account))
+    monkeypatch.setenv("ENVIRONMENTS_FILE", str(file))
+    monkeypatch.setenv("AWS_ACCOUNT_ID", variable)
+    with command() as run:
+        pass
+
+    assert run.links().console is named
+
+
+# --- how a command begins ---
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({}, True),
+        ({"changes": False}, False),
+        ({"asks": True}, False),
+        ({"changes": False, "asks": True}, False),
+        ({"yes": True}, False),
+        ({"dry_run": True}, False),
+    ],
+    ids=str,
+)
+def test_prod_is_confirmed_before_a_command_that_changes_something(
+    given: dict[str, bool], refused: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless the command itself asks, later. There is no terminal to ask on."""
+    begun = []
+    with (
+        pytest.raises(Refused, match="needs a confirmation") if refused else nullcontext(),
+        running("test", "prod", embedded=False, **given),
+    ):
+        begun.append(1)
+
+    assert bool(begun) is not refused
+
+
+@pytest.mark.parametrize(
+    ("env", "given", "started"),
+    [
+        ("local", {}, ["http://127.0.0.1:9"]),
+        ("local", {"dry_run": True}, []),
+        ("local", {"embedded": False}, []),
+        ("dev", {}, []),
+    ],
+    ids=str,
+)
+def test_an_embedded_aws_is_started_for_a_run_that_needs_it(
+    env: str,
+    given: dict[str, bool],
+    started: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At the address that its environment has, before the command begins."""
+    found = list[str]()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(process, "ensure_running", found.append)
+
+    with running("test", env, **given):
+        assert found == started
+
+
+@pytest.mark.parametrize(
+    ("env", "application", "dry_run", "said"),
+    [
+        ("impl", False, False, "test: impl (from --env)"),
+        ("impl", True, True, "test: impl (from --env), dry run: nothing will be changed"),
+        (None, True, False, "test: mint-app"),
+        (None, True, True, "test: mint-app, dry run: nothing will be changed"),
+        (None, False, True, "test: local (from the default), dry run: nothing will be changed"),
+    ],
+)
+def test_the_first_line_says_where_a_command_runs(
+    env: str | None, application: bool, dry_run: bool, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One about the application needs no environment: its settings come from the first one."""
+    with running("test", env, application=application, dry_run=dry_run, embedded=False) as run:
+        pass
+
+    assert capsys.readouterr().err.splitlines()[0] == said
+    assert run.environment.name == (env or ("dev" if application else "local"))
+    assert run.environment.dry_run is dry_run
+
+
+def test_a_dry_run_needs_no_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real run is refused."""
+    file = tmp_path / "settings.toml"
+    file.write_text((ROOT / "environments.toml").read_text().replace("https://dev.mint.cms.gov", "https://${HOST}/"))
+    monkeypatch.setenv("ENVIRONMENTS_FILE", str(file))
+
+    for env, application in (("dev", False), (None, True)):
+        with running("test", env, application=application, dry_run=True, embedded=False) as run:
+            assert run.environment.site == "https://<HOST>/"
+        with pytest.raises(Refused, match="HOST is not set"), running("test", env, application=application):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (False, False, 0.0)),
+        ({"yes": True, "force_lock": True, "lock_wait": "1.5"}, (True, True, 1.5)),
+        ({"lock_wait": "0"}, (False, False, 0.0)),
+    ],
+    ids=str,
+)
+def test_a_run_knows_the_flags_of_the_confirmation_and_the_lock(
+    given: dict[str, Any], expected: tuple[bool, bool, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody waits for the lock unless it says for how long."""
+    with running("test", "dev", embedded=False, **given) as run:
+        pass
+
+    assert (run.yes, run.force_lock, run.lock_wait) == expected
+
+
+def test_a_wait_for_the_lock_is_a_number_of_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Refused) as error, running("test", "dev", embedded=False, lock_wait="soon"):
+        pass
+
+    assert str(error.value) == ("--lock-wait must be a number of seconds between 0 and 86400, such as 60, not 'soon'.")

@@ -212,6 +212,90 @@ def test_a_stop_that_was_swallowed_still_ends_the_command(after: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ("[('one', end), ('two', int)]", ": nothing was changed. Done: nothing. Interrupted: one. Not done: two."),
+        (
+            "[('one', stop.changing), ('two', end), ('three', int)]",
+            "; cleanup ran. Done: one. Interrupted: two. Not done: three.",
+        ),
+        # What it swallowed is noticed before the next step.
+        ("[('one', swallow), ('two', int)]", ": nothing was changed. Done: one. Interrupted: two. Not done: nothing."),
+        (
+            "[('one', stop.changing), ('two', int)]); end(",
+            "; cleanup ran. Done: one, two. Interrupted: the end of the command. Not done: nothing.",
+        ),
+    ],
+    ids=["the first", "the second", "swallowed", "after the last"],
+)
+def test_a_stop_says_which_step_it_interrupted(steps: str, said: str) -> None:
+    """And which were done and which were not."""
+    code = f"""
+        def end():
+            kill(); time.sleep(10)
+        def swallow():
+            try:
+                end()
+            except BaseException:
+                pass
+        with command() as run:
+            run.run_steps({steps})
+        """
+    done = program(code)
+
+    assert done.stderr.splitlines()[-1] == f"stopped by SIGTERM{said}"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [("pass", 0), ("raise DeployError('it failed')", 1)], ids=["success", "failure"]
+)
+def test_a_signal_during_the_report_does_not_change_the_outcome(ending: str, code: int) -> None:
+    """It is known by then."""
+    code_of = f"""
+        class Killing:
+            def write(self, text):
+                kill(); time.sleep(0.1)
+            def flush(self):
+                pass
+        with command(json=True):
+            stop.changing()
+            sys.stdout = Killing()
+            {ending}
+        """
+    done = program(code_of)
+
+    assert (done.returncode, "stopped" in done.stderr) == (code, False), done.stderr
+
+
+def test_a_signal_after_a_bug_does_not_hide_it() -> None:
+    """The traceback is still to be written."""
+    code = """
+        try:
+            with command():
+                int("x")
+        except ValueError as error:
+            kill(); time.sleep(0.1); print(error)
+        """
+    done = program(code)
+
+    assert (done.returncode, done.stdout.startswith("invalid literal")) == (0, True), done.stderr
+
+
+def test_a_stop_is_named_after_its_signal() -> None:
+    """Although a codec raises the exception again with a text of its own."""
+    code = """
+        with command():
+            try:
+                kill(); time.sleep(10)
+            except stop.Stopped as error:
+                raise type(error)("decoding failed")
+        """
+    done = program(code)
+
+    assert (done.returncode, done.stderr.endswith(NOTHING)) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
     "hanging",
     [
         "stop.owned(int, lambda _: time.sleep(30))",

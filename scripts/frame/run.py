@@ -43,16 +43,14 @@ class Step(Struct):
 class Run:
     """One run of a command. steps: what it did so far. progress: which steps are done, for the message after a stop.
 
-    changes: whether it changes anything in the environment, so that prod asks first. yes: --yes was given.
-    destination: where its requests to AWS go; None for a command that sends none. force_lock, lock_wait: how it takes
-    the environment's lock; seconds to wait for it.
+    destination: where its requests to AWS go; None for a command that sends none. yes: --yes was given. force_lock,
+    lock_wait: how it takes the environment's lock; seconds to wait for it.
     """
 
     name: str
     environment: Environment
     dry_run: bool = False
     json: bool = False
-    changes: bool = True
     destination: "Destination | None" = None
     yes: bool = False
     force_lock: bool = False
@@ -86,7 +84,8 @@ class Run:
         started = time.monotonic()
         found = self.read(what, look)
         if found is not None:
-            self._done(Step(self.name), found, started)
+            self.steps.append(Step(self.name, seconds=_since(started)))
+            self._done(self.steps[-1], found)
             if not self.json:
                 for line in aligned(found.table(), console.width() if found.is_overview else 0):
                     console.result(line)
@@ -109,13 +108,11 @@ class Run:
         try:
             result = act(plan)
         finally:
-            step.seconds = round(time.monotonic() - started, 3)
-        return self._done(step, result, started)
+            step.seconds = _since(started)
+        return self._done(step, result)
 
-    def _done(self, step: Step, result: R, started: float) -> R:
-        if step not in self.steps:
-            self.steps.append(step)
-        step.result, step.seconds = result, round(time.monotonic() - started, 3)
+    def _done(self, step: Step, result: R) -> R:
+        step.result = result
         self.last_line = result.line()
         for key, value in result.outputs().items():
             console.output(key, value)
@@ -179,7 +176,7 @@ class Run:
         elif self.summary:
             console.summary(self.summary)
         if self.json:
-            console.document(json.dumps(document, indent=2, default=str))
+            console.document(_json(document))
 
     def _page(self, error: DeployError | None) -> str:
         """The step's summary in Actions."""
@@ -248,7 +245,7 @@ def running(
     try:
         try:
             stop.begin()
-            run = _prepared(name, env, dry_run, json, changes, application)
+            run = _prepared(name, env, dry_run, json, application)
             run.yes, run.force_lock = yes, force_lock
             run.lock_wait = 0.0 if lock_wait in (None, "0") else waiting.seconds(lock_wait, 60.0, "--lock-wait")
             environment = run.environment
@@ -275,11 +272,11 @@ def running(
             raise
         finally:
             stop.end()
-    except Stopped as signal:
-        _end_stopped(run, stop.received() or str(signal))
+    except Stopped:
+        _end_stopped(run, stop.received())
 
 
-def _prepared(name: str, env: str | None, dry_run: bool, json: bool, changes: bool, application: bool) -> Run:
+def _prepared(name: str, env: str | None, dry_run: bool, json: bool, application: bool) -> Run:
     """Choose the environment and print its name."""
     mode = ", dry run: nothing will be changed" if dry_run else ""
     if application and env is None:
@@ -288,7 +285,7 @@ def _prepared(name: str, env: str | None, dry_run: bool, json: bool, changes: bo
     else:
         environment = settings.find(env, dry_run=dry_run)
         console.say(f"{name}: {environment.name} (from {environment.origin}){mode}")
-    return Run(name, environment, dry_run, json, changes)
+    return Run(name, environment, dry_run, json)
 
 
 def _start_embedded_aws(url: str) -> None:
@@ -309,7 +306,11 @@ def _report_failure(run: Run | None, name: str, error: DeployError, *, json: boo
 
 
 def _json(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=2, default=str)
+    return json.dumps(document, indent=2)
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)
 
 
 def _end_stopped(run: Run | None, signal: str) -> None:
@@ -380,8 +381,8 @@ def actor() -> tuple[str, str]:
 
 def plain(value: Any) -> Any:
     """A record as JSON types, without the user part of URLs."""
-    if isinstance(value, str):
-        return text.without_credentials(value)
+    if value is None or isinstance(value, (int, float)):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return {key: plain(item) for key, item in asdict(value).items()}
     if isinstance(value, Struct):
@@ -390,4 +391,4 @@ def plain(value: Any) -> Any:
         return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in value]
-    return value
+    return text.without_credentials(str(value))
