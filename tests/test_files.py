@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,25 +57,30 @@ def test_only_a_regular_file_is_replaced(put: Callable[[Path], None], tmp_path: 
     assert not (tmp_path / "target").exists() or (tmp_path / "target").read_text() == "old"
 
 
+NO_FOLDER = "give the path of a file in a folder that exists"
+
+
 @pytest.mark.parametrize(
-    "path",
+    ("path", "said"),
     [
-        "",
-        ".",
-        "..",
-        "/",
-        "nowhere/file",
-        "file.txt/inside",
-        "n\0ul",
-        "n\0ul/file",
-        "\ud800",
-        "x" * 256,
-        "/proc/version2",
-        "/proc/self/mem2",
+        ("", NO_FOLDER),
+        (".", NO_FOLDER),
+        ("..", "not a regular file"),
+        ("/", NO_FOLDER),
+        ("nowhere/file", NO_FOLDER),
+        ("file.txt/inside", NO_FOLDER),
+        ("n\0ul", "embedded null byte"),
+        ("n\0ul/file", NO_FOLDER),
+        ("\ud800", "surrogates not allowed"),
+        ("x" * 256, "cannot be written: File name too long."),
+        ("/proc/version2", "cannot be written: "),
+        ("/proc/self/mem2", "cannot be written: "),
     ],
     ids=ascii,
 )
-def test_an_invalid_path_is_refused_in_one_sentence(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_path_is_refused_in_one_sentence(
+    path: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Empty, a folder, in a missing folder, with a NUL, too long, or without permission to write."""
     monkeypatch.chdir(tmp_path)
     Path("file.txt").touch()
@@ -82,6 +88,7 @@ def test_an_invalid_path_is_refused_in_one_sentence(path: str, tmp_path: Path, m
     with pytest.raises(Refused) as error:
         files.write(Path(path), b"new")
 
+    assert said in str(error.value)
     assert "\n" not in str(error.value)
     assert [entry.name for entry in tmp_path.iterdir() if entry.name != "home"] == ["file.txt"]
 
@@ -165,6 +172,7 @@ def test_a_temporary_folder_is_private_and_deleted_after_its_block() -> None:
     def fill() -> None:
         with files.temporary_folder("test-") as path:
             made.append(path)
+            assert path.name.startswith("test-")
             (path / "in").mkdir()
             (path / "in" / "file").write_text("x")
             assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -174,3 +182,20 @@ def test_a_temporary_folder_is_private_and_deleted_after_its_block() -> None:
         fill()
 
     assert not made[0].exists()
+
+
+def test_a_temporary_folder_may_be_gone_already() -> None:
+    """Nothing is left to do then."""
+    with files.temporary_folder("test-") as path:
+        path.rmdir()
+
+
+def test_without_a_temporary_folder_a_command_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says what to do."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+
+    with (
+        pytest.raises(Refused, match=r"can be created: No such file or directory\. Free space or set TMPDIR\."),
+        files.temporary_folder("test-"),
+    ):
+        pass

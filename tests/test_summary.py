@@ -85,3 +85,11 @@ def test_the_chart_has_a_bar_for_each_step() -> None:
         "```",
     ]
     assert timeline(phases[:1]) == []
+
+
+def test_a_step_that_took_no_time_still_has_a_bar() -> None:
+    """Of a tenth of a second."""
+    assert timeline([Phase("one", 0.0, 0.0, "done"), Phase("two", 0.0)])[4:6] == [
+        "  one :done, 0, 100",
+        "  two :crit, 0, 100",
+    ]

@@ -1,5 +1,7 @@
 """Which version a command uses, and reading it from a healthcheck."""
 
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,15 @@ def test_without_a_commit_there_is_no_version(repository: Path) -> None:
         version.wanted(None)
 
 
+def test_a_refusal_says_where_the_version_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_SHA", "a b")
+
+    with pytest.raises(Refused, match=r"'a b' is not a version \(from GITHUB_SHA\)"):
+        version.wanted(None)
+    with pytest.raises(Refused, match=r"The version is empty \(from the flag\)"):
+        version.wanted("")
+
+
 @pytest.mark.parametrize("bad", ["", ".hidden", "-flag", "a b", "a/b", "a:b", "x" * 129, "ü"])
 def test_a_version_that_cannot_be_an_image_tag_is_refused(bad: str) -> None:
     with pytest.raises(Refused, match="version"):
@@ -71,6 +82,69 @@ def test_a_response_without_a_version_is_an_error_with_the_reason(reply: Reply, 
 
     assert len(str(error.value)) < 100
     assert len(server.requests) == 1
+
+
+def test_no_cache_in_between_answers_for_the_application() -> None:
+    """It would go on giving the old version."""
+    with stand_in(lambda *_: Reply(b'{"version": "v1", "status": "pass"}')) as server:
+        assert version.answering(server.url, 2) == "v1"
+
+    assert [(one["method"], one["headers"]["Cache-Control"]) for one in server.requests] == [("GET", "no-cache")]
+
+
+def test_a_healthcheck_is_waited_for_until_its_time_out() -> None:
+    """And no longer."""
+    with stand_in(lambda *_: Reply(b'{"version": "v1"}', delay=0.1)) as server:
+        with pytest.raises(DeployError, match=r"no complete response within 0\.05 s"):
+            version.answering(server.url, 0.05)
+        assert version.answering(server.url, 5) == "v1"
+
+
+@pytest.mark.parametrize(
+    ("fail", "timeout", "tries"),
+    [(0, 5, 1), (1, 5, 2), (1, 0.05, 1), (2, 5, 2)],
+    ids=["it answers", "once more", "no time is left", "it fails again"],
+)
+def test_a_version_is_asked_for_once_more_after_a_failure(
+    fail: int, timeout: float, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a pause, if there is time for both."""
+    monkeypatch.setattr(version, "PAUSE", 0.05)
+    asked = list[float]()
+
+    def answer(*_: str) -> Reply:
+        asked.append(time.monotonic())
+        return Reply(b'{"version": "v1"}', 503 if len(asked) <= fail else 200)
+
+    with (
+        stand_in(answer) as server,
+        pytest.raises(DeployError, match="HTTP status 503") if fail >= tries else nullcontext(),
+    ):
+        assert version.ask(server.url, timeout) == "v1"
+
+    assert len(asked) == tries
+    assert asked[-1] - asked[0] >= 0.05 * (tries - 1)
+
+
+def test_an_invalid_url_is_not_tried_again() -> None:
+    """It would be refused again."""
+    began = time.monotonic()
+    with pytest.raises(Refused, match="is not the URL of a healthcheck"):
+        version.ask("http://a b/", 60)
+
+    assert time.monotonic() - began < version.PAUSE
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [("mint-backend", True), ("a/b_c.d-1", True), ("", False), ("UPPER", False), ("a//b", False), ("a:b", False)],
+)
+def test_which_names_a_repository_of_images_can_have(name: str, valid: bool) -> None:
+    if valid:
+        assert version.repository(name) == name
+    else:
+        with pytest.raises(Refused, match=f"'{name}' is not the name of an image's repository"):
+            version.repository(name)
 
 
 @pytest.mark.parametrize("url", ["", "http://[::1", "http://127.0.0.1:99999/", "ftp://127.0.0.1/", "http://a b/"])

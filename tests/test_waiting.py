@@ -115,3 +115,8 @@ def test_an_invalid_time_out_is_refused(flag: str) -> None:
 
     assert str(error.value).startswith("--wait must be a number of seconds between 0 and 86400, such as 300, not ")
     assert "\n" not in str(error.value)
+
+
+def test_a_time_out_is_that_of_the_flag_timeout_unless_it_says_otherwise() -> None:
+    with pytest.raises(Refused, match=r"^--timeout must be a number of seconds"):
+        seconds("soon", 300)

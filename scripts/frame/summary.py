@@ -6,7 +6,7 @@ Plain data in, markdown out. Text from outside is sanitized here.
 import re
 from collections.abc import Mapping, Sequence
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from scripts.frame import text
 
@@ -37,9 +37,9 @@ class Links(Struct, frozen=True):
 
     site: str
     commits: str
-    commit: str = ""
-    images: Mapping[str, str] = field(default_factory=dict)
-    console: bool = False
+    commit: str
+    images: Mapping[str, str]
+    console: bool
 
     def of_image(self, uri: str, digest: str) -> str:
         """The page of an image: ECR's, else that of the commit that it was built from; empty for none."""
