@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import os
 import re
 import sys
 from graphlib import TopologicalSorter
@@ -133,19 +134,39 @@ def test_records_are_structs() -> None:
     assert users == {"scripts.frame.run", "scripts.edges.old_scripts"}
 
 
-def test_the_bytecode_of_what_invoke_loads_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Invoke loads tasks.py while caches are off."""
+@pytest.mark.parametrize(
+    ("age", "off", "name", "written"),
+    [
+        (None, False, "loaded", True),
+        (1, False, "loaded", True),
+        (0, False, "loaded", False),
+        (-1, False, "loaded", False),
+        (None, True, "loaded", False),
+        (None, False, "another", False),
+    ],
+    ids=["none is kept", "an older one", "of the same second", "a newer one", "caches are off", "not loaded"],
+)
+def test_the_bytecode_of_what_invoke_loads_is_kept(
+    age: int | None, off: bool, name: str, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invoke loads tasks.py while caches are off. What is kept already is not compiled again."""
     (tmp_path / "loaded.py").write_text("x = 1\n")
     spec = spec_from_file_location("loaded", tmp_path / "loaded.py")
     assert spec
     assert spec.cached
+    kept = Path(spec.cached)
+    if age is not None:
+        kept.parent.mkdir()
+        kept.write_bytes(b"kept")
+        os.utime(kept, (1e9, 1e9))
+        os.utime(tmp_path / "loaded.py", (1e9 + age, 1e9 + age))
     monkeypatch.setitem(sys.modules, "loaded", module_from_spec(spec))
-    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", off)
     monkeypatch.setattr(sys, "pycache_prefix", None)
 
-    declaration._keep_bytecode("loaded")
+    declaration._keep_bytecode(name)
 
-    assert Path(spec.cached).exists()
+    assert (kept.exists() and kept.read_bytes() != b"kept") is written
 
 
 def test_the_diagram_of_the_architecture_matches_the_imports() -> None:

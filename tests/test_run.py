@@ -1,7 +1,9 @@
 """The frame of every command: its steps, its output in GitHub Actions, and its report."""
 
+import itertools
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ from local_aws import process
 from scripts.frame import console
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.frame.report import Report
-from scripts.frame.run import Run, plain, running
+from scripts.frame.run import Run, actor, plain, running
 from tests.conftest import ROOT, Invoke
 from tests.stand_in import Reply, answering, stand_in
 from tests.test_cli import ACCOUNT, KEYS, OK
+from tests.test_console import Terminal
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,21 @@ def test_an_error_before_the_environment_is_known_is_reported_too(
     assert said.startswith("::error title=test::'nowhere' is not an environment")
 
 
+def test_the_time_of_each_step_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In seconds, to the millisecond, whether it failed or not."""
+    monkeypatch.setattr("time.monotonic", itertools.count(0, 1.23456).__next__)
+
+    def work(run: Run) -> None:
+        assert run.look("it", lambda: Seen("me")) == Seen("me")
+        assert run.act(Plan("it"), lambda plan: Done(plan.what)) == Done("it")
+        run.act(Plan("it"), lambda _: fail())
+
+    with pytest.raises(DeployError), command(json=True) as run:
+        work(run)
+
+    assert [one["seconds"] for one in json.loads(capsys.readouterr().out)["steps"]] == [1.235] * 3
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
@@ -360,6 +378,19 @@ def test_only_an_overview_is_cut_to_the_width_of_the_terminal(
     assert capfd.readouterr().out.splitlines()[1] == shown
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_the_steps_are_drawn_on_a_terminal(dry_run: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of a plan, which take no time."""
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal.stream)
+    with command(dry_run=dry_run) as run:
+        run.run_steps([step(run, "one"), step(run, "two")])
+    monkeypatch.undo()
+
+    assert ("step 2 of 2" in terminal.close()) is not dry_run
+
+
 # --- the page in Actions ---
 
 
@@ -384,14 +415,24 @@ def test_the_page_shows_what_each_step_did(actions: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("dry_run", "heading", "now"), [(False, "✅ test · dev", "one is done"), (True, "📝 test · dev", "planned")]
+    ("dry_run", "error", "heading", "now"),
+    [
+        (False, None, "✅ test · dev", "one is done"),
+        (False, DeployError("no."), "❌ test · dev", "failed"),
+        (True, None, "📝 test · dev", "planned"),
+    ],
 )
 def test_the_page_shows_what_a_command_without_steps_did(
-    dry_run: bool, heading: str, now: str, actions: Path, capsys: pytest.CaptureFixture[str]
+    dry_run: bool,
+    error: DeployError | None,
+    heading: str,
+    now: str,
+    actions: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Or what it planned."""
-    with command(dry_run=dry_run) as run:
-        step(run, "one")[1]()  # type: ignore[operator]
+    with pytest.raises(DeployError) if error else nullcontext(), command(dry_run=dry_run) as run:
+        step(run, "one", error)[1]()  # type: ignore[operator]
 
     assert page(actions).splitlines()[0] == f"### {heading}"
     assert rows(actions) == [f"| one | {now} | 0.0 |"]
@@ -590,10 +631,11 @@ def test_a_run_knows_the_flags_of_the_confirmation_and_the_lock(
     given: dict[str, Any], expected: tuple[bool, bool, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody waits for the lock unless it says for how long."""
-    with running("test", "dev", embedded=False, **given) as run:
+    with running("test", None, embedded=False, **given) as run:
         pass
 
     assert (run.yes, run.force_lock, run.lock_wait) == expected
+    assert capsys.readouterr() == ("", "test: local (from the default)\n")
 
 
 def test_a_wait_for_the_lock_is_a_number_of_seconds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -601,3 +643,35 @@ def test_a_wait_for_the_lock_is_a_number_of_seconds(capsys: pytest.CaptureFixtur
         pass
 
     assert str(error.value) == ("--lock-wait must be a number of seconds between 0 and 86400, such as 60, not 'soon'.")
+
+
+LOGGED_IN = {"USER": "a", "LOGNAME": "b"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ("somebody", "")),
+        ({"LOGNAME": "b"}, ("b", "")),
+        (LOGGED_IN, ("a", "")),
+        ({**LOGGED_IN, "GITHUB_ACTOR": "c"}, ("c", "")),
+        ({"GITHUB_ACTOR": "c\nd"}, ("c d", "")),
+        (
+            {**LOGGED_IN, "GITHUB_REPOSITORY": "e/f", "GITHUB_RUN_ID": "7"},
+            ("a", "https://github.com/e/f/actions/runs/7"),
+        ),
+        ({**LOGGED_IN, "GITHUB_REPOSITORY": "e/f"}, ("a", "")),
+        ({**LOGGED_IN, "GITHUB_RUN_ID": "7"}, ("a", "")),
+    ],
+    ids=str,
+)
+def test_who_runs_a_command_and_where(
+    variables: Mapping[str, str], expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workflow's actor and run; on a laptop the user, and no run."""
+    for name in LOGGED_IN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert actor() == expected

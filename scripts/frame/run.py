@@ -127,8 +127,7 @@ class Run:
             before, begun = len(self.steps), time.monotonic()
             phase = Phase(name, begun - self._started)
             self.phases.append(phase)
-            if not self.dry_run:
-                console.step(names, number)
+            console.step(names, number)
             try:
                 with console.group(f"== {name}"):
                     stop.check()
