@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import hypothesis
@@ -155,12 +155,45 @@ def test_an_unknown_environment_is_refused(
         ('build = ["true"]', 'build = "true"', "environments.dev.frontend.build must be a list, not 'true'"),
         ('build = ["true"]', "build = [1]", "environments.dev.frontend.build[0] must be text"),
         ('build = ["true"]', 'build = ["true"]\nfrontend.keep_releases = -1', "must be a whole number >= 0, not -1"),
+        (
+            'build = ["true"]',
+            'build = ["true"]\ndatabase.keep_snapshots = -1',
+            "keep_snapshots must be a whole number >= 0",
+        ),
+        ('build = ["true"]', 'build = ["true"]\nfrontend.max_delete_percent = -1', "number >= 0, not -1"),
+        (
+            'build = ["true"]',
+            'build = ["true"]\nmanager.timeout = "long"',
+            "timeout must be a whole number, not 'long'",
+        ),
+        (
+            'build = ["true"]',
+            'build = ["true"]\nfrontend.base = "x"',
+            "environments.dev.frontend.base is malformed: 'x'",
+        ),
+        ('build = ["true"]', 'build = ["${A}"]', "A is not set, and frontend.build of dev needs it"),
+        (
+            'build = ["true"]',
+            'build = ["true"]\nservices.x.image = "${A}"',
+            "A is not set, and services.x.image of dev",
+        ),
+        (
+            'build = ["true"]',
+            'build = ["true"]\nfrontend.cache_control = {"*" = "${A}"}',
+            "A is not set, and frontend.cache_control.* of dev needs it",
+        ),
         ('build = ["true"]', 'build = ["true"]\nfrontend.max_delete_percent = 101', "number <= 100, not 101"),
         ('build = ["true"]', 'build = ["true"]\ndatabase.backup = 1', "database.backup must be true or false, not 1"),
         ('build = ["true"]', 'build = ["true"]\nfrontend.variables = {a = 1}', "frontend.variables[...] must be text"),
         ('build = ["true"]', 'build = ["true"]\nfrontend.variables = "a"', "frontend.variables must be a table"),
         ('build = ["true"]', 'build = ["true"]\nname = "other"', "environments.dev.name is not a known setting"),
         ('build = ["true"]', 'build = ["true"]\ndry_run = true', "environments.dev.dry_run is not a known setting"),
+        ('build = ["true"]', 'build = ["true"]\norigin = "x"', "environments.dev.origin is not a known setting"),
+        (
+            'build = ["true"]',
+            'build = ["true"]\napplication = {}',
+            "environments.dev.application is not a known setting",
+        ),
         ('build = ["true"]', 'build = ["true"]\nstorybook = 1', "environments.dev.storybook must be a table, not 1"),
         ('region = "us-west-2"', 'region = "the moon"', "environments.dev.region is malformed: 'the moon'"),
         ('region = "us-west-2"', 'region = "us-west-2\\n"', "environments.dev.region is malformed"),
@@ -186,6 +219,294 @@ def test_malformed_settings_are_refused_with_line_or_key(file: Path, old: str, n
 
     assert said in str(error.value)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the table [application] is missing or empty"),
+        ("application = 1\n[environments.dev]", "the table [application] is missing or empty"),
+        ("[application]\n[environments.dev]", "the table [application] is missing or empty"),
+        ("[application]\nname = 'x'", "the table [environments] is missing or empty"),
+        ("[application]\nname = 'x'\n[environments]", "the table [environments] is missing or empty"),
+        ("x = '\xff'", "can't decode byte"),
+    ],
+)
+def test_a_file_without_its_tables_is_refused(file: Path, text: str, said: str) -> None:
+    file.write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(Refused) as error:
+        settings.names()
+
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_settings_file_has_at_most_a_megabyte(file: Path, more: int) -> None:
+    """One that is larger is somebody's mistake."""
+    file.write_text(MINIMAL + "#" * ((1 << 20) - len(MINIMAL) + more))
+
+    with pytest.raises(Refused, match=r"larger than 1,048,576 bytes") if more else nullcontext():
+        assert settings.names() == ("dev",)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("[environments.dev.a.b.c.d]\nx = 1", False),
+        ("[environments.dev.a.b.c.d.e]\nx = 1", True),
+        ("[environments.dev.a]\nx = [[[1]]]", False),
+        ("[environments.dev.a]\nx = [[[[1]]]]", True),
+        (f"x = {'[' * 100_000}", True),
+    ],
+)
+def test_tables_are_nested_eight_deep_at_most(file: Path, text: str, refused: bool) -> None:
+    """Lists count too."""
+    file.write_text(f"{MINIMAL}\n{text}")
+
+    with pytest.raises(Refused, match="The settings cannot be read") if refused else nullcontext():
+        assert settings.names() == ("dev",)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "manager.timeout = 1",
+        "database.keep_snapshots = 0",
+        "frontend.keep_releases = 0",
+        "frontend.max_delete_percent = 0",
+        "frontend.max_delete_percent = 100",
+        'frontend.base = "/app"',
+        'frontend.base = ""',
+        'manager.via = "ecs"',
+    ],
+)
+def test_a_number_may_be_the_least_or_the_most(file: Path, setting: str) -> None:
+    file.write_text(f"{MINIMAL}\n{setting}")
+
+    path, _, value = setting.partition(" = ")
+    assert (path, value.strip('"'), "[environments.dev]") in settings.rows("dev")
+    assert settings.find("dev").name == "dev"
+
+
+def test_what_a_settings_file_may_leave_out(file: Path) -> None:
+    """And what holds then."""
+    file.write_text(f"{MINIMAL}\n[environments.dev.tasks.report]\nfamily = 'report'\nsubnets = []")
+
+    assert {path: value for path, value, origin in settings.rows("dev") if origin == "the default"} == {
+        "cleaner.file": "",
+        "cleaner.function": "",
+        "cleaner.image": "",
+        "cleaner.qualifier": "$LATEST",
+        "cleaner.service": "",
+        "confirm": "false",
+        "database.backup": "false",
+        "database.keep_snapshots": "0",
+        "database.name": "",
+        "endpoint_url": "",
+        "frontend.base": "",
+        "frontend.distribution": "",
+        "frontend.install": "",
+        "frontend.keep": "",
+        "frontend.keep_releases": "2",
+        "frontend.max_delete_percent": "50",
+        "frontend.publish": "",
+        "manager.timeout": "930",
+        "manager.via": "lambda",
+        "migrations.containers": "",
+        "migrations.file": "",
+        "migrations.folder": "",
+        "migrations.image": "",
+        "migrations.service": "",
+        "scan.function": "",
+        "scan.qualifier": "$LATEST",
+        "service.containers": "",
+        "storybook.bucket": "",
+        "storybook.folder": "storybook-static",
+    }
+    assert settings.environment("dev").tasks["report"] == settings.OneOff(family="report", subnets=())
+    assert settings.environment("dev").tasks["report"].assign_public_ip is False
+
+
+DEFAULTS = """
+[defaults]
+healthcheck = "${site}/other"
+frontend.keep = ["a", "b"]
+frontend.keep_releases = 3
+frontend.variables = { A = "a", B = "b" }
+storybook = { bucket = "a-bucket" }
+scan.function = "scan"
+"""
+
+
+def test_an_environments_own_settings_come_before_the_defaults(file: Path) -> None:
+    """Table by table; a list is replaced whole."""
+    own = 'frontend.keep = ["c"]\nfrontend.variables.B = "${name}"'
+    file.write_text(MINIMAL.replace("[environments.dev]", f"{DEFAULTS}\n[environments.dev]") + own)
+    shown = {path: (value, origin) for path, value, origin in settings.rows("dev")}
+
+    assert {
+        path: shown[path] for path in shown if path.startswith(("frontend.keep", "frontend.v", "sc", "st", "h"))
+    } == {
+        "frontend.keep": ("c", "[environments.dev]"),
+        "frontend.keep_releases": ("3", "[defaults]"),
+        "frontend.variables.A": ("a", "[defaults]"),
+        "frontend.variables.B": ("dev", "[environments.dev]"),
+        "healthcheck": ("https://dev.example.org/health", "[environments.dev]"),
+        "scan.function": ("scan", "[defaults]"),
+        "scan.qualifier": ("$LATEST", "the default"),
+        "storybook.bucket": ("a-bucket", "[defaults]"),
+        "storybook.folder": ("storybook-static", "the default"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own", "said"),
+    [
+        ("frontend = 1", "", ""),
+        ("scan.function = 'a'", "scan = 1", "environments.dev.scan must be a table, not 1"),
+        ("scan = 1", "", "environments.dev.scan must be a table, not 1"),
+        ("scan = 1", "scan.function = 'a'", ""),
+    ],
+)
+def test_a_table_and_another_value_are_not_mixed(file: Path, defaults: str, own: str, said: str) -> None:
+    """The environment's own stands alone."""
+    file.write_text(MINIMAL.replace("[environments.dev]", f"[defaults]\n{defaults}\n[environments.dev]") + own)
+
+    with pytest.raises(Refused, match=said) if said else nullcontext():
+        assert settings.find("dev").name == "dev"
+
+
+@pytest.mark.parametrize(("references", "refused"), [(5, False), (6, True)])
+def test_settings_refer_to_each_other_five_deep_at_most(file: Path, references: int, refused: bool) -> None:
+    """More is taken for a circle."""
+    chain = [f'v{number} = "${{frontend.variables.v{number + 1}}}"' for number in range(references)]
+    lines = "\n".join([*chain, f'v{references} = "end"'])
+    file.write_text(f"{MINIMAL}\n[environments.dev.frontend.variables]\n{lines}")
+
+    with pytest.raises(Refused, match="refers to itself") if refused else nullcontext():
+        assert settings.find("dev").frontend_variables()["v0"] == "end"
+
+
+@pytest.mark.parametrize(
+    ("variable", "path", "shown"),
+    [
+        ("AWS_ACCOUNT_ID", "account", "***"),
+        ("AWS_REGION", "region", "us-east-1"),
+        ("AWS_DEFAULT_REGION", "region", "us-east-1"),
+        ("ECR_REGISTRY", "registry", "***"),
+        ("STATIC_S3_BUCKET", "frontend.bucket", "***"),
+        ("BUILD_PATH", "frontend.folder", "us-east-1"),
+        ("STORYBOOK_S3_BUCKET", "storybook.bucket", "***"),
+        ("AWS_ENDPOINT_URL", "endpoint_url", ""),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", "_DEV"])
+def test_a_variable_overrides_its_setting(
+    file: Path, variable: str, suffix: str, path: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is shown where it is no secret. An endpoint is one of embedded environments alone."""
+    monkeypatch.delenv("BUILD_PATH")
+    monkeypatch.setenv(f"{variable}{suffix}", "us-east-1")
+
+    assert (path, shown, f"{variable}{suffix}" if shown else "the default") in settings.rows("dev")
+
+
+@pytest.mark.parametrize("variable", ["AWS_ACCOUNT_ID", "AWS_REGION", "AWS_DEFAULT_REGION", "ECR_REGISTRY"])
+def test_an_embedded_environment_ignores_what_is_meant_for_the_real_aws(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = settings.rows("local")
+    monkeypatch.setenv(variable, "111111111111")
+
+    assert settings.rows("local") == before
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_an_embedded_environment_may_be_at_any_name_of_this_machine(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown where that is."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:9999")
+    local = settings.find("local")
+
+    assert (local.endpoint_url, local.endpoint_host) == (f"http://{host}:9999", f"{host}:9999")
+    assert ("endpoint_url", f"http://{host}:9999", "AWS_ENDPOINT_URL") in settings.rows("local")
+    # It is no setting of the others, which are still checked.
+    assert settings.find("dev").endpoint_url == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("", ("", "")),
+        ("http://a:1/b", ("a:1", "a")),
+        ("https://u:p@a", ("u:p@a", "a")),
+        ("//", ("", "")),
+        ("http://:1", (":1", "")),
+        ("http://[::1", ("", "")),
+    ],
+)
+def test_the_host_of_a_url(url: str, expected: tuple[str, str]) -> None:
+    assert settings.host_of(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("account", "variable", "known", "public"),
+    [
+        ("111111111111", "", "111111111111", True),
+        ("${AWS_ACCOUNT_ID}", "222222222222", "222222222222", False),
+        ("1${LAST}", "", "", False),
+        ("", "", "", False),
+    ],
+    ids=["of the file", "of a variable", "of a variable that is not set", "empty"],
+)
+def test_what_is_known_of_a_setting_that_is_not_required(
+    file: Path, account: str, variable: str, known: str, public: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes from a variable may be a secret."""
+    file.write_text(MINIMAL.replace("${AWS_ACCOUNT_ID}", account))
+    monkeypatch.setenv("AWS_ACCOUNT_ID", variable)
+    found = settings.environment("dev").account
+
+    assert (found.known(), found.is_public(), bool(found)) == (known, public, bool(account))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("AWS_ACCOUNT_ID", "Set the environment variable AWS_ACCOUNT_ID_DEV or AWS_ACCOUNT_ID, or change"),
+        ("AWS_OTHER", "Set the environment variable AWS_OTHER_DEV or AWS_OTHER, or change"),
+        ("STORYBOOK_S3_BUCKET", "variable STORYBOOK_S3_BUCKET_DEV or STORYBOOK_S3_BUCKET, or change"),
+        ("OTHER", "Set the environment variable OTHER_DEV, or change database.name in "),
+    ],
+)
+def test_a_missing_variable_is_named_as_it_can_be_set(file: Path, name: str, said: str) -> None:
+    """Without a suffix only where that is read for every environment, or is the caller's."""
+    file.write_text(f"{MINIMAL}\ndatabase.name = 'x-${{{name}}}'")
+
+    with pytest.raises(Refused) as error:
+        settings.find("dev").database.name.require()
+
+    assert str(error.value).startswith(f"{name} is not set, and database.name of dev needs it. ")
+    assert said in str(error.value)
+
+
+def test_a_variable_that_another_environment_lacks_is_no_fault(file: Path) -> None:
+    """Only what the chosen one needs has to be set."""
+    tables = MINIMAL.partition("[environments.dev]")[2].replace('"${name}-app"', '"${CLUSTER}"')
+    file.write_text(f"{MINIMAL}\n[environments.prod]{tables}")
+
+    assert settings.find("dev").cluster == "dev-app"
+    with pytest.raises(Refused, match="CLUSTER is not set, and cluster of prod needs it"):
+        settings.find("prod")
+
+
+def test_settings_with_the_same_text_are_equal() -> None:
+    """Whatever they are called."""
+    one = settings.environment("dev").service.secrets
+
+    assert one == settings.environment("dev").service.secrets
+    assert one != settings.environment("prod").service.secrets
+    assert one != one.require()
 
 
 def test_a_missing_settings_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Setting:
 
     def is_public(self) -> bool:
         """Whether it is in the settings file: what comes from a variable may be a secret."""
-        return bool(self._text) and str(self._text) == self._text.shown
+        return bool(self.known()) and str(self._text) == self._text.shown
 
     def require(self) -> str:
         """The text; a variable that is not set is shown as `<NAME>` in a dry run. Raises Refused."""
@@ -412,7 +412,7 @@ def _texts(record: Struct) -> Iterator[Filled]:
 class _Values:
     """The settings of one environment as tables, and where each value came from."""
 
-    def __init__(self, name: str, *, lenient: bool, chosen: bool = False) -> None:
+    def __init__(self, name: str, *, lenient: bool = True, chosen: bool = False) -> None:
         self.name, self.lenient = name, lenient
         self.origins: dict[str, str] = {}
         # path -> value in the settings file that a variable has replaced.
@@ -521,21 +521,21 @@ class _Values:
 
 def overridden(name: str, path: str) -> tuple[str, str, str]:
     """The value in the settings file, the value in use, and where that came from; the same twice if not overridden."""
-    values = _Values(name, lenient=True)
+    values = _Values(name)
     now = str(values.filled()[path])
     return str(values._fill(values.replaced.get(path, now), path)), now, values.origins.get(path, "")
 
 
 def origins(name: str) -> dict[str, str]:
     """Where each value of an environment came from: path -> origin, such as "[defaults] with OKTA_CLIENT_ID_PROD"."""
-    values = _Values(name, lenient=True)
+    values = _Values(name)
     values.filled()
     return values.origins
 
 
 def rows(name: str) -> list[tuple[str, str, str]]:
     """Every setting of an environment: its path, its value (masked if from a variable), and where it came from."""
-    values = _Values(name, lenient=True)
+    values = _Values(name)
     filled = values.filled()
 
     def leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
