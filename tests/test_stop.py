@@ -178,11 +178,94 @@ def test_a_stop_that_is_lost_in_a_finalizer_is_raised_again() -> None:
                 kill(); time.sleep(0.1)
         with command():
             Lost()
-            time.sleep(10)
+            began = time.monotonic()
+            try:
+                time.sleep(10)
+            finally:
+                print(time.monotonic() - began < 0.9)
         """
     done = program(code)
 
-    assert (done.returncode, done.stderr.partition("\n")[2]) == (2, NOTHING)
+    assert (done.returncode, done.stderr.partition("\n")[2], done.stdout) == (2, NOTHING, "True\n")
+
+
+def test_another_error_in_a_finalizer_is_shown() -> None:
+    """As without a command."""
+    code = """
+        class Wrong:
+            def __del__(self):
+                int("x")
+        with command():
+            Wrong()
+        """
+    done = program(code)
+
+    assert done.returncode == 0
+    assert "Exception ignored in" in done.stderr
+    assert "ValueError: invalid literal" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "stopped",
+    [
+        "kill(); time.sleep(10)",
+        "with stop.deferred(): kill()",
+        "with stop.owned(kill, int.__bool__): pass",
+        "Lost(); stop.check()",
+    ],
+    ids=["at once", "deferred", "acquiring", "lost"],
+)
+def test_a_stop_is_raised_once(stopped: str) -> None:
+    """What cleans up after it is not interrupted again."""
+    code = f"""
+        class Lost:
+            def __del__(self):
+                kill(); time.sleep(0)
+        with command():
+            try:
+                {stopped}
+            finally:
+                time.sleep(0.1); print("ends", flush=True)
+        """
+    done = program(code)
+
+    assert (done.returncode, done.stdout, done.stderr.partition("\n")[2]) == (2, "ends\n", NOTHING)
+
+
+def test_a_change_does_not_begin_after_a_stop_that_was_swallowed() -> None:
+    """So that nothing was changed."""
+    code = """
+        with command():
+            try:
+                kill(); time.sleep(10)
+            except BaseException:
+                pass
+            stop.changing()
+            print("never")
+        """
+    done = program(code)
+
+    assert (done.returncode, done.stdout, done.stderr.partition("\n")[2]) == (2, "", NOTHING)
+
+
+def test_programs_that_have_ended_are_not_killed() -> None:
+    """Their number may be somebody else's by now."""
+    code = """
+        with command():
+            from subprocess import DEVNULL, Popen
+            child = Popen(["sleep", "30"], start_new_session=True, stdout=DEVNULL, stderr=DEVNULL)
+            stop.watch(child.pid)
+            stop.unwatch(child.pid)
+            stop.unwatch(child.pid)
+            print(child.pid, flush=True)
+            kill(); time.sleep(10)
+        """
+    done = program(code)
+    pid = int(done.stdout)
+    runs = Path(f"/proc/{pid}/cwd").exists()
+    os.kill(pid, signal.SIGKILL)
+
+    assert runs
 
 
 @pytest.mark.parametrize(

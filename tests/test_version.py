@@ -102,7 +102,7 @@ def test_a_healthcheck_is_waited_for_until_its_time_out() -> None:
 
 @pytest.mark.parametrize(
     ("fail", "timeout", "tries"),
-    [(0, 5, 1), (1, 5, 2), (1, 0.05, 1), (2, 5, 2)],
+    [(0, 5, 1), (1, 0.9, 2), (1, 0.05, 1), (2, 5, 2)],
     ids=["it answers", "once more", "no time is left", "it fails again"],
 )
 def test_a_version_is_asked_for_once_more_after_a_failure(
