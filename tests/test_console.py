@@ -5,7 +5,6 @@ import io
 import os
 import pty
 import struct
-import subprocess
 import sys
 import termios
 from collections.abc import Callable
@@ -16,7 +15,6 @@ import pytest
 
 from scripts.frame import console, text
 from scripts.frame.report import Bar
-from tests.conftest import ROOT
 
 OUTSIDE, ACTIONS = "", "true"
 
@@ -89,25 +87,33 @@ def test_a_group_has_a_title_and_ends_with_its_block(
     assert capsys.readouterr().err == said
 
 
-def test_lines_are_there_at_once() -> None:
-    """A process that is killed after it wrote them loses none."""
-    code = """
-import os, sys
-from scripts.frame import console
-sys.stderr = open(2, "w", closefd=False)
-console.say("said")
-console.result("printed")
-console.document("{}")
-os.environ["GITHUB_ACTIONS"] = "true"
-console.warn("warned")
-console.confirm("Sure?", "yes")
-os._exit(0)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+@pytest.mark.parametrize(
+    ("stream", "actions", "say", "there"),
+    [
+        ("stderr", OUTSIDE, lambda: console.say("a"), "a\n"),
+        ("stdout", OUTSIDE, lambda: console.result("a"), "a\n"),
+        ("stdout", OUTSIDE, lambda: console.document("{}"), "{}\n"),
+        ("stderr", ACTIONS, lambda: console.warn("a"), "::warning::a\n"),
+        ("stderr", OUTSIDE, lambda: console.confirm("a?", "b"), "a? "),
+    ],
+    ids=["narration", "result", "document", "workflow command", "question"],
+)
+def test_what_is_printed_is_there_at_once(
+    stream: str,
+    actions: str,
+    say: Callable[[], None],
+    there: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that is killed after it loses none of it, whatever it writes to."""
+    monkeypatch.setenv("GITHUB_ACTIONS", actions)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with (tmp_path / "file").open("w") as file:
+        monkeypatch.setattr(sys, stream, file)
+        say()
 
-    assert (done.stdout, done.stderr) == ("printed\n{}\n", "said\n::warning::warned\nSure? ")
+        assert (tmp_path / "file").read_text() == there
 
 
 @pytest.mark.parametrize(

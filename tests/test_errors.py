@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -50,15 +51,19 @@ def fail(error: BaseException) -> None:
 
 
 @pytest.mark.usefixtures("hooked")
-def test_the_traceback_of_a_bug_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
-    """And nothing that acts on a terminal, which the display leaves first."""
-    try:
-        fail(ValueError(f"{SECRET} \x1b[2J"))
-    except ValueError as error:
-        sys.excepthook(type(error), error, error.__traceback__)
+def test_the_traceback_of_a_bug_shows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing that acts on a terminal, which the display leaves first. It is there at once."""
+    with (tmp_path / "stderr").open("w") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        try:
+            fail(ValueError(f"{SECRET} \x1b[2J"))
+        except ValueError as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        said = (tmp_path / "stderr").read_text()
 
-    printed, said = capsys.readouterr()
-    assert printed == ""
+    assert capsys.readouterr() == ("", "")
     assert said.startswith("<erased>Traceback (most recent call last):\n")
     assert said.endswith("in fail\n    raise error\nValueError: *** \\x1b[2J\n")
 
