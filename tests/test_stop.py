@@ -10,10 +10,12 @@ import sys
 import termios
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from scripts.frame import stop
 from tests.conftest import ROOT
 
 # Seconds that a command may take to end after a signal.
@@ -109,6 +111,18 @@ def test_a_second_signal_does_not_interrupt_the_cleanup(second: str) -> None:
 
     assert (done.returncode, done.stdout) == (3, "begins\nends\n"), done.stderr
     assert done.stderr.endswith(CLEANED)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_acquired_is_given_back_after_the_block(fails: bool) -> None:
+    """However that ends."""
+    given_back = list[str]()
+    with suppress(ZeroDivisionError), stop.owned(lambda: "it", given_back.append) as thing:
+        assert (thing, given_back) == ("it", [])
+        if fails:
+            raise ZeroDivisionError
+
+    assert given_back == ["it"]
 
 
 def test_a_stop_during_acquire_is_raised_in_the_block() -> None:
