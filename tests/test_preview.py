@@ -103,7 +103,8 @@ def test_commits_are_shown_with_author_and_pull_request(history: dict[str, str])
     with pytest.raises(DeployError, match="no network"):
         preview.commits(folder, "", history["third"], "no network")
     section = preview.Section(preview.COMMITS_TITLE, tuple(shown))
-    page = preview.Preview("dev", "", "v1", "v0", (section,)).markdown(Links("", "https://github.com/a/b/commit/"))
+    links = Links("", "https://github.com/a/b/commit/", commit="", images={}, console=False)
+    page = preview.Preview("dev", "", "v1", "v0", (section,)).markdown(links)
     short = shown[1].partition(" ")[0]
     assert (
         f"- [{short}](https://github.com/a/b/commit/{short}) second &#40;[&#35;12](https://github.com/a/b/pull/12)&#41;"
