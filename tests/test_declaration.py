@@ -65,7 +65,7 @@ def test_a_command_is_named_after_its_function_unless_it_has_a_name(
 @pytest.mark.parametrize("locks", [False, True])
 def test_every_command_has_its_own_flags_and_the_common_ones(locks: bool) -> None:
     """--env comes first, as people type it. Only commands that hold the lock have its flags. None has a short form."""
-    arguments = declared(Work(), locks=locks).task.get_arguments()
+    arguments = declared(Work(), **({"locks": True} if locks else {})).task.get_arguments()
 
     lock = {"force-lock": (bool, False), "lock-wait": (str, None)} if locks else {}
     common = {"dry-run": (bool, False), "yes": (bool, False), "json": (bool, False)}
@@ -135,10 +135,10 @@ def test_a_command_about_the_application_needs_no_environment(
     assert capsys.readouterr().err == f"{said}\n"
 
 
-@pytest.mark.parametrize(("locks", "expected"), [(True, (True, 9.0)), (False, (False, 0.0))])
-def test_the_flags_of_the_lock_are_kept_in_the_run(locks: bool, expected: tuple[bool, float]) -> None:
+@pytest.mark.parametrize(("options", "expected"), [({"locks": True}, (True, 9.0)), ({}, (False, 0.0))], ids=str)
+def test_the_flags_of_the_lock_are_kept_in_the_run(options: dict[str, bool], expected: tuple[bool, float]) -> None:
     """Of a command that holds it."""
-    run, flags = ran({"locks": locks}, env="dev", force_lock=True, lock_wait="9")
+    run, flags = ran(options, env="dev", force_lock=True, lock_wait="9")
 
     assert (run.force_lock, run.lock_wait) == expected
     assert flags == {"tag": None, "no_wait": False}

@@ -496,8 +496,75 @@ def test_a_variable_that_another_environment_lacks_is_no_fault(file: Path) -> No
     file.write_text(f"{MINIMAL}\n[environments.prod]{tables}")
 
     assert settings.find("dev").cluster == "dev-app"
-    with pytest.raises(Refused, match="CLUSTER is not set, and cluster of prod needs it"):
-        settings.find("prod")
+    for look in (settings.find, settings.environment):
+        with pytest.raises(Refused, match="CLUSTER is not set, and cluster of prod needs it"):
+            look("prod")
+    assert settings.environment("prod", dry_run=True).cluster == "<CLUSTER>"
+
+
+def test_an_environment_knows_what_chose_it_and_for_what(file: Path) -> None:
+    """Nothing chose one that is read beside others."""
+    found = [settings.find("dev", dry_run=True), settings.find("dev"), settings.environment("dev")]
+
+    assert [(one.origin, one.dry_run) for one in found] == [("--env", True), ("--env", False), ("", False)]
+
+
+@pytest.mark.parametrize(
+    ("variables", "shown", "origin"),
+    [
+        ({}, "x-<SECRET>", "[environments.dev]"),
+        ({"SECRET_DEV": "hidden"}, "x-***", "[environments.dev] with SECRET_DEV"),
+        ({"SECRET": "hidden", "APP_ENV": "dev"}, "x-***", "[environments.dev] with SECRET"),
+    ],
+    ids=str,
+)
+def test_what_a_variable_adds_to_a_text_is_not_shown(
+    file: Path, variables: dict[str, str], shown: str, origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    file.write_text(f"{MINIMAL}\ndatabase.name = 'x-${{SECRET}}'")
+
+    assert ("database.name", shown, origin) in settings.rows("dev")
+    assert settings.origins("dev")["database.name"] == origin
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ("us-west-2", "us-west-2", "[environments.dev]")),
+        ({"AWS_REGION": "us-east-1"}, ("us-west-2", "us-east-1", "AWS_REGION")),
+        ({"AWS_DEFAULT_REGION_DEV": "us-east-1"}, ("us-west-2", "us-east-1", "AWS_DEFAULT_REGION_DEV")),
+        ({"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "x"}, ("us-west-2", "us-east-1", "AWS_REGION")),
+    ],
+    ids=str,
+)
+def test_what_a_variable_has_replaced_is_known(
+    file: Path, variables: dict[str, str], expected: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert settings.overridden("dev", "region") == expected
+
+
+def test_an_endpoint_of_the_real_aws_is_not_shown_for_an_embedded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is chosen, which is refused."""
+    before = settings.rows("local")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://s3.us-west-2.amazonaws.com")
+
+    assert settings.rows("local") == before
+
+
+@pytest.mark.parametrize(("variable", "repository"), [("", "owner/app"), ("somebody/fork", "somebody/fork")])
+def test_the_repository_is_that_of_the_workflow(
+    file: Path, variable: str, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere that of the settings."""
+    monkeypatch.setenv("GITHUB_REPOSITORY", variable)
+
+    assert settings.find("dev").application.on_github == repository
 
 
 def test_settings_with_the_same_text_are_equal() -> None:

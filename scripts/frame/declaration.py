@@ -4,8 +4,8 @@
 that does the work takes exactly the declared flags. Its module is imported only when the command runs, because
 `invoke --list` and completion have to be quick.
 
-What Invoke needs to be told: `positional=[]`, because a parameter without default would swallow --help and --dry
-(pyinvoke/invoke#1084); no short flags, because they would take -e and -h from Invoke itself.
+Every parameter has a default: one without would be positional, and swallow --help and --dry (pyinvoke/invoke#1084).
+There are no short flags, because they would take -e and -h from Invoke itself.
 """
 
 import atexit
@@ -142,7 +142,7 @@ def command(
         body.__doc__ = declared.__doc__
         explained = {key: value.help for key, value in flags.items()}
         last = title.rpartition(".")[2]
-        return Command(title, task(name=last, help=explained, positional=[], auto_shortflags=False)(body))
+        return Command(title, task(name=last, help=explained, auto_shortflags=False)(body))
 
     return declare
 

@@ -93,9 +93,6 @@ class Setting:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Setting) and other._text == self._text
 
-    def __hash__(self) -> int:
-        return hash(self._text)
-
     def known(self) -> str:
         """The text, empty if a variable that it needs is not set."""
         return "" if self._text.missing else str(self._text)
