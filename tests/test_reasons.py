@@ -1,16 +1,18 @@
 """Why a deployment did not succeed: what is told of tasks that died, of events and of log lines, and what is masked."""
 
+import json
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from scripts.ecs import reasons
+from scripts.ecs import logs, reasons
 from scripts.ecs.logs import Source, sources
 from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Container, Service
 from scripts.frame import settings, text
 from tests.conftest import EmbeddedCloud
+from tests.stand_in import Reply, stand_in
 from tests.test_rollout import (
     BACK,
     CANNOT_PULL,
@@ -221,11 +223,11 @@ def test_the_log_options_of_a_task_definition_say_where_its_lines_are() -> None:
 
 def test_the_last_lines_of_the_container_that_died_are_shown(cloud: EmbeddedCloud) -> None:
     """The last twenty of the last task, without secrets."""
-    env, logs = settings.find("local"), cloud.client("logs")
-    logs.create_log_group(logGroupName="/app")
-    logs.create_log_stream(logGroupName="/app", logStreamName="p/app/t1")
+    env, cloudwatch = settings.find("local"), cloud.client("logs")
+    cloudwatch.create_log_group(logGroupName="/app")
+    cloudwatch.create_log_stream(logGroupName="/app", logStreamName="p/app/t1")
     lines = [{"timestamp": 1795669377000 + n, "message": f"line {n} password=x{n}"} for n in range(30)]
-    logs.put_log_events(logGroupName="/app", logStreamName="p/app/t1", logEvents=lines)
+    cloudwatch.put_log_events(logGroupName="/app", logStreamName="p/app/t1", logEvents=lines)
     options = {"awslogs-group": "/app", "awslogs-stream-prefix": "p"}
     definition = {"containerDefinitions": [container("proxy", **options), container("app", **options)]}
 
@@ -238,6 +240,26 @@ def test_the_last_lines_of_the_container_that_died_are_shown(cloud: EmbeddedClou
     assert (silent, none) == ("app of task t7 has logged nothing", [])
     assert elsewhere == "its containers do not log to CloudWatch"
     assert reasons.last_lines(env, definition, []) == ("", [])
+
+
+def test_the_last_lines_are_read_in_the_region_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only as many as are wanted, from the end."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    answer = Reply(json.dumps({"events": [{"message": "one \n"}, {"message": "two"}]}).encode())
+    with stand_in(lambda *_: answer) as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        found = logs.last(settings.environment("dev"), Source("app", "/app", "eu-west-1", "p/app/"), "t1", 20)
+
+    assert found == ["one", "two"]
+    (request,) = aws.requests
+    assert json.loads(request["body"]) == {
+        "logGroupName": "/app",
+        "logStreamName": "p/app/t1",
+        "limit": 20,
+        "startFromHead": False,
+    }
+    assert "/eu-west-1/logs/" in request["headers"]["Authorization"]
 
 
 def test_logs_that_cannot_be_read_hide_no_other_reason(cloud: EmbeddedCloud) -> None:
