@@ -245,3 +245,83 @@ def test_whatever_iam_does_not_call_allowed_is_lacking() -> None:
     ]
 
     assert rights.denied(results) == ["a on r", "b on *"]
+
+
+CLUSTER = ("ecs:cluster", f"{ARN}:cluster/dev-mint-app")
+
+
+@pytest.mark.parametrize(
+    ("resources", "asked"),
+    [
+        ((SERVICE["serviceArn"],), [CLUSTER]),
+        (("*", SERVICE["serviceArn"]), [CLUSTER]),
+        (("*",), []),
+        ((f"arn:aws:iam::{ACCOUNT}:role/task",), []),
+        (("arn:aws:x:region",), []),
+    ],
+    ids=["a service", "anything, and a service", "anything", "a role has no region", "no account"],
+)
+def test_the_conditions_of_policies_are_asked_with_the_cluster(
+    resources: tuple[str, ...], asked: list[tuple[str, str]]
+) -> None:
+    """In the region and account of the resource; and always to whom a role is passed."""
+    found = rights._context(settings.environment("dev"), resources)
+
+    assert {one["ContextKeyType"] for one in found} == {"string"}
+    keys = [(one["ContextKeyName"], *one["ContextKeyValues"]) for one in found]
+    assert keys == [("iam:PassedToService", "ecs-tasks.amazonaws.com"), *asked]
+
+
+def xml(operation: str, inside: str) -> Reply:
+    """An answer of STS or IAM."""
+    result = f"<{operation}Result>{inside}</{operation}Result>"
+    return Reply(f"<{operation}Response>{result}</{operation}Response>".encode(), headers={"Content-Type": "text/xml"})
+
+
+@pytest.mark.parametrize(
+    ("caller", "role"),
+    [
+        (f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/session", f"arn:aws:iam::{ACCOUNT}:role/path/deployer"),
+        (f"arn:aws:iam::{ACCOUNT}:user/octocat", f"arn:aws:iam::{ACCOUNT}:user/octocat"),
+    ],
+    ids=["a role", "a user"],
+)
+def test_without_a_function_the_callers_own_rights_are_asked_for(
+    caller: str, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session's ARN does not have the path of its role."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+
+    def answer(method: str, path: str) -> Reply:
+        body = server.requests[-1]["body"]
+        if b"GetCallerIdentity" in body:
+            return xml("GetCallerIdentity", f"<Arn>{caller}</Arn>")
+        if b"GetRole" in body:
+            assert parse_qs(body.decode())["RoleName"] == ["deployer"]
+            return xml("GetRole", f"<Role><Arn>{role}</Arn></Role>")
+        return others(method, path)
+
+    with stand_in(answer) as server:
+        others = aws(server)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        (found,) = rights.check(settings.environment("dev"), call("ecs"))
+
+    name = role.rpartition("/")[2]
+    assert (found.result, found.text) == ("ok", f"{name} has what a deployment needs, as far as IAM's policies say")
+    asked = [parse_qs(r["body"].decode()) for r in server.requests if b"Simulate" in r["body"]]
+    assert {one["PolicySourceArn"][0] for one in asked} == {role}
+    resources = {one[key][0] for one in asked for key in one if key.startswith("ResourceArns.member.")}
+    assert PARAMETERS in resources
+    assert not any("/invocations" in r["path"] for r in server.requests)
+
+
+def test_an_embedded_aws_checks_no_rights(cloud: EmbeddedCloud) -> None:
+    """Only whether the function is there."""
+    local = settings.environment("local", "--env")
+    event = manager.deploy_event(local, "mint-app", "")
+    known = Invocation("local-ecs-manager-docker", "$LATEST", event)
+
+    assert [one.result for one in rights.check(local, known)] == ["ok"]
+    assert list(rights.check(local, Invocation("", "", event, "ecs"))) == []
+    assert {r["operation"] for r in cloud.requests()} == {"Invoke"}
