@@ -12,6 +12,7 @@ from scripts.ecs import manager, rights
 from scripts.ecs.manager import Invocation
 from scripts.ecs.preflight import Finding, Preflight
 from scripts.frame import settings
+from scripts.frame.errors import Refused
 from scripts.verify import Verified
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
@@ -155,9 +156,9 @@ def aws(server: StandIn, *denied: str, role: Reply | None = None) -> Callable[[s
     def answer(method: str, path: str) -> Reply:
         request = server.requests[-1]
         target = request["headers"].get("X-Amz-Target", "").rpartition(".")[2]
-        if path.endswith("/invocations"):
+        if "/invocations" in path:
             return Reply(b"", 204)
-        if path.endswith("/configuration"):
+        if "/configuration" in path:
             return role or Reply(json.dumps({"Role": f"arn:aws:iam::{ACCOUNT}:role/manager"}).encode())
         if target == "DescribeServices":
             return Reply(json.dumps({"services": [SERVICE]}).encode())
@@ -196,8 +197,14 @@ def test_iam_is_asked_what_the_functions_role_may_do(
         found = list(rights.check(settings.environment("dev"), call()))
 
     assert [(one.result, one.text[: len(text)]) for one, (_, text) in zip(found, expected, strict=True)] == expected
-    (invoked,) = [r for r in server.requests if r["path"].endswith("/invocations")]
+    (invoked,) = [r for r in server.requests if "/invocations" in r["path"]]
     assert invoked["headers"]["X-Amz-Invocation-Type"] == "DryRun"
+    assert (invoked["path"], invoked["body"]) == ("/2015-03-31/functions/f/invocations", b"{}")
+    (read,) = [r for r in server.requests if "/configuration" in r["path"]]
+    assert read["path"] == "/2015-03-31/functions/f/configuration"
+    assert invoked["query"] == read["query"] == {"Qualifier": ["1"]}
+    (described,) = [r for r in server.requests if b"mint-app" in r["body"] and b"services" in r["body"]]
+    assert json.loads(described["body"]) == {"cluster": "dev-mint-app", "services": ["mint-app"]}
     asked = [parse_qs(r["body"].decode()) for r in server.requests if b"Simulate" in r["body"]]
     assert {one["PolicySourceArn"][0] for one in asked} == {f"arn:aws:iam::{ACCOUNT}:role/manager"}
     assert ["ecs-tasks.amazonaws.com"] in asked[0].values()
@@ -325,3 +332,10 @@ def test_an_embedded_aws_checks_no_rights(cloud: EmbeddedCloud) -> None:
     assert [one.result for one in rights.check(local, known)] == ["ok"]
     assert list(rights.check(local, Invocation("", "", event, "ecs"))) == []
     assert {r["operation"] for r in cloud.requests()} == {"Invoke"}
+
+
+@pytest.mark.parametrize("via", ["lambda", "ecs"])
+def test_without_credentials_nothing_can_be_asked(via: str) -> None:
+    """Which is no finding, but a refusal."""
+    with pytest.raises(Refused, match="credentials"):
+        list(rights.check(settings.environment("dev"), call(via)))
