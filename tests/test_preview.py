@@ -2,18 +2,21 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec import structs
 
 from scripts import preview
 from scripts.ecs import gates, order
+from scripts.ecs.receipts import Receipt
 from scripts.edges import git
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.summary import Links
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, stand_in
+from tests.test_receipts import receipt
 
 
 def commit(folder: Path, subject: str, name: str = "", *parents: str) -> str:
@@ -81,7 +84,7 @@ def test_where_the_main_branch_does_not_exist_the_default_branch_of_the_remote_c
 
 
 def test_the_check_refuses_an_older_version_and_says_how_to_go_back(
-    history: dict[str, str], cloud: EmbeddedCloud
+    history: dict[str, str], cloud: EmbeddedCloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the healthcheck; where nothing says what runs, it goes on with a warning."""
     folder, wanted = Path(history["folder"]), history["first"]
@@ -89,8 +92,44 @@ def test_the_check_refuses_an_older_version_and_says_how_to_go_back(
         env = structs.replace(settings.environment("local"), healthcheck=f"{site.url}/health")
         with pytest.raises(Refused, match=r"which is newer than .*invoke rollback --env=local --to="):
             order.check(env, folder, wanted)
-        assert order.check(env, folder, history["third"]) is not None
+        same = order.check(env, folder, history["third"])
+        assert same
+        assert same.line() == f"local runs {history['third'][:7]}, which is not newer"
+        capsys.readouterr()
     assert order.check(env, folder, wanted) is None
+    assert "it is not known whether local runs a newer version: its healthcheck does not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept", "expected"),
+    [
+        ("v2", [receipt("v1")], "v2"),
+        (DeployError("no answer"), [receipt("v3", verdict="rolled back"), receipt("v1")], "v1"),
+        (DeployError("no answer"), [receipt("v1", service="worker")], ""),
+        (DeployError("no answer"), [], ""),
+    ],
+    ids=["its answer", "its newest good receipt", "another service's receipt", "nothing"],
+)
+def test_what_runs_is_what_answers_else_what_was_deployed_last(
+    answers: str | DeployError, kept: list[Receipt], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint gets five seconds."""
+    local = settings.environment("local")
+
+    def ask(url: str, seconds: float) -> str:
+        assert (url, seconds) == (local.healthcheck, 5.0)
+        if isinstance(answers, DeployError):
+            raise answers
+        return answers
+
+    monkeypatch.setattr(order.version, "ask", ask)
+    monkeypatch.setattr(order.receipts, "read", lambda env, most: SimpleNamespace(receipts=kept[:most]))
+
+    if expected:
+        assert order.running(local) == expected
+    else:
+        with pytest.raises(DeployError, match=r"does not answer \(no answer\), and no receipt shows a good deployment"):
+            order.running(local)
 
 
 def test_commits_are_shown_with_author_and_pull_request(history: dict[str, str]) -> None:
