@@ -208,7 +208,7 @@ def _asked_for(commands: Sequence[Command], program: Any) -> Sequence[Command]:
             words[number] = word.replace("_", "-")
     wanted = asked.help.value.replace("_", "-") if isinstance(asked.help.value, str) else None
     if wanted in names:
-        asked.help.set_value(wanted, cast=False)
+        asked.help.set_value(wanted)
     if not (words or asked.list.value or asked.complete.value or asked.help.value):
         asked.list.set_value(True, cast=False)
     named = [one for one in commands if one.name in words]
