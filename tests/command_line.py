@@ -54,8 +54,10 @@ def main(path: str) -> None:
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as server, selectors.DefaultSelector() as selector:
-        server.bind(path)
+        # The path is there once it can be connected to.
+        server.bind(f"{path}.new")
         server.listen(64)
+        os.rename(f"{path}.new", path)
         serve(server, selector)
 
 
