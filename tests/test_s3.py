@@ -1,0 +1,329 @@
+"""Requests to S3: what they hold, which are tried again, and what each answer means."""
+
+import base64
+import hashlib
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from scripts.edges import s3
+from scripts.edges.s3 import Bucket, Keys, Remote, S3Error, Unanswered
+from scripts.frame.errors import DeployError, Refused
+from tests.stand_in import Reply, StandIn, stand_in
+
+
+@pytest.fixture
+def server() -> Any:
+    """A server that answers as a test sets."""
+    with stand_in(lambda *_: Reply(b"")) as running:
+        yield running
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between tries, which take no time."""
+    found = list[float]()
+    monkeypatch.setattr(s3, "time", SimpleNamespace(sleep=found.append))
+    return found
+
+
+def bucket(server: StandIn, name: str = "site/app", **more: Any) -> Bucket:
+    return Bucket(name, "us-west-2", f"{server.url}/", Keys("key", "secret"), "dev", use_proxy=False, **more)
+
+
+def error(code: str, message: str = "said S3") -> bytes:
+    """An error as S3 sends it."""
+    return f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+
+
+def answering(*replies: Reply) -> Callable[[str, str], Reply]:
+    """One reply after the other; the last one again and again."""
+    left = list(replies)
+    return lambda *_: left.pop(0) if len(left) > 1 else left[0]
+
+
+@pytest.mark.parametrize(
+    ("etag", "reply", "still"),
+    [
+        ("e", Reply(b"", 304), True),
+        ("e", Reply(b"x", 200, {"ETag": '"e"'}), True),
+        ("e", Reply(b"x", 200, {"ETag": '"f"'}), False),
+        ("e", Reply(error("NoSuchKey"), 404), False),
+        ("", Reply(error("NoSuchKey"), 404), True),
+        ("", Reply(b"x", 200, {"ETag": '"e"'}), False),
+    ],
+)
+def test_whether_an_object_is_still_the_same(etag: str, reply: Reply, still: bool, server: StandIn) -> None:
+    """Or still missing. S3 need not send it again."""
+    server.answer = answering(reply)
+
+    assert bucket(server).is_still("a b/c.txt", etag, 10) is still
+    (asked,) = server.requests
+    assert (asked["method"], asked["path"]) == ("GET", "/site/app/a%20b/c.txt")
+    assert asked["headers"].get("If-None-Match", "") == (f'"{etag}"' if etag else "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (Reply(b"x" * 10, 200, {"ETag": '"e"'}), (b"x" * 10, "e")),
+        (Reply(b"", 200), (b"", "")),
+        (Reply(error("NoSuchKey"), 404), None),
+        (Reply(b"", 404), None),
+        (Reply(b"x" * 11, 200, {"ETag": '"e"'}), "S3's response to reading key site/app is larger than 10 bytes."),
+        (Reply(error("NoSuchBucket"), 404), "NoSuchBucket: said S3"),
+        (Reply(b"", 403), "S3 refused reading key the bucket site/app (dev, us-west-2): AccessDenied"),
+        (Reply(b"<html>", 418), "S3 refused reading key the bucket site/app (dev, us-west-2): 418"),
+    ],
+)
+def test_reading_an_object(reply: Reply, found: Any, server: StandIn) -> None:
+    """Its body and ETag, None without one, or an error. What is larger than expected is not read."""
+    server.answer = answering(reply)
+
+    if isinstance(found, str):
+        with pytest.raises(DeployError) as refused:
+            bucket(server).get("key", 10)
+        assert found in str(refused.value)
+    else:
+        assert bucket(server).get("key", 10) == found
+    assert len(server.requests) == 1
+
+
+def test_writing_an_object(server: StandIn) -> None:
+    """With a checksum, which Object Lock demands, and the headers of the settings and of this object."""
+    server.answer = answering(Reply(b"", 200, {"ETag": '"e"'}))
+    writing = bucket(server, put_headers={"x-amz-acl": "private", "x-amz-tagging": "a=1"})
+
+    assert writing.put("key", b"body", {"If-None-Match": "*", "x-amz-tagging": "b=2"}) == "e"
+
+    (asked,) = server.requests
+    sent = {name.lower(): value for name, value in asked["headers"].items()}
+    assert (asked["method"], asked["path"], asked["body"]) == ("PUT", "/site/app/key", b"body")
+    assert sent["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"body").digest()).decode()
+    assert (sent["if-none-match"], sent["x-amz-acl"], sent["x-amz-tagging"]) == ("*", "private", "b=2")
+    assert "Credential=key/" in sent["authorization"]
+    assert "/us-west-2/s3/aws4_request" in sent["authorization"]
+    assert writing.requests == 1
+
+
+def test_an_object_without_an_etag_may_not_be_written(server: StandIn) -> None:
+    """S3 sends one for each."""
+    with pytest.raises(Unanswered, match=r"^S3's response to writing key site/app \(dev\) has no ETag\.$"):
+        bucket(server).put("key", b"", {})
+
+
+def test_copying_an_object(server: StandIn) -> None:
+    """In the folder. S3 may say with status 200 that it failed."""
+    server.answer = answering(Reply(b"<CopyObjectResult/>"), Reply(error("InternalError")))
+    copying = bucket(server, put_headers={"x-amz-acl": "private"})
+
+    copying.copy("a b+~.txt", "to")
+    with pytest.raises(DeployError, match=r"^S3's response to copying a in site/app is malformed: Error instead of"):
+        copying.copy("a", "to")
+
+    sent = {name.lower(): value for name, value in server.requests[0]["headers"].items()}
+    assert (server.requests[0]["method"], server.requests[0]["path"]) == ("PUT", "/site/app/to")
+    assert (sent["x-amz-copy-source"], sent["x-amz-acl"]) == ("site/app/a%20b%2B~.txt", "private")
+
+
+def test_deleting_objects(server: StandIn) -> None:
+    """A thousand in a request, each perhaps only with its ETag. What S3 has not deleted is returned."""
+    failed = b"<DeleteResult><Error><Key>app/key1000</Key><Code>AccessDenied</Code></Error></DeleteResult>"
+    server.answer = answering(Reply(b"<DeleteResult/>"), Reply(failed))
+    keys = [f"key{number}" for number in range(1001)]
+
+    assert bucket(server).delete(keys, {"key0": "e"}) == {"key1000": "AccessDenied"}
+
+    first, _ = server.requests
+    assert (first["method"], first["path"]) == ("POST", "/site")
+    assert (
+        first["headers"]["Content-MD5"]
+        == base64.b64encode(hashlib.md5(first["body"], usedforsecurity=False).digest()).decode()
+    )
+    asked, last = (ElementTree.fromstring(request["body"]) for request in server.requests)  # noqa: S314 - our own
+    assert (asked.tag, asked.findtext("Quiet")) == ("Delete", "true")
+    objects = [(item.findtext("Key"), item.findtext("ETag")) for item in asked.iter("Object")]
+    assert objects[:2] == [("app/key0", '"e"'), ("app/key1", None)]
+    assert len(objects) == 1000
+    assert [item.findtext("Key") for item in last.iter("Object")] == ["app/key1000"]
+
+
+def listing(*keys: str, size: str = "1", more: str = "<IsTruncated>false</IsTruncated>") -> Reply:
+    """A page of LIST."""
+    item = '<Contents><Key>{}</Key><Size>{}</Size><ETag>"e"</ETag></Contents>'
+    items = "".join(item.format(key, size) for key in keys)
+    return Reply(f"<ListBucketResult xmlns='http://s3.amazonaws.com/doc/'>{more}{items}</ListBucketResult>".encode())
+
+
+MORE = "<IsTruncated>true</IsTruncated><NextContinuationToken>a+b=</NextContinuationToken>"
+
+
+def test_listing_objects(server: StandIn) -> None:
+    """Page by page, in the folder. The folder itself is no object of it."""
+    server.answer = answering(listing("app/", "app/a%20b", more=MORE), listing("app/c+d"))
+
+    assert bucket(server).list("x") == {"a b": Remote("e", 1), "c d": Remote("e", 1)}
+
+    first, second = (request["query"] for request in server.requests)
+    assert first == {"list-type": ["2"], "encoding-type": ["url"], "prefix": ["app/x"]}
+    assert second == {**first, "continuation-token": ["a+b="]}
+    server.requests.clear()
+    server.answer = answering(listing("a"))
+    assert bucket(server, "site").list() == {"a": Remote("e", 1)}
+    assert "prefix" not in server.requests[0]["query"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (listing("app/a", size="x"), "is malformed: the object 'app/a' has the size 'x'"),
+        (listing("app/a", size="1" * 19), "is malformed: the object 'app/a' has the size '1111111111111111111'"),
+        (listing(""), "is malformed: the object '' has"),
+        (listing("other/a"), "is malformed: the object 'other/a' has"),
+        (listing("app/a", more=""), "is incomplete: S3 sent no continuation token"),
+        (listing("app/a", more="<IsTruncated>true</IsTruncated>"), "is incomplete: S3 sent no continuation token"),
+        (Reply(b"<html/>"), "is malformed: html instead of ListBucketResult"),
+        (Reply(b"<!DOCTYPE x><ListBucketResult/>"), "is malformed: it declares entities"),
+        (Reply(b""), "is malformed: no element found"),
+    ],
+)
+def test_a_listing_that_is_not_one(reply: Reply, said: str, server: StandIn) -> None:
+    """Whatever is taken for missing might be deleted."""
+    server.answer = answering(reply)
+
+    with pytest.raises(DeployError) as refused:
+        bucket(server).list()
+    assert said in str(refused.value)
+
+
+def test_a_listing_that_does_not_end(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PAGES", 2)
+    server.answer = answering(listing("app/a", more=MORE))
+
+    with pytest.raises(DeployError, match=r"^The listing of site/app does not end: S3 sent more than 2 pages\.$"):
+        bucket(server).list()
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "tries"),
+    [
+        (500, "InternalError", 6),
+        (503, "SlowDown", 6),
+        (429, "TooManyRequests", 6),
+        (400, "RequestTimeout", 6),
+        (409, "ConditionalRequestConflict", 6),
+        (409, "OperationAborted", 1),
+        (412, "PreconditionFailed", 1),
+        (403, "AccessDenied", 1),
+        (400, "InvalidRequest", 1),
+    ],
+)
+def test_which_errors_pass(status: int, code: str, tries: int, server: StandIn, pauses: list[float]) -> None:
+    """They are tried again for longer than five seconds, the pauses growing; then the last one is raised."""
+    server.answer = answering(Reply(error(code), status))
+
+    with pytest.raises(S3Error) as failed:
+        bucket(server).put("key", b"", {})
+
+    assert (failed.value.status, failed.value.s3_code, failed.value.code) == (status, code, 1)
+    assert len(server.requests) == tries
+    longest = [1.1, 2.2, 4.4, 5.0, 5.0][: tries - 1]
+    assert len(pauses) == len(longest)
+    assert all(most / 2 <= pause <= most for pause, most in zip(pauses, longest, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("dropped", "given", "tries"), [(Reply(b"", drop=True), {}, 6), (Reply(b"", drop=True), {"tries": 2}, 2)]
+)
+def test_a_lost_answer_is_asked_for_again(
+    dropped: Reply, given: dict[str, int], tries: int, server: StandIn, pauses: list[float]
+) -> None:
+    """One that came after all counts; at the end it is doubtful what S3 has done."""
+    server.answer = answering(dropped, Reply(b"", 200, {"ETag": '"e"'}))
+    assert bucket(server).put("key", b"", {}) == "e"
+
+    server.answer, server.requests[:] = answering(dropped), []
+    lost = rf"^S3 cannot be reached for writing key site/app \(dev\) in {tries} tries: "
+    with pytest.raises(Unanswered, match=lost) as unanswered:
+        bucket(server).put("key", b"", {}, **given)
+    assert s3.is_doubtful(unanswered.value)
+    assert len(server.requests) == tries
+
+
+@pytest.mark.parametrize(
+    ("raised", "doubtful"),
+    [
+        (Unanswered("x"), True),
+        (S3Error("x", 500, ""), True),
+        (S3Error("x", 499, ""), False),
+        (DeployError("x"), False),
+        (Refused("x"), False),
+    ],
+)
+def test_after_which_errors_s3_may_have_done_it(raised: DeployError, doubtful: bool) -> None:
+    assert s3.is_doubtful(raised) is doubtful
+
+
+LOGIN = "S3 rejected the credentials for listing the bucket site/app (dev, us-west-2): {}. Log in again and run"
+REGION = "Wrong region for listing the bucket site/app (dev, us-west-2): {}. Check AWS_REGION and the settings."
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "headers", "said"),
+    [
+        (403, "InvalidAccessKeyId", {}, LOGIN),
+        (400, "ExpiredToken", {}, LOGIN),
+        (400, "InvalidToken", {}, LOGIN),
+        (403, "SignatureDoesNotMatch", {}, LOGIN),
+        (400, "TokenRefreshRequired", {}, LOGIN),
+        (400, "PermanentRedirect", {}, REGION),
+        (400, "AuthorizationHeaderMalformed", {}, REGION),
+        (400, "TemporaryRedirect", {}, REGION),
+        (307, "x", {}, REGION),
+        (301, "", {}, REGION.format("PermanentRedirect")),
+        (301, "x", {"x-amz-bucket-region": "eu-west-1"}, REGION.format("the bucket is in eu-west-1")),
+        (403, "RequestTimeTooSkewed", {}, "RequestTimeTooSkewed: this machine's clock is wrong. Set the clock, and"),
+    ],
+)
+def test_a_refusal_for_which_somebody_has_to_do_something(
+    status: int, code: str, headers: dict[str, str], said: str, server: StandIn
+) -> None:
+    """It says what, in place of S3's message, and nothing was changed."""
+    server.answer = answering(Reply(error(code), status, headers))
+
+    with pytest.raises(S3Error) as refused:
+        bucket(server).list()
+
+    assert said.format(code) in str(refused.value)
+    assert (refused.value.code, len(server.requests)) == (2, 1)
+    assert "said S3" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "requests"),
+    [(0, 1), (16 << 20, 1), ((16 << 20) + 1, 5), (24 << 20, 5), ((24 << 20) + 1, 6)],
+)
+def test_how_many_requests_an_upload_takes(size: int, requests: int) -> None:
+    """A large one is begun, sent in parts of 8 MB, and completed."""
+    assert s3.requests_of(size) == requests
+
+
+@pytest.mark.parametrize(
+    ("name", "endpoint", "virtual", "url"),
+    [
+        ("site", "", False, "https://site.s3.us-west-2.amazonaws.com/a"),
+        ("site/app", "", False, "https://site.s3.us-west-2.amazonaws.com/app/a"),
+        ("www.site", "", False, "https://s3.us-west-2.amazonaws.com/www.site/a"),
+        ("site", "http://127.0.0.1:9/", False, "http://127.0.0.1:9/site/a"),
+        ("site", "https://site.s3.example.org", True, "https://site.s3.example.org/a"),
+    ],
+)
+def test_where_an_object_is(name: str, endpoint: str, virtual: bool, url: str) -> None:
+    """The host names the bucket, unless it has a dot, which no certificate covers."""
+    where = Bucket(name, "us-west-2", endpoint, Keys("key", "secret"), "dev", virtual=virtual)
+
+    assert where._url("a", {}) == url
