@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from scripts.edges import aws
-from scripts.frame import settings
+from scripts.frame import settings, text
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
 from tests.stand_in import Reply, stand_in
@@ -231,13 +231,16 @@ def test_what_another_error_of_asking_aws_means(
     error: Exception, kind: type[DeployError], said: str, dev: Environment
 ) -> None:
     """Whether the request was sent, and where something was started, whether that is known."""
-    found = aws.translate(error, "doing it", dev, starts_something=True)
-    reading = aws.translate(error, "doing it", dev)
+    with pytest.raises(kind) as found, aws.errors("doing it", dev, starts_something=True):
+        raise error
+    with pytest.raises(DeployError) as reading, aws.errors("doing it", dev):
+        raise error
 
-    assert type(found) is kind
-    assert str(found).startswith(said)
-    assert WHERE in str(found)
-    assert (type(reading), str(reading)) == (DeployError if kind is OutcomeUnknown else kind, str(found))
+    assert type(found.value) is kind
+    assert str(found.value).startswith(said)
+    assert WHERE in str(found.value)
+    assert type(reading.value) is (DeployError if kind is OutcomeUnknown else kind)
+    assert str(reading.value) == str(found.value)
 
 
 @pytest.mark.parametrize("error", [Refused("x"), OutcomeUnknown("x"), ZeroDivisionError(), OSError("x")])
@@ -330,12 +333,24 @@ def test_credentials_are_found_without_a_request(
 
 
 def test_credentials_are_found_in_the_home_folder() -> None:
-    """In ~/.aws/credentials."""
+    """In ~/.aws/credentials. The secrets are hidden from then on."""
     folder = Path.home() / ".aws"
     folder.mkdir()
-    (folder / "credentials").write_text("[default]\n")
+    secrets = "aws_secret_access_key = a-secret-of-this-test\naws_session_token = a-token-of-this-test"
+    (folder / "credentials").write_text(f"[default]\naws_access_key_id = AKIA\n{secrets}\n")
 
     assert aws.has_credentials(settings.find("dev"))
+    assert aws.credentials(settings.find("dev")) == ("AKIA", "a-secret-of-this-test", "a-token-of-this-test")
+    assert text.one_line("a-secret-of-this-test a-token-of-this-test") == "*** ***"
+
+
+def test_without_credentials_a_command_is_refused() -> None:
+    """An embedded environment has its own."""
+    with pytest.raises(
+        Refused, match=r"^No AWS credentials for dev: set AWS_PROFILE or log in, then run this again\.$"
+    ):
+        aws.credentials(settings.find("dev"))
+    assert aws.has_credentials(settings.find("local"))
 
 
 @pytest.mark.parametrize(
@@ -392,13 +407,21 @@ def test_connections_use_tcp_keepalive(dev: Environment, monkeypatch: pytest.Mon
     assert kept == [1]
 
 
-def test_no_token_is_logged_with_debug(dev: Environment, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "asked", [lambda dev: aws.client("ecr", dev).get_authorization_token(), aws.credentials], ids=["AWS", "credentials"]
+)
+def test_no_token_is_logged_with_debug(
+    asked: Callable[[Environment], object], dev: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
     """Invoke's --debug enables every log, and botocore logs whole responses."""
     caplog.set_level(logging.DEBUG)
+    for name in ("botocore", "boto3", "urllib3", "s3transfer"):
+        caplog.set_level(logging.NOTSET, name)
     body = json.dumps({"authorizationData": [{"authorizationToken": "hidden"}]}).encode()
     with stand_in(lambda *_: Reply(body)) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", server.url)
         patch.setenv("AWS_SESSION_TOKEN", "hidden")
-        aws.client("ecr", dev).get_authorization_token()
+        asked(dev)
 
     assert "hidden" not in caplog.text
+    assert not any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in ("botocore.auth", "urllib3"))

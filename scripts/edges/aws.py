@@ -460,7 +460,7 @@ def translate(
     error: Exception, doing: str, environment: Environment, starts_something: bool = False
 ) -> DeployError | None:
     """The DeployError for an error of boto3 or an unexpected response; None for any other error."""
-    if isinstance(error, DeployError) or "botocore" not in sys.modules:
+    if "botocore" not in sys.modules:
         return None
     from botocore import exceptions as botocore
     from botocore.parsers import ResponseParserError
