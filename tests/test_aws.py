@@ -415,7 +415,8 @@ def test_no_token_is_logged_with_debug(
 ) -> None:
     """Invoke's --debug enables every log, and botocore logs whole responses."""
     caplog.set_level(logging.DEBUG)
-    for name in ("botocore", "boto3", "urllib3", "s3transfer"):
+    talkative = ("botocore", "boto3", "urllib3", "s3transfer")
+    for name in talkative:
         caplog.set_level(logging.NOTSET, name)
     body = json.dumps({"authorizationData": [{"authorizationToken": "hidden"}]}).encode()
     with stand_in(lambda *_: Reply(body)) as server, pytest.MonkeyPatch.context() as patch:
@@ -424,4 +425,4 @@ def test_no_token_is_logged_with_debug(
         asked(dev)
 
     assert "hidden" not in caplog.text
-    assert not any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in ("botocore.auth", "urllib3"))
+    assert not any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in ("botocore.auth", *talkative))
