@@ -279,6 +279,25 @@ def test_reads_are_retried_and_requests_that_start_something_are_not(
 
 
 @pytest.mark.parametrize(
+    ("dry_run", "more", "connecting", "tries"), [(False, {}, 5, 4), (False, {"once": True}, 5, 1), (True, {}, 2, 1)]
+)
+def test_a_dry_run_does_not_wait_for_a_missing_network(
+    dry_run: bool, more: dict[str, bool], connecting: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it ask without credentials. Each client waits for data as long as its caller says."""
+    dev = settings.find("dev", dry_run=dry_run)
+    with pytest.raises(Refused, match=r"^there are no AWS credentials here$") if dry_run else nullcontext():
+        aws.client("sts", dev)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+
+    config = aws.client("sts", dev, read_timeout=7, **more).meta.config
+
+    assert (config.connect_timeout, config.read_timeout) == (connecting, 7)
+    assert config.retries["total_max_attempts"] == tries
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
         ("AWS_PROFILE", "nobody", "The config profile (nobody) could not be found"),
@@ -365,14 +384,14 @@ def test_without_credentials_a_command_is_refused() -> None:
 def test_an_embedded_environment_never_uses_real_credentials(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It uses fixed keys and its own endpoint, whatever profile and variables say."""
+    """It uses fixed keys and its own endpoint, whatever profile and variables say, and no proxy."""
     folder = Path.home() / ".aws"
     folder.mkdir()
     keys = "aws_access_key_id = mine\naws_secret_access_key = mine\naws_session_token = mine\n"
     (folder / "credentials").write_text(f"[default]\n{keys}[work]\n{keys}")
     # A damaged configuration file does not matter either.
     (folder / "config").write_text("[default\n")
-    for name, value in variables.items():
+    for name, value in {**variables, "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}.items():
         monkeypatch.setenv(name, value)
     with stand_in(lambda *_: error_of_s3("AccessDenied", 403)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)

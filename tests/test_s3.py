@@ -176,16 +176,26 @@ def test_listing_objects(server: StandIn) -> None:
     assert "prefix" not in server.requests[0]["query"]
 
 
+def test_a_deletion_whose_answer_is_not_one(server: StandIn) -> None:
+    """Nothing says what is deleted."""
+    server.answer = answering(Reply(b"<html/>"))
+
+    said = r"^S3's response to deleting site/app is malformed: html instead of DeleteResult\.$"
+    with pytest.raises(DeployError, match=said):
+        bucket(server).delete(["key"], {})
+
+
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
         (listing("app/a", size="x"), "is malformed: the object 'app/a' has the size 'x'"),
         (listing("app/a", size="1" * 19), "is malformed: the object 'app/a' has the size '1111111111111111111'"),
+        (listing("app/a", size=""), "is malformed: the object 'app/a' has the size ''"),
         (listing(""), "is malformed: the object '' has"),
         (listing("other/a"), "is malformed: the object 'other/a' has"),
         (listing("app/a", more=""), "is incomplete: S3 sent no continuation token"),
         (listing("app/a", more="<IsTruncated>true</IsTruncated>"), "is incomplete: S3 sent no continuation token"),
-        (Reply(b"<html/>"), "is malformed: html instead of ListBucketResult"),
+        (Reply(b"<html/>"), "S3's response to listing site/app is malformed: html instead of ListBucketResult"),
         (Reply(b"<!DOCTYPE x><ListBucketResult/>"), "is malformed: it declares entities"),
         (Reply(b""), "is malformed: no element found"),
     ],
@@ -251,7 +261,9 @@ def test_a_lost_answer_is_asked_for_again(
     with pytest.raises(Unanswered, match=lost) as unanswered:
         bucket(server).put("key", b"", {}, **given)
     assert s3.is_doubtful(unanswered.value)
-    assert len(server.requests) == tries
+    with pytest.raises(Unanswered, match=lost.replace("writing", "reading")):
+        bucket(server).get("key", 10, **given)
+    assert len(server.requests) == 2 * tries
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ class Bucket:
     def _listed(self, item: ElementTree.Element) -> tuple[str, Remote]:
         """Key and object of an entry of LIST. Raises DeployError for an entry that is malformed."""
         # Encoded as in a form, but some servers do not encode a +.
-        key, size = unquote_plus(item.findtext("Key", "")), item.findtext("Size", "0")
+        key, size = unquote_plus(item.findtext("Key", "")), item.findtext("Size", "")
         if not key or not key.startswith(self._folder) or not SIZE.fullmatch(size):
             raise DeployError(
                 f"The listing of {self.name} is malformed: the object {key[:200]!r} has the size {size[:20]!r}."
@@ -234,7 +234,7 @@ class Bucket:
 
     def copy(self, key: str, to: str) -> None:
         """Copy an object of up to 5 GB in the bucket. Raises DeployError."""
-        source = quote(f"{self._bucket}/{self._folder}{key}", safe="/~")
+        source = quote(f"{self._bucket}/{self._folder}{key}")
         doing = f"copying {key} in"
         answer = self._send("PUT", to, headers={**self._put_headers, "x-amz-copy-source": source}, doing=doing)
         # An error may come with status 200: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
@@ -438,8 +438,8 @@ class Bucket:
     def _url(self, key: str, query: Mapping[str, str]) -> str:
         path = "" if self._virtual else f"/{self._bucket}"
         if key or self._virtual:
-            path += "/" + quote(self._folder + key if key else "", safe="/~")
-        asked = "&".join(f"{quote(k, safe='~')}={quote(v, safe='~')}" for k, v in sorted(query.items()))
+            path += "/" + quote(self._folder + key if key else "")
+        asked = "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in sorted(query.items()))
         return f"{self._endpoint}{path}{'?' if asked else ''}{asked}"
 
     def _once(self, method: str, url: str, headers: Mapping[str, str], body: Any, most: int, doing: str) -> Answer:
