@@ -279,6 +279,35 @@ def test_reads_are_retried_and_requests_that_start_something_are_not(
 
 
 @pytest.mark.parametrize(
+    ("service", "variable"),
+    [
+        ("lambda", "AWS_ENDPOINT_URL_LAMBDA"),
+        ("ecs", "AWS_ENDPOINT_URL_ECS"),
+        ("ecr", "AWS_ENDPOINT_URL_ECR"),
+        ("s3", "AWS_ENDPOINT_URL_S3"),
+        ("rds", "AWS_ENDPOINT_URL_RDS"),
+        ("cloudfront", "AWS_ENDPOINT_URL_CLOUDFRONT"),
+        ("sts", "AWS_ENDPOINT_URL_STS"),
+        ("ssm", "AWS_ENDPOINT_URL_SSM"),
+        ("iam", "AWS_ENDPOINT_URL_IAM"),
+        ("logs", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"),
+    ],
+)
+def test_the_variable_of_a_services_endpoint(service: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes before the one for all, and both are ignored if that is said."""
+    dev, mine, all_of_them = settings.find("dev"), "http://127.0.0.1:1", "http://127.0.0.1:2"
+    assert aws.endpoint_of(service, dev) == aws.Endpoint()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", all_of_them)
+    assert aws.endpoint_of(service, dev) == aws.Endpoint(all_of_them, "AWS_ENDPOINT_URL")
+    monkeypatch.setenv(variable, mine)
+    assert aws.endpoint_of(service, dev) == aws.Endpoint(mine, variable)
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false")
+    assert aws.endpoint_of(service, dev) == aws.Endpoint(mine, variable)
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "True")
+    assert aws.endpoint_of(service, dev) == aws.Endpoint()
+
+
+@pytest.mark.parametrize(
     ("dry_run", "more", "connecting", "tries"), [(False, {}, 5, 4), (False, {"once": True}, 5, 1), (True, {}, 2, 1)]
 )
 def test_a_dry_run_does_not_wait_for_a_missing_network(
