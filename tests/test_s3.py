@@ -13,6 +13,7 @@ from scripts.edges import s3
 from scripts.edges.s3 import Bucket, Keys, Remote, S3Error, Unanswered
 from scripts.frame.errors import DeployError, Refused
 from tests.stand_in import Reply, StandIn, stand_in
+from tests.test_http import saying, serving
 
 
 @pytest.fixture
@@ -90,6 +91,18 @@ def test_reading_an_object(reply: Reply, found: Any, server: StandIn) -> None:
     else:
         assert bucket(server).get("key", 10) == found
     assert len(server.requests) == 1
+
+
+def test_an_answer_that_is_cut_off_is_lost() -> None:
+    """Unless it has no body anyway: with status 304 S3 may name the length of the object."""
+    cut, still = (
+        f"HTTP/1.1 {status}\r\nETag: x\r\nContent-Length: 9\r\n\r\n".encode()
+        for status in ("200 OK", "304 Not Modified")
+    )
+    with serving(saying(cut + b"1234")) as port, pytest.raises(Unanswered, match=r"in 1 tries: "):
+        bucket(StandIn(f"http://127.0.0.1:{port}", answering())).get("key", 10, tries=1)
+    with serving(saying(still)) as port:
+        assert bucket(StandIn(f"http://127.0.0.1:{port}", answering())).is_still("key", "x", 10)
 
 
 def test_writing_an_object(server: StandIn) -> None:
@@ -178,10 +191,12 @@ def test_listing_objects(server: StandIn) -> None:
 
 def test_a_deletion_whose_answer_is_not_one(server: StandIn) -> None:
     """Nothing says what is deleted."""
-    server.answer = answering(Reply(b"<html/>"))
+    server.answer = answering(Reply(b"<html/>"), Reply(b"", 403))
 
     said = r"^S3's response to deleting site/app is malformed: html instead of DeleteResult\.$"
     with pytest.raises(DeployError, match=said):
+        bucket(server).delete(["key"], {})
+    with pytest.raises(S3Error, match=r"^S3 refused deleting the bucket site/app \(dev, us-west-2\): AccessDenied$"):
         bucket(server).delete(["key"], {})
 
 
