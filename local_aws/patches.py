@@ -1,5 +1,6 @@
 """Corrects moto's classes where they differ from AWS and a deployment would notice."""
 
+import threading
 from typing import Any
 
 from local_aws.cloud import Cloud
@@ -15,6 +16,7 @@ def install(cloud: Cloud) -> None:
     _snapshots(cloud)
     _images()
     _conditional_deletes()
+    _conditional_writes()
 
 
 def _modules() -> None:
@@ -112,3 +114,24 @@ def _conditional_deletes() -> None:
     if not hasattr(delete, "same"):
         delete_same.same = True  # type: ignore[attr-defined]
         S3Backend.delete_objects = delete_same
+
+
+def _conditional_writes() -> None:
+    """S3 looks at the condition of a write and writes at once; in moto another write may come in between."""
+    from moto.s3.responses import S3Response
+
+    lock = threading.RLock()
+
+    def alone(name: str) -> None:
+        write = getattr(S3Response, name)
+
+        def write_alone(self: Any, *given: Any, **more: Any) -> Any:
+            with lock:
+                return write(self, *given, **more)
+
+        if not hasattr(write, "alone"):
+            write_alone.alone = True  # type: ignore[attr-defined]
+            setattr(S3Response, name, write_alone)
+
+    for name in ("put_object", "copy_object", "delete_object", "_bucket_response_delete_keys"):
+        alone(name)

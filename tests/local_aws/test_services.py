@@ -3,8 +3,12 @@
 import base64
 import hashlib
 import json
+import sys
+import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -46,6 +50,35 @@ def test_conditional_writes_as_a_lease_needs_them(cloud: EmbeddedCloud) -> None:
         with pytest.raises(ClientError, match="PreconditionFailed"):
             s3.put_object(Bucket=BUCKET, Key="lease", Body=b"2", **condition)
     s3.put_object(Bucket=BUCKET, Key="lease", Body=b"2", IfMatch=etag)
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_of_several_conditional_writes_at_once_one_succeeds(cloud: EmbeddedCloud, restless: None) -> None:
+    """Whatever their order: nothing comes between the look at the condition and the write."""
+    s3, writers = cloud.client("s3"), 6
+    begin = threading.Barrier(writers)
+
+    def write(number: int, condition: dict[str, str]) -> str:
+        begin.wait(30)
+        try:
+            return str(s3.put_object(Bucket=BUCKET, Key="lease", Body=str(number).encode(), **condition)["ETag"])
+        except ClientError:
+            return ""
+
+    with ThreadPoolExecutor(writers) as pool:
+        condition = {"IfNoneMatch": "*"}
+        for first in range(0, 10 * writers, writers):
+            written = [*filter(None, pool.map(write, range(first, first + writers), [condition] * writers))]
+            assert len(written) == 1
+            condition = {"IfMatch": written[0]}
 
 
 def test_a_delete_may_have_an_etag_as_condition(cloud: EmbeddedCloud) -> None:
