@@ -18,9 +18,12 @@ from scripts.frame.errors import DeployError
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.release import sites
 from tests.release.certificates import make
+from tests.release.conftest import a_version
 from tests.release.fault_proxy import FaultProxy, fault_proxy
 from tests.release.rclone import Rclone, rclone
 from tests.stand_in import Reply, stand_in
+
+__all__ = ["a_version"]
 
 # This name has no address: it can be reached only through a proxy.
 HOST = "s3.test"

@@ -19,11 +19,12 @@ from scripts.frame import settings
 from scripts.frame.errors import DeployError
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import browser, sites
+from tests.release.conftest import a_version
 from tests.release.fault_proxy import DENIED, INTERNAL, SLOW_DOWN, Fault, FaultProxy, fault_proxy
 from tests.release.test_publish import BUCKET, Site, changed_settings, site
 from tests.stand_in import Reply, stand_in
 
-__all__ = ["site"]
+__all__ = ["a_version", "site"]
 
 LIST = "list-type=2"
 LEASE, MANIFEST, DELETE = "/_release/lease.json", "/_release/manifest.json", r"\?delete"
