@@ -188,8 +188,8 @@ class Reader:
 
         def read() -> tuple[tuple[float, tuple[str, ...]], ...]:
             briefs = [b for b in self._briefs(datetime.fromtimestamp(since, UTC)) if b.get("status") == "SUCCESSFUL"]
-            definitions = self._task_definitions(brief.get("targetServiceRevisionArn", "") for brief in briefs)
-            of = [(_time(b), definitions.get(b.get("targetServiceRevisionArn", ""), "")) for b in briefs]
+            definitions = self._task_definitions(map(_revision, briefs))
+            of = [(_time(brief), definitions.get(_revision(brief), "")) for brief in briefs]
             newest_first = sorted(((at, arn) for at, arn in of if arn), reverse=True)
             return tuple((at, _images(self.definition(arn))) for at, arn in newest_first)
 
@@ -215,7 +215,7 @@ class Reader:
         briefs = self._briefs(datetime.fromtimestamp(max(0.0, after), UTC))
         number = (ours.id if ours else before.id).rpartition("/")[2]
         for brief in briefs:
-            if number and brief.get("targetServiceRevisionArn", "").rpartition("/")[2] == number:
+            if number and _revision(brief).rpartition("/")[2] == number:
                 return str(brief["serviceDeploymentArn"])
         return self._by_definition(before, ours, briefs)
 
@@ -234,8 +234,8 @@ class Reader:
     def _by_definition(self, before: Before, ours: Deployment | None, briefs: Sequence[Mapping[str, Any]]) -> str:
         """The record with the task definition of ours that began with it, else the newest one with its image."""
         wanted = ours.task_definition if ours else before.task_definition
-        definitions = self._task_definitions(brief.get("targetServiceRevisionArn", "") for brief in briefs)
-        of = {b["serviceDeploymentArn"]: definitions.get(b.get("targetServiceRevisionArn", ""), "") for b in briefs}
+        definitions = self._task_definitions(map(_revision, briefs))
+        of = {brief["serviceDeploymentArn"]: definitions.get(_revision(brief), "") for brief in briefs}
         known = before.service.deployments if before.service and not ours else ()
         # What was there before, of the same task definition, is not ours, which ECS does not show yet.
         since = max((d.created + rollout.TOGETHER for d in known), default=0.0)
@@ -339,6 +339,12 @@ def _task(item: Mapping[str, Any]) -> Task:
         containers=containers,
         stopped=_time(item, "stoppedAt"),
     )
+
+
+def _revision(brief: Mapping[str, Any]) -> str:
+    """The ARN of the service revision that a deployment is to reach."""
+    found: str = brief.get("targetServiceRevisionArn", "")
+    return found
 
 
 def _images(definition: Mapping[str, Any]) -> tuple[str, ...]:
