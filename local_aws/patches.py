@@ -1,9 +1,12 @@
 """Corrects moto's classes where they differ from AWS and a deployment would notice."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from local_aws.cloud import Cloud
+
+Method = Callable[..., Any]
 
 SNAPSHOT_SECONDS = 1.5
 INVALIDATION_SECONDS = 1.0
@@ -43,17 +46,14 @@ def _invalidations(cloud: Cloud) -> None:
             invalidation.__dict__["made"] = cloud.clock.now()
 
     Invalidation.status = Status()
-    create = CloudFrontBackend.create_invalidation
 
-    def create_once(self: Any, dist_id: str, paths: list[str], caller_ref: str) -> Any:
+    def create_once(create: Method, self: Any, dist_id: str, paths: list[str], caller_ref: str) -> Any:
         for known in self.invalidations.get(dist_id, []):
             if known.caller_ref == caller_ref:
                 return known
         return create(self, dist_id, paths, caller_ref)
 
-    if not hasattr(create, "once"):
-        create_once.once = True  # type: ignore[attr-defined]
-        CloudFrontBackend.create_invalidation = create_once
+    _wrap(CloudFrontBackend, "create_invalidation", create_once)
 
 
 def _snapshots(cloud: Cloud) -> None:
@@ -100,9 +100,9 @@ def _conditional_deletes() -> None:
     """DeleteObjects leaves an object whose ETag differs from the given one; moto ignores the ETag."""
     from moto.s3.models import S3Backend
 
-    delete = S3Backend.delete_objects
-
-    def delete_same(self: Any, bucket_name: str, objects: list[dict[str, Any]], bypass: bool = False) -> Any:
+    def delete_same(
+        delete: Method, self: Any, bucket_name: str, objects: list[dict[str, Any]], bypass: bool = False
+    ) -> Any:
         def has_changed(given: dict[str, Any]) -> bool:
             found = self.get_bucket(bucket_name).keys.get(given["Key"])
             return "ETag" in given and found is not None and found.etag.strip('"') != given["ETag"].strip('"')
@@ -111,9 +111,7 @@ def _conditional_deletes() -> None:
         deleted, failed = delete(self, bucket_name, [o for o in objects if o["Key"] not in changed], bypass)
         return deleted, [*failed, *changed]
 
-    if not hasattr(delete, "same"):
-        delete_same.same = True  # type: ignore[attr-defined]
-        S3Backend.delete_objects = delete_same
+    _wrap(S3Backend, "delete_objects", delete_same)
 
 
 def _conditional_writes() -> None:
@@ -122,16 +120,22 @@ def _conditional_writes() -> None:
 
     lock = threading.RLock()
 
-    def alone(name: str) -> None:
-        write = getattr(S3Response, name)
-
-        def write_alone(self: Any, *given: Any, **more: Any) -> Any:
-            with lock:
-                return write(self, *given, **more)
-
-        if not hasattr(write, "alone"):
-            write_alone.alone = True  # type: ignore[attr-defined]
-            setattr(S3Response, name, write_alone)
+    def alone(write: Method, self: Any, *given: Any, **more: Any) -> Any:
+        with lock:
+            return write(self, *given, **more)
 
     for name in ("put_object", "copy_object", "delete_object", "_bucket_response_delete_keys"):
-        alone(name)
+        _wrap(S3Response, name, alone)
+
+
+def _wrap(owner: Any, name: str, by: Method) -> None:
+    """Replace a method once, however many clouds are made. by: gets the method as it was, then its arguments."""
+    method = getattr(owner, name)
+    if hasattr(method, "wrapped"):
+        return
+
+    def wrapped(*given: Any, **more: Any) -> Any:
+        return by(method, *given, **more)
+
+    wrapped.wrapped = True  # type: ignore[attr-defined]
+    setattr(owner, name, wrapped)
