@@ -12,15 +12,16 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import hypothesis
 import pytest
+from msgspec import structs
 
 from tests import lines
 
@@ -29,6 +30,7 @@ lines.install()
 
 from local_aws.cloud import ACCOUNT  # noqa: E402
 from local_aws.server import Server  # noqa: E402
+from scripts.frame import waiting  # noqa: E402
 from tests.command_line import keep_data  # noqa: E402
 from tests.e2e import browser  # noqa: E402
 
@@ -136,6 +138,19 @@ def copy_of_project(folder: Path, *left_out: str) -> Path:
     # Another test may be compiling too: a file that is being written has an ending of its own.
     ignored = shutil.ignore_patterns("tests", "build", "*.pyc.*", *left_out)
     return Path(shutil.copytree(ROOT, folder, ignore=ignored))
+
+
+@contextmanager
+def commands_clock(now: Callable[[], float], sleep: Callable[[float], None]) -> Iterator[None]:
+    """Commands in this process see another time during the block. now, sleep: as in `waiting.Clock`."""
+    usual = structs.asdict(waiting.CLOCK)
+    try:
+        for name, value in {"now": now, "sleep": sleep}.items():
+            structs.force_setattr(waiting.CLOCK, name, value)
+        yield
+    finally:
+        for name, value in usual.items():
+            structs.force_setattr(waiting.CLOCK, name, value)
 
 
 class Invoke(Protocol):

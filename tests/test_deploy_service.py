@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import fields, force_setattr, replace
+from msgspec.structs import fields, replace
 
 from scripts import deploy_service
 from scripts.deploy_service import Deployed, ServiceDeployment, Watching, Wish, carry_out, still
@@ -18,11 +18,11 @@ from scripts.ecs.reasons import Reasons
 from scripts.ecs.rollout import Before, Deployment, Service, Verdict
 from scripts.ecs.watch import Ended
 from scripts.edges.aws import Denied
-from scripts.frame import settings, stop, waiting
+from scripts.frame import settings, stop
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused, RolledBack
 from scripts.frame.run import Run, Step
 from scripts.frame.settings import Environment, OneOff, OtherService
-from tests.conftest import EmbeddedCloud, Invoke
+from tests.conftest import EmbeddedCloud, Invoke, commands_clock
 from tests.stand_in import Reply, answering, stand_in
 from tests.test_rollout import AFTER, BACK, DONE, NEW, NEW_AT, OLD, THEIRS, WENT_BACK, Time, deployment, service
 
@@ -909,16 +909,9 @@ def paced(cloud: EmbeddedCloud) -> Iterator[None]:
         time.clock.sleep(seconds)
         cloud.advance(seconds)
 
-    real, cloud_time = waiting.CLOCK, {"now": time.clock.now, "sleep": sleep}
-    undo = {name: getattr(real, name) for name in cloud_time}
     cloud.stop_clock()
-    try:
-        for name, value in cloud_time.items():
-            force_setattr(real, name, value)
+    with commands_clock(time.clock.now, sleep):
         yield
-    finally:
-        for name, value in undo.items():
-            force_setattr(real, name, value)
 
 
 def test_a_deployment_whose_answer_is_lost_is_found_in_ecs_and_watched(

@@ -147,25 +147,27 @@ def test_a_lock_that_cannot_be_taken(error: DeployError, force: bool, refused: b
 
 
 class Lock:
-    """Stands for the lease of a bucket: what it is taken with, and what happens to it."""
+    """Stands for the class of leases: what one is made and taken with, and what happens to it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.happened = list[object]()
         monkeypatch.setattr(lease, "_held", {})
         monkeypatch.setattr(lease, "open_bucket", lambda environment, name: SimpleNamespace(name=name))
-        made = SimpleNamespace(give_back=lambda _: self.happened.append("given back"))
-        monkeypatch.setattr(lease, "Lease", type("Lease", (), {"__new__": self.make, **vars(made)}))
+        monkeypatch.setattr(lease, "Lease", self)
         monkeypatch.setattr(
             lease, "warn_of_holder", lambda bucket, listing: self.happened.append((bucket.name, listing))
         )
         monkeypatch.setattr(lease, "actor", lambda: ("octocat", "https://github.com/o/r/actions/runs/1"))
 
-    def make(self, _: type, bucket: SimpleNamespace, own: lease.Holder, shared: bool) -> SimpleNamespace:
+    def __call__(self, bucket: SimpleNamespace, own: lease.Holder, shared: bool) -> SimpleNamespace:
         self.happened.append((bucket.name, own.actor, own.run, own.command, own.version, shared))
         return SimpleNamespace(bucket=bucket, take=self.take, renew=lambda: self.happened.append("renewed"))
 
     def take(self, *, force: bool, wait: float) -> None:
         self.happened.append((force, wait))
+
+    def give_back(self, _: object) -> None:
+        self.happened.append("given back")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,14 +27,14 @@ from typing import Any
 import boto3
 import pytest
 from invoke.main import program
-from msgspec.structs import force_setattr
 
 from ecs_manager import commands as manager_commands
 from local_aws import control, site, worker
 from local_aws.cloud import ACCOUNT, FUNCTION_KEYS, App, StartResponse, answer
 from local_aws.lambdas import Function
 from local_aws.server import Server
-from scripts.frame import console, stop, waiting
+from scripts.frame import console, stop
+from tests.conftest import commands_clock
 
 REGION = "us-west-2"
 SLACK, GITHUB = "/stand-in/slack", "/stand-in/github"
@@ -200,7 +200,7 @@ class Laboratory:
     slept: float = 0.0
     posted: list[str] = field(default_factory=list)
     repositories: dict[str, Path] = field(default_factory=dict)
-    _undo: list[Callable[[], object]] = field(default_factory=list)
+    _undo: ExitStack = field(default_factory=ExitStack)
     _kept: Any = None
     _patience: Any = None
     _next: tuple[int, dict[str, Any]] | None = None
@@ -218,10 +218,7 @@ class Laboratory:
         monkeypatch.setattr(time, "time", lambda: real_time() + self.slept)
         monkeypatch.setattr(time, "monotonic", lambda: real_monotonic() + self.slept)
         monkeypatch.setattr(control, "time", SimpleNamespace(sleep=REAL_SLEEP, time=time.time))
-        for name in ("now", "sleep"):
-            value = getattr(waiting.CLOCK, name)
-            force_setattr(waiting.CLOCK, name, {"now": time.monotonic, "sleep": sleep}[name])
-            self._undo.append(functools.partial(force_setattr, waiting.CLOCK, name, value))
+        self._undo.enter_context(commands_clock(time.monotonic, sleep))
         for name, command in list(manager_commands.COMMANDS.items()):
             monkeypatch.setitem(manager_commands.COMMANDS, name, _with(command, sleep))
         monkeypatch.setattr(Function, "call", _call)
@@ -265,8 +262,7 @@ class Laboratory:
 
     def uninstall(self) -> None:
         """Restore the real clock."""
-        for undo in self._undo:
-            undo()
+        self._undo.close()
 
     def _grouped(self, real: Callable[[str], Any]) -> Callable[[str], Any]:
         """console.group, which also records where the requests of a step begin."""
