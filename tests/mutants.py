@@ -22,16 +22,17 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from tests import lines
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"tests", "scripts", "ecs_manager", "local_aws", "tasks"}
 LEFT_OUT = shutil.ignore_patterns(".venv", ".local", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis")
@@ -236,7 +237,7 @@ class Test:
 def tests_for(mutant: Mutant, tests: Sequence[Test], most: float) -> list[Test]:
     """Tests that may notice a change, for about `most` seconds, but at least one, in the order to be run.
 
-    Those that reach the fewest lines come first: many tests pass through a line, and few are about it. With the
+    tests: in the order of `record`: many tests pass through a line, and those that reach few are about it. With the
     parameters that reach the line go the others of the test, which may have found its result in a cache. If none
     reaches the line, any may notice it, because it is one that runs when the module is imported.
     """
@@ -244,7 +245,7 @@ def tests_for(mutant: Mutant, tests: Sequence[Test], most: float) -> list[Test]:
     reaching = reaching or {test.function for test in tests if mutant.path in test.lines}
     every = [test for test in tests if not reaching or test.function in reaching]
     found, files, left = list[Test](), set[str](), most
-    for test in sorted(every, key=lambda test: sum(map(len, test.lines.values()))):
+    for test in every:
         left -= test.seconds + FILE * (test.file not in files)
         if left < 0 and found:
             break
@@ -263,14 +264,15 @@ class Recorder:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         import builtins
 
-        from tests import lines
+        # That of the copy.
+        from tests import lines as copied
 
-        marks = builtins.__lines__  # type: ignore[attr-defined]
-        marks[:] = bytes(len(marks))
+        memory = builtins.__lines__  # type: ignore[attr-defined]
+        memory[:] = bytes(len(memory))
         began = time.monotonic()
         result = yield
-        seconds, marked, found = time.monotonic() - began, bytes(marks), dict[str, list[int]]()
-        starts = [(Path(path), start) for path, start in lines.offsets().items() if path]
+        seconds, marked, found = time.monotonic() - began, bytes(memory), dict[str, list[int]]()
+        starts = [(Path(path), start) for path, start in copied.offsets().items() if path]
         for (path, start), (_, stop) in itertools.pairwise([*starts, (self.copy, len(marked))]):
             if numbers := [line for line, mark in enumerate(marked[start:stop]) if mark]:
                 found[str(path.relative_to(self.copy))] = numbers
@@ -330,30 +332,53 @@ def end(pid: int) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
+def spread(
+    jobs: Iterable[T], copies: Sequence[Path], begin: Callable[[T, Path], tuple[int, float]]
+) -> Iterator[tuple[T, Path, int | None]]:
+    """Run jobs in processes, one at a time in each copy.
+
+    begin: starts one; returns its pid and the seconds it may take. Yields each job that has ended, its copy, and the
+    status of its process; None for one that took longer.
+    """
+    left, free, running = iter(jobs), list(copies), dict[int, tuple[T, Path, float]]()
+    while True:
+        for job in itertools.islice(left, len(free)):
+            copy = free.pop()
+            pid, seconds = begin(job, copy)
+            running[pid] = (job, copy, time.monotonic() + seconds)
+        if not running:
+            return
+        for pid, (job, copy, deadline) in list(running.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            late = not ended and time.monotonic() > deadline
+            if ended or late:
+                end(pid)
+                if late:
+                    os.waitpid(pid, 0)
+                del running[pid]
+                yield job, copy, None if late else status
+                free.append(copy)
+        time.sleep(0.01)
+
+
 def record(files: Sequence[str], copies: Sequence[Path]) -> tuple[list[Test], set[str]]:
-    """Run files of tests on the unchanged code. Returns the tests, and the modules of others that they import."""
-    left, free, running, tests, modules = (
-        list(files),
-        list(copies),
-        dict[int, tuple[str, Path]](),
-        list[Test](),
-        set[str](),
-    )
-    while left or running:
-        while left and free:
-            file, copy = left.pop(), free.pop()
-            pid = start(copy, [file], Recorder(copy, marks(copy) / "found.json"), str(marks(copy) / "output"))
-            running[pid] = (file, copy)
-        pid, status = os.wait()
-        file, copy = running.pop(pid)
-        end(pid)
+    """Run files of tests on the unchanged code.
+
+    Returns the tests, those that reach the fewest lines first, and the modules of others that they import.
+    """
+
+    def begin(file: str, copy: Path) -> tuple[int, float]:
+        recorder = Recorder(copy, marks(copy) / "found.json")
+        return start(copy, [file], recorder, str(marks(copy) / "output")), float("inf")
+
+    tests, modules = list[Test](), set[str]()
+    for file, copy, status in spread(files, copies, begin):
         if status:
             sys.exit(f"{(marks(copy) / 'output').read_text()}{file}: its tests fail already")
         found = json.loads((marks(copy) / "found.json").read_text())
         tests += [Test(**test) for test in found["tests"]]
         modules |= set(found["modules"])
-        free.append(copy)
-    return tests, modules
+    return sorted(tests, key=lambda test: sum(map(len, test.lines.values()))), modules
 
 
 def put(file: Path, text: bytes, count: Iterator[int] = itertools.count(1_000_000_000)) -> None:  # noqa: B008
@@ -367,35 +392,18 @@ def survivors(
     tests: Sequence[Test], chosen: Sequence[Mutant], copies: Sequence[Path], most: float
 ) -> Iterator[tuple[Mutant, bool]]:
     """Try changes. Yields each, and whether no test noticed it."""
-    left, free, running = list(reversed(chosen)), list(copies), dict[int, tuple[Mutant, Path, bytes, float]]()
-    while left or running:
-        while left and free:
-            mutant = left.pop()
-            file = free[-1] / mutant.path
-            whole = file.read_bytes()
-            changed = mutant.apply(whole)
-            try:
-                compile(changed, mutant.path, "exec")
-            except SyntaxError:
-                yield mutant, False
-                continue
-            put(file, changed)
-            found = tests_for(mutant, tests, most)
-            deadline = time.monotonic() + 15 + 4 * sum(test.seconds for test in found)
-            copy = free.pop()
-            running[start(copy, sorted({test.file for test in found}), Chosen(found))] = (mutant, copy, whole, deadline)
-        for pid, (mutant, copy, whole, deadline) in list(running.items()):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            late = not ended and time.monotonic() > deadline
-            if ended or late:
-                end(pid)
-                if late:
-                    os.waitpid(pid, 0)
-                put(copy / mutant.path, whole)
-                free.append(copy)
-                del running[pid]
-                yield mutant, not late and status == 0
-        time.sleep(0.01)
+    unchanged = dict[Path, bytes]()
+
+    def begin(mutant: Mutant, copy: Path) -> tuple[int, float]:
+        unchanged[copy] = (copy / mutant.path).read_bytes()
+        put(copy / mutant.path, mutant.apply(unchanged[copy]))
+        found = tests_for(mutant, tests, most)
+        files = sorted({test.file for test in found})
+        return start(copy, files, Chosen(found)), 15 + 4 * sum(test.seconds for test in found)
+
+    for mutant, copy, status in spread(chosen, copies, begin):
+        put(copy / mutant.path, unchanged[copy])
+        yield mutant, status == 0
 
 
 def prepare(copies: Sequence[Path]) -> None:
