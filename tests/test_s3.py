@@ -40,7 +40,7 @@ def error(code: str, message: str = "said S3") -> bytes:
     return f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
 
 
-def answering(*replies: Reply) -> Callable[[str, str], Reply]:
+def in_turn(*replies: Reply) -> Callable[[str, str], Reply]:
     """One reply after the other; the last one again and again."""
     left = list(replies)
     return lambda *_: left.pop(0) if len(left) > 1 else left[0]
@@ -59,7 +59,7 @@ def answering(*replies: Reply) -> Callable[[str, str], Reply]:
 )
 def test_whether_an_object_is_still_the_same(etag: str, reply: Reply, still: bool, server: StandIn) -> None:
     """Or still missing. S3 need not send it again."""
-    server.answer = answering(reply)
+    server.answer = in_turn(reply)
 
     assert bucket(server).is_still("a b/c.txt", etag, 10) is still
     (asked,) = server.requests
@@ -82,7 +82,7 @@ def test_whether_an_object_is_still_the_same(etag: str, reply: Reply, still: boo
 )
 def test_reading_an_object(reply: Reply, found: Any, server: StandIn) -> None:
     """Its body and ETag, None without one, or an error. What is larger than expected is not read."""
-    server.answer = answering(reply)
+    server.answer = in_turn(reply)
 
     if isinstance(found, str):
         with pytest.raises(DeployError) as refused:
@@ -100,14 +100,14 @@ def test_an_answer_that_is_cut_off_is_lost() -> None:
         for status in ("200 OK", "304 Not Modified")
     )
     with serving(saying(cut + b"1234")) as port, pytest.raises(Unanswered, match=r"in 1 tries: "):
-        bucket(StandIn(f"http://127.0.0.1:{port}", answering())).get("key", 10, tries=1)
+        bucket(StandIn(f"http://127.0.0.1:{port}", in_turn())).get("key", 10, tries=1)
     with serving(saying(still)) as port:
-        assert bucket(StandIn(f"http://127.0.0.1:{port}", answering())).is_still("key", "x", 10)
+        assert bucket(StandIn(f"http://127.0.0.1:{port}", in_turn())).is_still("key", "x", 10)
 
 
 def test_writing_an_object(server: StandIn) -> None:
     """With a checksum, which Object Lock demands, and the headers of the settings and of this object."""
-    server.answer = answering(Reply(b"", 200, {"ETag": '"e"'}))
+    server.answer = in_turn(Reply(b"", 200, {"ETag": '"e"'}))
     writing = bucket(server, put_headers={"x-amz-acl": "private", "x-amz-tagging": "a=1"})
 
     assert writing.put("key", b"body", {"If-None-Match": "*", "x-amz-tagging": "b=2"}) == "e"
@@ -130,7 +130,7 @@ def test_an_object_without_an_etag_may_not_be_written(server: StandIn) -> None:
 
 def test_copying_an_object(server: StandIn) -> None:
     """In the folder. S3 may say with status 200 that it failed."""
-    server.answer = answering(Reply(b"<CopyObjectResult/>"), Reply(error("InternalError")))
+    server.answer = in_turn(Reply(b"<CopyObjectResult/>"), Reply(error("InternalError")))
     copying = bucket(server, put_headers={"x-amz-acl": "private"})
 
     copying.copy("a b+~.txt", "to")
@@ -145,7 +145,7 @@ def test_copying_an_object(server: StandIn) -> None:
 def test_deleting_objects(server: StandIn) -> None:
     """A thousand in a request, each perhaps only with its ETag. What S3 has not deleted is returned."""
     failed = b"<DeleteResult><Error><Key>app/key1000</Key><Code>AccessDenied</Code></Error></DeleteResult>"
-    server.answer = answering(Reply(b"<DeleteResult/>"), Reply(failed))
+    server.answer = in_turn(Reply(b"<DeleteResult/>"), Reply(failed))
     keys = [f"key{number}" for number in range(1001)]
 
     assert bucket(server).delete(keys, {"key0": "e"}) == {"key1000": "AccessDenied"}
@@ -176,7 +176,7 @@ MORE = "<IsTruncated>true</IsTruncated><NextContinuationToken>a+b=</NextContinua
 
 def test_listing_objects(server: StandIn) -> None:
     """Page by page, in the folder. The folder itself is no object of it."""
-    server.answer = answering(listing("app/", "app/a%20b", more=MORE), listing("app/c+d"))
+    server.answer = in_turn(listing("app/", "app/a%20b", more=MORE), listing("app/c+d"))
 
     assert bucket(server).list("x") == {"a b": Remote("e", 1), "c d": Remote("e", 1)}
 
@@ -184,14 +184,14 @@ def test_listing_objects(server: StandIn) -> None:
     assert first == {"list-type": ["2"], "encoding-type": ["url"], "prefix": ["app/x"]}
     assert second == {**first, "continuation-token": ["a+b="]}
     server.requests.clear()
-    server.answer = answering(listing("a"))
+    server.answer = in_turn(listing("a"))
     assert bucket(server, "site").list() == {"a": Remote("e", 1)}
     assert "prefix" not in server.requests[0]["query"]
 
 
 def test_a_deletion_whose_answer_is_not_one(server: StandIn) -> None:
     """Nothing says what is deleted."""
-    server.answer = answering(Reply(b"<html/>"), Reply(b"", 403))
+    server.answer = in_turn(Reply(b"<html/>"), Reply(b"", 403))
 
     said = r"^S3's response to deleting site/app is malformed: html instead of DeleteResult\.$"
     with pytest.raises(DeployError, match=said):
@@ -217,7 +217,7 @@ def test_a_deletion_whose_answer_is_not_one(server: StandIn) -> None:
 )
 def test_a_listing_that_is_not_one(reply: Reply, said: str, server: StandIn) -> None:
     """Whatever is taken for missing might be deleted."""
-    server.answer = answering(reply)
+    server.answer = in_turn(reply)
 
     with pytest.raises(DeployError) as refused:
         bucket(server).list()
@@ -226,7 +226,7 @@ def test_a_listing_that_is_not_one(reply: Reply, said: str, server: StandIn) -> 
 
 def test_a_listing_that_does_not_end(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "PAGES", 2)
-    server.answer = answering(listing("app/a", more=MORE))
+    server.answer = in_turn(listing("app/a", more=MORE))
 
     with pytest.raises(DeployError, match=r"^The listing of site/app does not end: S3 sent more than 2 pages\.$"):
         bucket(server).list()
@@ -249,7 +249,7 @@ def test_a_listing_that_does_not_end(server: StandIn, monkeypatch: pytest.Monkey
 )
 def test_which_errors_pass(status: int, code: str, tries: int, server: StandIn, pauses: list[float]) -> None:
     """They are tried again for longer than five seconds, the pauses growing; then the last one is raised."""
-    server.answer = answering(Reply(error(code), status))
+    server.answer = in_turn(Reply(error(code), status))
 
     with pytest.raises(S3Error) as failed:
         bucket(server).put("key", b"", {})
@@ -268,10 +268,10 @@ def test_a_lost_answer_is_asked_for_again(
     dropped: Reply, given: dict[str, int], tries: int, server: StandIn, pauses: list[float]
 ) -> None:
     """One that came after all counts; at the end it is doubtful what S3 has done."""
-    server.answer = answering(dropped, Reply(b"", 200, {"ETag": '"e"'}))
+    server.answer = in_turn(dropped, Reply(b"", 200, {"ETag": '"e"'}))
     assert bucket(server).put("key", b"", {}) == "e"
 
-    server.answer, server.requests[:] = answering(dropped), []
+    server.answer, server.requests[:] = in_turn(dropped), []
     lost = rf"^S3 cannot be reached for writing key site/app \(dev\) in {tries} tries: "
     with pytest.raises(Unanswered, match=lost) as unanswered:
         bucket(server).put("key", b"", {}, **given)
@@ -320,7 +320,7 @@ def test_a_refusal_for_which_somebody_has_to_do_something(
     status: int, code: str, headers: dict[str, str], said: str, server: StandIn
 ) -> None:
     """It says what, in place of S3's message, and nothing was changed."""
-    server.answer = answering(Reply(error(code), status, headers))
+    server.answer = in_turn(Reply(error(code), status, headers))
 
     with pytest.raises(S3Error) as refused:
         bucket(server).list()
