@@ -75,10 +75,10 @@ def test_an_error_of_aws_is_reported_with_its_code(
 
 
 WHERE = "doing it (dev, us-west-2)"
-REJECTED = rf"AWS rejected the credentials for {WHERE}: {{}}: m Log in again and run this again."
-ELSEWHERE = rf"Wrong region for {WHERE}: {{}}: m Check AWS_REGION and the settings."
-NOTHING = rf"Nothing was started: AWS refused {WHERE}: {{}}: m Run it again later."
-REFUSED, FAILED_THERE = rf"AWS refused {WHERE}: {{}}: m", rf"AWS failed while {WHERE}: {{}}: m"
+REJECTED = rf"AWS rejected the credentials for {WHERE}: {{}}: m. Log in again and run this again."
+ELSEWHERE = rf"Wrong region for {WHERE}: {{}}: m. Check AWS_REGION and the settings."
+NOTHING = rf"Nothing was started: AWS refused {WHERE}: {{}}: m. Run it again later."
+REFUSED, FAILED_THERE = rf"AWS refused {WHERE}: {{}}: m.", rf"AWS failed while {WHERE}: {{}}: m."
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_what_aws_quotes_of_a_signature_is_not_shown(dev: Environment) -> None:
     assert str(found) == REJECTED.format("SignatureDoesNotMatch")
 
     found = aws.translate(refusal("c" * 3000, 400, message="m" * 3000), "doing it", dev)
-    assert str(found) == f"AWS refused {WHERE}: {'c' * 2000}: {'m' * 2000}"
+    assert str(found) == f"AWS refused {WHERE}: {'c' * 2000}: {'m' * 2000}."
 
 
 LATE = "AWS's response was lost while"

@@ -74,10 +74,10 @@ def test_whether_an_object_is_still_the_same(etag: str, reply: Reply, still: boo
         (Reply(b"", 200), (b"", "")),
         (Reply(error("NoSuchKey"), 404), None),
         (Reply(b"", 404), None),
-        (Reply(b"x" * 11, 200, {"ETag": '"e"'}), "S3's response to reading key site/app is larger than 10 bytes."),
+        (Reply(b"x" * 11, 200, {"ETag": '"e"'}), "S3's response to reading key in site/app is larger than 10 bytes."),
         (Reply(error("NoSuchBucket"), 404), "NoSuchBucket: said S3"),
-        (Reply(b"", 403), "S3 refused reading key the bucket site/app (dev, us-west-2): AccessDenied"),
-        (Reply(b"<html>", 418), "S3 refused reading key the bucket site/app (dev, us-west-2): 418"),
+        (Reply(b"", 403), "S3 refused reading key in the bucket site/app (dev, us-west-2): AccessDenied"),
+        (Reply(b"<html>", 418), "S3 refused reading key in the bucket site/app (dev, us-west-2): 418"),
     ],
 )
 def test_reading_an_object(reply: Reply, found: Any, server: StandIn) -> None:
@@ -124,7 +124,7 @@ def test_writing_an_object(server: StandIn) -> None:
 
 def test_an_object_without_an_etag_may_not_be_written(server: StandIn) -> None:
     """S3 sends one for each."""
-    with pytest.raises(Unanswered, match=r"^S3's response to writing key site/app \(dev\) has no ETag\.$"):
+    with pytest.raises(Unanswered, match=r"^S3's response to writing key to site/app \(dev\) has no ETag\.$"):
         bucket(server).put("key", b"", {})
 
 
@@ -193,10 +193,11 @@ def test_a_deletion_whose_answer_is_not_one(server: StandIn) -> None:
     """Nothing says what is deleted."""
     server.answer = in_turn(Reply(b"<html/>"), Reply(b"", 403))
 
-    said = r"^S3's response to deleting site/app is malformed: html instead of DeleteResult\.$"
+    said = r"^S3's response to deleting from site/app is malformed: html instead of DeleteResult\.$"
     with pytest.raises(DeployError, match=said):
         bucket(server).delete(["key"], {})
-    with pytest.raises(S3Error, match=r"^S3 refused deleting the bucket site/app \(dev, us-west-2\): AccessDenied$"):
+    refused = r"^S3 refused deleting from the bucket site/app \(dev, us-west-2\): AccessDenied\.$"
+    with pytest.raises(S3Error, match=refused):
         bucket(server).delete(["key"], {})
 
 
@@ -272,11 +273,11 @@ def test_a_lost_answer_is_asked_for_again(
     assert bucket(server).put("key", b"", {}) == "e"
 
     server.answer, server.requests[:] = in_turn(dropped), []
-    lost = rf"^S3 cannot be reached for writing key site/app \(dev\) in {tries} tries: "
+    lost = rf"^S3 cannot be reached for writing key to site/app \(dev\) in {tries} tries: "
     with pytest.raises(Unanswered, match=lost) as unanswered:
         bucket(server).put("key", b"", {}, **given)
     assert s3.is_doubtful(unanswered.value)
-    with pytest.raises(Unanswered, match=lost.replace("writing", "reading")):
+    with pytest.raises(Unanswered, match=lost.replace("writing key to", "reading key in")):
         bucket(server).get("key", 10, **given)
     assert len(server.requests) == 2 * tries
 

@@ -465,7 +465,7 @@ def translate(
     from botocore import exceptions as botocore
     from botocore.parsers import ResponseParserError
 
-    where = f"{doing} ({environment.name}, {environment.region})"
+    where, problem = f"{doing} ({environment.name}, {environment.region})", text.sentence(str(error))
     if isinstance(error, botocore.ClientError):
         return _refusal(error, where, starts_something)
     if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
@@ -481,14 +481,14 @@ def translate(
             botocore.ParamValidationError,
         ),
     ):
-        return Refused(f"The request for {where} could not be sent: {error}")
+        return Refused(f"The request for {where} could not be sent: {problem}")
     if isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError)):
-        return DeployError(f"AWS cannot be reached for {where}: {error}")
+        return DeployError(f"AWS cannot be reached for {where}: {problem}")
     if isinstance(error, botocore.HTTPClientError):
-        lost = f"AWS's response was lost while {where}: {error}"
+        lost = f"AWS's response was lost while {where}: {problem}"
         return OutcomeUnknown(lost) if starts_something else DeployError(lost)
     if isinstance(error, botocore.BotoCoreError):
-        return DeployError(f"AWS failed while {where}: {error}")
+        return DeployError(f"AWS failed while {where}: {problem}")
     if isinstance(error, (*UNREADABLE, ResponseParserError)):
         kind = OutcomeUnknown if starts_something else DeployError
         return kind(f"AWS returned an unexpected response while {where}: {_lack(error)}")
@@ -514,15 +514,17 @@ def _refusal(error: "ClientError", where: str, starts_something: bool) -> Deploy
     if code in CREDENTIALS:
         # After the first line AWS quotes what should have been signed, including the session token.
         message = message.partition("\n")[0]
-        return Refused(f"AWS rejected the credentials for {where}: {code}: {message} Log in again and run this again.")
+    said = text.sentence(f"{where}: {code}{': ' + message if message else ''}")
+    if code in CREDENTIALS:
+        return Refused(f"AWS rejected the credentials for {said} Log in again and run this again.")
     if code in WRONG_REGION or status == 301:
-        return Refused(f"Wrong region for {where}: {code}: {message} Check AWS_REGION and the settings.")
+        return Refused(f"Wrong region for {said} Check AWS_REGION and the settings.")
     if error.operation_name == "Invoke" and code in NOT_YET | NOT_STARTED:
-        nothing = NothingRan(f"Nothing was started: AWS refused {where}: {code}: {message} Run it again later.")
+        nothing = NothingRan(f"Nothing was started: AWS refused {said} Run it again later.")
         nothing.passes = code in NOT_YET
         return nothing
     if DENIED.fullmatch(code):
-        return Denied(f"AWS refused {where}: {code}: {message}")
+        return Denied(f"AWS refused {said}")
     if starts_something and status >= 500:
-        return OutcomeUnknown(f"AWS failed while {where}: {code}: {message}")
-    return DeployError(f"AWS refused {where}: {code}: {message}")
+        return OutcomeUnknown(f"AWS failed while {said}")
+    return DeployError(f"AWS refused {said}")

@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 from msgspec import Struct
 
 from scripts.edges import aws, http
-from scripts.frame import stop
+from scripts.frame import stop, text
 from scripts.frame.errors import FAILED, REFUSED, DeployError, Refused
 from scripts.frame.settings import Environment
 from scripts.frame.threads import workers
@@ -209,7 +209,7 @@ class Bucket:
 
     def _get(self, key: str, headers: Mapping[str, str], most: int, tries: int | None = None) -> Answer | None:
         try:
-            return self._send("GET", key, headers=headers, doing=f"reading {key}", most=most, tries=tries)
+            return self._send("GET", key, headers=headers, doing=f"reading {key} in", most=most, tries=tries)
         except S3Error as error:
             if error.status == 404 and error.s3_code in ("NoSuchKey", ""):
                 return None
@@ -223,7 +223,7 @@ class Bucket:
         return self._put(key, body, hashlib.sha256(body).digest(), headers, tries)
 
     def _put(self, key: str, body: Any, sha256: bytes, headers: Mapping[str, str], tries: int | None) -> str:
-        doing = f"writing {key}"
+        doing = f"writing {key} to"
         # Object Lock demands a checksum, and S3 compares it with what has arrived.
         checksum = {"x-amz-checksum-sha256": base64.b64encode(sha256).decode()}
         given = {**self._put_headers, **checksum, **headers}
@@ -257,9 +257,9 @@ class Bucket:
             body = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
             md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
             answer = self._send(
-                "POST", "", query={"delete": ""}, headers={"Content-MD5": md5}, body=body, doing="deleting"
+                "POST", "", query={"delete": ""}, headers={"Content-MD5": md5}, body=body, doing="deleting from"
             )
-            for item in self._xml(answer, "deleting", "DeleteResult").iter("Error"):
+            for item in self._xml(answer, "deleting from", "DeleteResult").iter("Error"):
                 failed[item.findtext("Key", "").removeprefix(self._folder)] = item.findtext("Code", "")
         return failed
 
@@ -507,31 +507,32 @@ class Bucket:
     def _explained(self, status: int, code: str, message: str, doing: str, region: str = "", now: str = "") -> S3Error:
         """An error of S3 as a sentence, with its exit code. region: of the bucket, now: S3's time, if it says so."""
         where = f"{doing} the bucket {self.name} ({self._where}, {self.region})"
-        text = f"S3 refused {where}: {code or status}{': ' + message if message else ''}"
+        said = text.sentence(f"S3 refused {where}: {code or status}{': ' + message if message else ''}")
         if code in CREDENTIALS:
-            text = f"S3 rejected the credentials for {where}: {code}. Log in again and run this again."
+            said = f"S3 rejected the credentials for {where}: {code}. Log in again and run this again."
         if code in REGION or status in (301, 307):
             named = f"the bucket is in {region}" if region else code
-            text = f"Wrong region for {where}: {named}. Check AWS_REGION and the settings."
+            said = f"Wrong region for {where}: {named}. Check AWS_REGION and the settings."
         if code == SKEWED:
-            text = f"S3 refused {where}: {code}: {_skew(now)}. Set the clock, and run this again."
+            said = f"S3 refused {where}: {code}: {_skew(now)}. Set the clock, and run this again."
         refused = code in CREDENTIALS or code in REGION or code == SKEWED or status in (301, 307)
-        return S3Error(text, status, code, REFUSED if refused else FAILED)
+        return S3Error(said, status, code, REFUSED if refused else FAILED)
 
     def _translated(self, error: BaseException) -> DeployError:
         """Translate an error of obstore. Its text holds S3's XML, or names the cause far below the first line."""
-        text, doing = str(error), "writing to"
-        code = text.partition("<Code>")[2].partition("</Code>")[0]
+        told, doing = str(error), "writing to"
+        code = told.partition("<Code>")[2].partition("</Code>")[0]
         if code:
-            return self._explained(0, code, text.partition("<Message>")[2].partition("</Message>")[0], doing)
-        if "invalid peer certificate" in text or "InvalidCertificate" in text:
+            return self._explained(0, code, told.partition("<Message>")[2].partition("</Message>")[0], doing)
+        if "invalid peer certificate" in told or "InvalidCertificate" in told:
             return self._untrusted(doing)
-        retried = RETRIES.search(text)
-        problem = RETRIES.sub(" ", text.splitlines()[0])[:300] + (": timed out" if "kind: Timeout" in text else "")
+        retried = RETRIES.search(told)
+        problem = RETRIES.sub(" ", told.splitlines()[0])[:300] + (": timed out" if "kind: Timeout" in told else "")
         return self._unreachable(doing, problem, 1 + int(retried[1]) if retried else 1)
 
     def _unreachable(self, doing: str, problem: str, tries: int) -> DeployError:
-        return Unanswered(f"S3 cannot be reached for {doing} {self.name} ({self._where}) in {tries} tries: {problem}")
+        reached = f"S3 cannot be reached for {doing} {self.name} ({self._where}) in {tries} tries: {problem}"
+        return Unanswered(text.sentence(reached))
 
     def _untrusted(self, doing: str) -> DeployError:
         return DeployError(

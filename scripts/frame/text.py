@@ -97,6 +97,11 @@ def one_line(text: str, most: int = 500) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+def sentence(text: str) -> str:
+    """Text that another sentence may follow."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
 def markdown(text: str) -> str:
     """Text for a line of markdown on GitHub: a table's cell, a pull request's body."""
 

@@ -77,6 +77,17 @@ def write(folder: Path, files: Mapping[str, str]) -> Path:
     return folder
 
 
+def changing(folder: Path, version: str) -> Path:
+    """Write a site that differs from its other versions in every stage of a release."""
+    sites.add_worker(sites.build(folder, version, chunks=1), version)
+    return write(folder, {"robots.txt": version})
+
+
+def ours(site: Site) -> dict[str, bytes]:
+    """What the bucket holds, but for the lease."""
+    return {key: body for key, (_, body) in site.cloud.objects(BUCKET).items() if not key.endswith("lease.json")}
+
+
 def live(environment: Environment, name: str = BUCKET) -> str:
     """The id of the live release, as `release.list` says it."""
     return next(iter(history.known(releases.look(environment, name)[1], name).releases)).id
@@ -342,44 +353,67 @@ def test_a_file_that_describes_the_page_but_is_loaded_by_it_comes_before(
 # What was done
 
 
-@pytest.mark.parametrize("body", [EXPIRED, DENIED, GONE, SKEWED], ids=["expired", "denied", "gone", "skewed"])
-@pytest.mark.parametrize(
-    ("path", "live_is"),
-    [
-        ("/robots.txt", "old"),
-        ("/_release/next.json", "old"),
-        ("/_release/files/", "old"),
-        ("^/[^/]*/index.html", "old"),
-        ("/manifest.json", "new"),
-        ("/sw.js", "new"),
-    ],
-)
-def test_an_error_after_the_first_write_is_no_refusal(
-    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path, body: bytes, path: str, live_is: str
+# The requests of a release, in their order: from the answer to the page on, the new one is live.
+REQUESTS = {
+    "the lease": ("PUT", "/_release/lease.json"),
+    "the note": ("PUT", "/_release/next.json"),
+    "a copy for a rollback": ("PUT", "/_release/files/"),
+    "a hashed file": ("PUT", "/assets/index-"),
+    "another file": ("PUT", "/robots.txt"),
+    "another page": ("PUT", "/help/index.html"),
+    "the page": ("PUT", f"^/{BUCKET}/index.html"),
+    "what describes the page": ("PUT", "/version.json"),
+    "the service worker": ("PUT", "/sw.js"),
+    "the invalidation": ("POST", "/invalidation"),
+    "the manifest that is written": ("PUT", "/_release/manifest.json"),
+    "the deletes": ("POST", "delete"),
+}
+PAGE = [*REQUESTS].index("the page")
+FAILURES = {
+    "refused": {"status": 403, "body": DENIED},
+    "expired": {"status": 403, "body": EXPIRED},
+    "skewed": {"status": 403, "body": SKEWED},
+    "gone": {"status": 404, "body": GONE},
+    "lost": {"kind": "lost"},
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_whichever_request_fails_what_is_said_is_what_is_there(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path, request_: str, failure: str
 ) -> None:
-    """Whatever kind it is. It says which release is live, and the next run completes the release."""
-    environment = local()
-    old = release(environment, sites.add_worker(sites.build(tmp_path / "old", "one"), "one"))
-    new = sites.add_worker(sites.build(tmp_path / "new", "two"), "two")
-    (new / "robots.txt").write_text("new")
-    observed = release_static.observe(environment, BUCKET, new)
-    decided = release_static.decide(environment, observed)
-    proxy.faults.append(Fault("PUT", path, status=403, body=body))
+    """The page is whole, the error says which one is live and whether anything changed, and the next run completes."""
+    environment = local(distribution=site.cloud.distribution(), keep_releases=1)
+    folder, (method, path) = tmp_path / "build", REQUESTS[request_]
+    old = release(environment, changing(folder, "one")).release
+    changing(folder, "two")
+    observed = release_static.observe(environment, BUCKET, folder)
+    decided, before = release_static.decide(environment, observed), ours(site)
+    proxy.faults.append(Fault(method, path, **FAILURES[failure]))
 
     with pytest.raises(DeployError) as failed:
         release_static.release(environment, observed, decided)
 
-    assert failed.value.exit_code == 1
-    if live_is == "old":
-        assert f"release {old.release} is still live" in str(failed.value)
-        assert "the next run puts the others" in str(failed.value)
+    said, code, place = str(failed.value), failed.value.exit_code, [*REQUESTS].index(request_) - PAGE
+    is_new = place > 0 or (place == 0 and failure == "lost")
+    assert ((site.get("index.html") or ("", b""))[1] == (folder / "index.html").read_bytes()) == is_new
+    if request_ == "the lease":
+        assert (ours(site), code) == (before, 2 if failure in ("expired", "skewed", "gone") else 1)
+    elif place == 0 and failure == "lost":
+        assert (said.partition(": ")[0], code) == (f"It is not known whether {BUCKET} has the old or the new page", 3)
+    elif is_new:
+        assert f"The new page in {BUCKET} is live ({decided.release.id}), but the release is not complete: " in said
+        assert code == (3 if failure == "lost" else 1)
     else:
-        assert f"is live ({decided.release.id}), but the release is not complete" in str(failed.value)
+        assert f". In {BUCKET} release {old} is still live; " in said
+        assert code == 1
+    assert browser.problems(site.get) == []
+    assert site.get("_release/lease.json") is None or request_ == "the deletes"
     proxy.faults.clear()
-    assert live(environment) == (old.release if live_is == "old" else decided.release.id)
-    release(environment, new)
-    assert site.holds(new)
-    assert site.get("_release/next.json") is None
+    assert live(environment) == (decided.release.id if is_new else old)
+    release(environment, folder)
+    assert site.holds(folder)
 
 
 @pytest.mark.parametrize("body", [EXPIRED, SKEWED], ids=["expired", "skewed"])
