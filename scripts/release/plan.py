@@ -366,7 +366,7 @@ def _requests(decided: ReleasePlan, site: Site, state: State) -> int:
     sizes = [put.size for put in decided.puts] + [site.files[key].size for key in decided.blobs]
     # Before the CDN is told, the note or the manifest says what it has to be told.
     manifests = 0 if state.unread else 1 + (decided.is_noted or bool(decided.invalidate))
-    deletes = -(-(len(decided.deletes) + (0 if state.unread else decided.is_noted) + 1) // DELETE_BATCH)
+    deletes = -(-(len(decided.deletes) + decided.is_noted + 1) // DELETE_BATCH)
     return look + locked + sum(map(requests_of, sizes)) + len(decided.rescues) + manifests + deletes
 
 
@@ -392,7 +392,7 @@ def _was_immutable(key: str, known: Mapping[str, Entry]) -> bool:
 
 def escaped(path: str) -> str:
     """A path, percent-encoded as CloudFront requires it in an invalidation."""
-    return quote(path, safe="/~-._")
+    return quote(path)
 
 
 def next_manifest(
