@@ -250,12 +250,15 @@ def dump(manifest: Manifest, base: Base | None = None) -> bytes:
 def _since(
     releases: Mapping[Release, Mapping[str, Entry]], base: Base
 ) -> tuple[list[tuple[Release, Mapping[str, Entry]]], list[str]] | None:
-    """The releases since a base, and the ids of those that are kept of it. None if it cannot be said so."""
+    """The releases since a base, and the ids of those that are kept of it. None if it cannot be said so, or is none.
+
+    An object that was put again may have got the same ETag: then the live release is that of the base.
+    """
     new, kept = list(releases.items()), list[str]()
     while new and base.manifest.releases.get(new[-1][0]) == new[-1][1]:
         kept.insert(0, new.pop()[0].id)
     # What was there before our first release is the oldest, and inherits nothing.
-    return (new, kept) if all(release.at for release, _ in new) else None
+    return (new, kept) if new and all(release.at for release, _ in new) else None
 
 
 def fits(releases: Mapping[Release, Mapping[str, Entry]], base: Base | None) -> bool:

@@ -174,7 +174,7 @@ def plan(
         release = live
     kept = releases_after(site, state, keep_releases, is_new)
     changed = _changed(site, kept)
-    earlier = state.base if _is_based(site, state, release, kept, has_changed=bool(puts) or is_new) else None
+    earlier = state.base if _is_based(site, state, release, kept, is_new) else None
     copies = {earlier.sha256} if earlier else set[str]()
     deletes, left = checked(_deletes(site, state, kept, keep_releases, copies), state, max_delete_percent, bucket)
     decided = ReleasePlan(
@@ -199,10 +199,10 @@ def plan(
 
 
 def _is_based(
-    site: Site, state: State, release: Release, kept: Mapping[Release, Mapping[str, Entry]], *, has_changed: bool
+    site: Site, state: State, release: Release, kept: Mapping[Release, Mapping[str, Entry]], is_new: bool
 ) -> bool:
-    """Whether the next manifest is to be the difference to the base. has_changed: whether it is another one."""
-    if not state.base or not has_changed:
+    """Whether the next manifest is to be the difference to the base; without a new release it stays what it is."""
+    if not state.base or not is_new:
         return bool(state.base and state.base.is_stored)
     return fits({release: files_after(site, state, {}), **kept}, state.base)
 

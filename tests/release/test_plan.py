@@ -506,18 +506,6 @@ def test_when_the_next_manifest_is_a_difference(
     assert decided.requests == requests
 
 
-def test_an_object_that_is_put_again_makes_the_manifest_another_one() -> None:
-    """Its ETag may be another, although the release has the same files."""
-    live = {**PAGE, **{f"{number:02}.txt": str(number) for number in range(64)}}
-    found = state(live, theirs={"00.txt": "theirs"})
-    assert found.manifest
-    found = replace(found, base=Base("b" * 64, found.manifest, is_stored=False))
-
-    decided = decide(live, found, keep_releases=1)
-
-    assert (len(decided.puts), decided.is_new, decided.based) == (1, False, True)
-
-
 @pytest.mark.parametrize("other", [{"application": "easi"}, {"environment": "impl"}])
 def test_the_bucket_of_another_application_or_environment_is_refused(other: Mapping[str, str]) -> None:
     with pytest.raises(

@@ -233,6 +233,20 @@ def test_after_a_lost_difference_the_next_release_repairs_it(
     assert verification.compare(*_seen(environment)).is_whole
 
 
+def test_an_object_of_a_large_site_that_somebody_overwrote_is_put_again(
+    site: Site, local: Local, tmp_path: Path
+) -> None:
+    """S3 gives it its old ETag, so that the manifest stays as it is."""
+    release(local(), large(tmp_path / "1", 1))
+    site.put("static/1.txt", b"theirs")
+
+    done = release(local(), tmp_path / "1")
+
+    assert (done.puts, done.deletes) == (1, 0)
+    assert site.holds(tmp_path / "1")
+    assert verification.compare(*_seen(local())).is_whole
+
+
 def _seen(environment: Any) -> tuple[State, Manifest, str]:
     _, state = releases.look(environment, BUCKET)
     return state, history.known(state, BUCKET), BUCKET
@@ -270,6 +284,7 @@ def test_any_manifest_is_read_as_it_was_written(versions: list[Mapping[str, Entr
         assert manifest.load(written, {base.sha256: document}.get) == current
         with pytest.raises(Refused, match="is gone or changed"):
             manifest.load(written)
+    assert manifest.load(manifest.dump(base.manifest, base), {base.sha256: document}.get) == base.manifest
 
 
 WRITTEN = manifest.dump(Manifest("mint-app", "prod", {Release("r1", "", 1, "", ""): {"a.js": Entry(SHA, 1, "e", {})}}))
