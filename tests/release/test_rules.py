@@ -1,5 +1,6 @@
 """Other people's keys, sites in a folder, names that prove nothing, and errors that say what was done."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from scripts.edges import s3
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
-from scripts.release import content, history, plan
+from scripts.release import content, history, lease, plan
 from scripts.release import verify as verification
 from scripts.release.publish import Released
 from tests.conftest import EmbeddedCloud, Invoke
@@ -409,11 +410,64 @@ def test_whichever_request_fails_what_is_said_is_what_is_there(
         assert f". In {BUCKET} release {old} is still live; " in said
         assert code == 1
     assert browser.problems(site.get) == []
-    assert site.get("_release/lease.json") is None or request_ == "the deletes"
+    held = site.get("_release/lease.json")
+    if request_ == "the deletes" and failure != "lost":
+        # It could not be deleted either, and has expired instead.
+        assert json.loads((held or ("", b""))[1]).items() >= {"version": "abc", "command": ""}.items()
+    else:
+        assert held is None
     proxy.faults.clear()
     assert live(environment) == (decided.release.id if is_new else old)
     release(environment, folder)
     assert site.holds(folder)
+
+
+def test_a_note_that_fails_alone_is_no_refusal(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path
+) -> None:
+    """Nothing but the page changes, so no file is put beside the note, which S3 may have written."""
+    environment = local(keep_releases=0)
+    old = release(environment, write(tmp_path / "build", {"index.html": "1"}))
+    write(tmp_path / "build", {"index.html": "2"})
+    proxy.faults.append(Fault("PUT", "/_release/next.json", status=403, body=EXPIRED))
+
+    with pytest.raises(DeployError, match=f"release {old.release} is still live; 0 files of the new one") as failed:
+        release(environment, tmp_path / "build")
+    assert failed.value.exit_code == 1
+
+
+def test_nothing_is_overwritten_before_it_is_copied(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path
+) -> None:
+    """Also a file whose name says that it never changes, and which is put with the new ones."""
+    environment, key = local(), "assets/a-0a1b2c3d.js"
+    release(environment, write(tmp_path / "build", {"index.html": "1", key: "old"}))
+    write(tmp_path / "build", {"index.html": "2", key: "new"})
+    proxy.faults.append(Fault("PUT", f"/_release/files/{hashlib.sha256(b'old').hexdigest()}", status=403, body=DENIED))
+
+    with pytest.raises(DeployError, match="AccessDenied"):
+        release(environment, tmp_path / "build")
+
+    assert (site.get(key) or ("", b""))[1] == b"old"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_lease_that_is_held_around_a_release_ends_with_it_unless_more_is_to_come(
+    site: Site, local: Local, tmp_path: Path, shared: bool
+) -> None:
+    """Waiting for the CDN needs it no more; the other steps of a deployment do."""
+    environment = local(distribution=site.cloud.distribution())
+    folder = write(tmp_path / "build", {"index.html": "1", "a.txt": "1"})
+    release(environment, folder)
+    write(folder, {"index.html": "2", "a.txt": "2"})
+    bucket = s3.open_bucket(environment, BUCKET)
+
+    with lease.held(bucket, lease.here("octocat", ""), shared=shared):
+        done = release(environment, folder)
+        assert (site.get("_release/lease.json") is not None) == shared
+
+    assert site.get("_release/lease.json") is None
+    assert (done.puts, bool(done.invalidation)) == (2, True)
 
 
 @pytest.mark.parametrize("body", [EXPIRED, SKEWED], ids=["expired", "skewed"])
