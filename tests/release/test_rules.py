@@ -451,6 +451,13 @@ def test_nothing_is_overwritten_before_it_is_copied(
     assert (site.get(key) or ("", b""))[1] == b"old"
 
 
+def test_the_manifest_is_never_cached(site: Site, local: Local, tmp_path: Path) -> None:
+    release(local(), write(tmp_path / "build", {"index.html": "1"}))
+
+    headers, _ = site.cloud.objects(BUCKET)["_release/manifest.json"]
+    assert (headers["content-type"], headers["cache-control"]) == ("application/json; charset=utf-8", "no-store")
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_lease_that_is_held_around_a_release_ends_with_it_unless_more_is_to_come(
     site: Site, local: Local, tmp_path: Path, shared: bool
