@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 from msgspec.structs import asdict, replace
 
 from scripts.edges.s3 import Bucket, Remote, S3Error
@@ -81,7 +81,7 @@ class Manifest(Struct, frozen=True):
 
     application: str
     environment: str
-    releases: Mapping[Release, Mapping[str, Entry]] = field(default_factory=dict)
+    releases: Mapping[Release, Mapping[str, Entry]]
     pending: tuple[str, ...] = ()
 
     @property

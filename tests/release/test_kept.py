@@ -1,5 +1,6 @@
 """Which releases are kept, how two differ, what a rollback goes back to, and how a bucket and a URL differ from one."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def test_how_two_releases_differ() -> None:
     assert (last.old, last.new, last.lines()) == ("r2", "r3", ["+ b.txt", "- same.txt", "~ a.txt"])
     first = history.compare(found, "b", "r1", "r2")
     assert (first.old, first.new, first.lines()) == ("r1", "r2", ["~ a.txt"])
+    assert history.compare(state(NEW, OLD), "b", None, None).lines() == ["~ a.txt"]
     with pytest.raises(Refused, match=r"^b has only one release, and no earlier one\.$"):
         history.compare(state(PAGE), "b", None, None)
     with pytest.raises(Refused, match="b has no releases"):
@@ -269,6 +271,17 @@ def test_how_what_is_served_differs(changes: Mapping[str, Reply], found: Sequenc
 
     assert paths[:2] == ["/app/index.html", "/app/a.js"]
     assert sorted(paths[2:]) == ["/app/b.js"] * (changes.get("a.js", Reply(b"")).body != b"x")
+
+
+def test_a_picture_is_compared_too() -> None:
+    """It is not text in any encoding."""
+    page, picture = b'<img src="/a.png">', b"\xff\xd8"
+    bodies = {"index.html": page, "a.png": picture}
+    files = {key: Entry(hashlib.sha256(body).hexdigest(), len(body), "e", {}) for key, body in bodies.items()}
+
+    with stand_in(lambda _, path: Reply(bodies[path[1:]])) as server:
+        assert verify.served(Manifest(*OWN.values(), {release(1): files}), server.url) == ()
+        assert len(server.requests) == 2
 
 
 def test_what_the_page_needs_and_was_never_released_is_found() -> None:

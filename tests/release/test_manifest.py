@@ -252,13 +252,17 @@ def test_a_difference_is_read_with_its_base(stored: Stored) -> None:
 @pytest.mark.parametrize(
     ("releases", "kept"),
     [
+        ([(9, NEW), (2, PAGE), (1, LIVE)], ["r2", "r1"]),
+        ([(9, NEW), (2, PAGE)], ["r2"]),
         ([(9, NEW), (1, LIVE)], ["r1"]),
         ([(9, NEW)], []),
-        ([(9, NEW), (8, PAGE), (1, LIVE)], ["r1"]),
+        ([(9, NEW), (8, PAGE), (2, PAGE), (1, LIVE)], ["r2", "r1"]),
     ],
 )
 def test_a_difference_names_what_is_kept_of_its_base(releases: list[tuple[int, Files]], kept: list[str]) -> None:
-    base = manifest.Base("b" * 64, manifest_of(LIVE), is_stored=True)
+    """In its order: what is kept is the end of it."""
+    old = {release(2): entries(PAGE), release(1): entries(LIVE)}
+    base = manifest.Base("b" * 64, Manifest(*OWN.values(), old), is_stored=True)
     new = replace(manifest_of(NEW), releases={release(number): entries(files) for number, files in releases})
 
     written = json.loads(manifest.dump(new, base))

@@ -79,7 +79,7 @@ DAMAGES: list[tuple[tuple[Any, ...], Any]] = [
     *((("releases", 0, "release", "id"), text) for text in ("", 1, None, "r" * 3000)),
     (("releases", 0, "without"), [1]),
     (("releases",), {}),
-    *((("pending",), paths) for paths in (["no path"], ["/a b"], ["/é"], [1], "/")),
+    *((("pending",), paths) for paths in (["no path"], ["/a b"], ["/é"], [f"/{'a' * 9000}"], [1], "/")),
     *((("headers",), kinds) for kinds in ([{"Content-Type": 1}], [], {}, ["x"])),
     *((("format",), number) for number in (2, "1", None)),
     (("application",), 3),
