@@ -1,5 +1,6 @@
 """What a folder must not hold to be released."""
 
+import hashlib
 import json
 import os
 import re
@@ -10,8 +11,8 @@ import pytest
 from pytest_mock import MockerFixture
 
 from scripts.frame.errors import Refused
-from scripts.release import site
-from scripts.release.site import Rules
+from scripts.release import content, site
+from scripts.release.site import File, Rules, Site
 
 
 @pytest.mark.parametrize(
@@ -185,3 +186,90 @@ def test_the_headers_of_each_file(tmp_path: Path) -> None:
         "b.odd": ("application/octet-stream", "max-age=1"),
         ".vite/manifest.json": ("application/json; charset=utf-8", no_cache),
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("a", ""),
+        ("a b/~\x80é", ""),
+        ("a" * 1024, ""),
+        ("é" * 512, ""),
+        ("a" * 1025, "is longer than the 1,024 bytes that S3 takes"),
+        ("é" * 513, "is longer than the 1,024 bytes"),
+        *((f"a{character}", "a character that a browser cannot request") for character in "\0\x1f\x7f\\"),
+        ("\udc80", "is not a name in UTF-8"),
+        ("_release/x", "is reserved"),
+        ("a/_release/x", ""),
+    ],
+)
+def test_which_keys_can_be_requested(key: str, said: str) -> None:
+    if not said:
+        site.check_key(key)
+        return
+    with pytest.raises(Refused, match=said):
+        site.check_key(key)
+
+
+def test_a_file_is_hashed_as_a_whole(tmp_path: Path) -> None:
+    """However large it is, and without keeping it open. Only a small one's content says its type."""
+    film = b"{}" + b" " * (1 << 20) + b"end"
+    (tmp_path / ".well-known").mkdir()
+    for name, body in {"index.html": b"", ".well-known/film": film, ".well-known/small": b"{}"}.items():
+        (tmp_path / name).write_bytes(body)
+    opened = len(os.listdir("/proc/self/fd"))
+
+    found = site.read(tmp_path).files
+
+    assert (found[".well-known/film"].sha256, found[".well-known/film"].size) == (
+        hashlib.sha256(film).hexdigest(),
+        len(film),
+    )
+    assert found[".well-known/film"].path == str(tmp_path / ".well-known/film")
+    kinds = [found[f".well-known/{name}"].headers["Content-Type"] for name in ("film", "small")]
+    assert kinds == [content.UNKNOWN, "application/json; charset=utf-8"]
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+def test_a_bundlers_manifest_may_be_unreadable_but_not_too_large(tmp_path: Path) -> None:
+    """It is only read for the names that it lists. Bytes that are no text are none of them."""
+    listed = {"a": "Standard", "b": "Dk3l_9aZ", "c": "aB_9Xy1z"}
+    chunks = {f"{name}.js": {"file": f"assets/{name}-{part}.js"} for name, part in listed.items()}
+    named = json.dumps(chunks).encode()
+    for name, body in {"index.html": b"", "assets/a-Standard.js": b"", ".vite/manifest.json": named}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(body)
+    assert content.is_immutable(site.read(tmp_path).files["assets/a-Standard.js"].headers)
+
+    (tmp_path / ".vite/manifest.json").write_bytes(named[:-1] + b" " * (8 << 20) + named[-1:])
+    assert not content.is_immutable(site.read(tmp_path).files["assets/a-Standard.js"].headers)
+    (tmp_path / ".vite/manifest.json").write_bytes(b"\xff")
+    assert not content.is_immutable(site.read(tmp_path).files["assets/a-Standard.js"].headers)
+
+
+def hinted(**kinds: str) -> list[str]:
+    """What a site of these files hints at, by content type."""
+    files = {key: File("", 0, "", {"Content-Type": kind}) for key, kind in kinds.items()}
+    return list(site.hints(Site("", files)))
+
+
+def test_what_a_person_may_want_to_settle() -> None:
+    """Types that nobody knows, and from five on, names that may have a hash."""
+    odd = {"a.unknown": content.UNKNOWN, "b.unknown": "text/x-odd", "c.bin": content.UNKNOWN, "index.html": "text/html"}
+    assert hinted(**odd) == ["of unknown type, frontend.content_types can name it: a.unknown"]
+
+    maybe = {f"lib/part{number}.Standard.js": "text/javascript" for number in range(5)}
+    assert hinted(**maybe) == [
+        "5 names may have a hash, and are not cached forever: lib/part0.Standard.js, lib/part1.Standard.js,"
+        ' lib/part2.Standard.js. If a bundler wrote them: frontend.cache_control."lib/*" ='
+        ' "public, max-age=31536000, immutable"'
+    ]
+    assert hinted(**dict([*maybe.items()][1:])) == []
+    settled = {key: File("", 0, "", {"Content-Type": "", "Cache-Control": content.FOREVER}) for key in maybe}
+    assert list(site.hints(Site("", settled))) == []
+
+
+@pytest.mark.parametrize(("many", "shown"), [(0, ""), (1, "0"), (20, "18, 19"), (21, "18, 19 and 1 more")])
+def test_a_message_names_twenty_files(many: int, shown: str) -> None:
+    assert site.shown(str(number) for number in range(many)).endswith(shown)
+    assert site.shown(str(number) for number in range(many)).count(",") == max(0, min(many, 20) - 1)
