@@ -17,6 +17,7 @@ from scripts.release.manifest import Release as Live
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import browser, sites
 from tests.release.test_publish import BUCKET, Release, Site, changed_settings, release, site
+from tests.release.test_rules import release as release_here
 from tests.stand_in import Reply, stand_in
 
 __all__ = ["release", "site"]
@@ -30,11 +31,14 @@ def ids(cloud: EmbeddedCloud, invoke: Invoke) -> list[str]:
 
 
 @pytest.fixture
-def three(site: Site, release: Release, tmp_path: Path) -> list[Path]:
+def three(site: Site, tmp_path: Path) -> list[Path]:
     """Three releases, oldest first."""
     folders = [sites.build(tmp_path / version, version) for version in ("one", "two", "three")]
     for folder in folders:
-        release(folder, GITHUB_SHA=folder.name, GITHUB_ACTOR="octocat")
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {**site.cloud.env, "GITHUB_SHA": folder.name, "GITHUB_ACTOR": "octocat"}.items():
+                patch.setenv(name, value)
+            release_here(settings.find("local"), folder)
     return folders
 
 
@@ -120,31 +124,6 @@ def test_a_dry_run_of_a_rollback_changes_nothing(site: Site, invoke: Invoke, thr
     assert len(site.cloud.requests("s3", "PutObject")) == before
     requests = re.findall(r"(\d+) requests", done.stderr)
     assert requests == re.findall(r"(\d+) requests", invoke("release.rollback", **site.cloud.env).stderr)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--to=nothing"], "'nothing' is not a kept release of local-mint-app-static: it keeps "),
-        (["--to="], "'' is not a kept release"),
-    ],
-)
-def test_a_release_that_is_not_kept_is_refused(
-    site: Site, invoke: Invoke, three: list[Path], words: list[str], said: str
-) -> None:
-    """The message lists those that are kept."""
-    done = invoke("release.rollback", *words, **site.cloud.env)
-
-    assert done.returncode == 2
-    assert said in done.stderr
-
-
-def test_a_bucket_without_releases_is_refused(site: Site, invoke: Invoke) -> None:
-    """By each of the commands."""
-    for task in ("release.list", "release.diff", "release.rollback", "release.verify"):
-        done = invoke(task, **site.cloud.env)
-        assert done.returncode == 2
-        assert "has no releases: it has no _release/manifest.json" in done.stderr
 
 
 def test_a_release_whose_file_is_gone_cannot_be_restored(site: Site, invoke: Invoke, three: list[Path]) -> None:

@@ -379,8 +379,13 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize(
+    ("request_", "failure"),
+    [
+        *((request, failure) for request in REQUESTS for failure in ("expired", "lost")),
+        *((request, failure) for request in ("the lease", "the page") for failure in ("refused", "skewed", "gone")),
+    ],
+)
 def test_whichever_request_fails_what_is_said_is_what_is_there(
     site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path, request_: str, failure: str
 ) -> None:
