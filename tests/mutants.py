@@ -57,7 +57,8 @@ def prepare() -> None:
 """
 )
 # Seconds that tests may take which come from another file, and those that a change gets at first: most need no more.
-FILE, FIRST = 0.3, 2.0
+# A test that takes more than this part of them is a long one.
+FILE, FIRST, LONG = 0.3, 2.0, 0.1
 OTHER = {
     ast.Eq: "!=", ast.NotEq: "==", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">",
     ast.In: "not in", ast.NotIn: "in", ast.Is: "is not", ast.IsNot: "is",
@@ -237,13 +238,15 @@ class Test:
 def tests_for(mutant: Mutant, tests: Sequence[Test], most: float) -> list[Test]:
     """Tests that may notice a change, for about `most` seconds, but at least one, in the order to be run.
 
-    tests: in the order of `record`: many tests pass through a line, and those that reach few are about it. With the
-    parameters that reach the line go the others of the test, which may have found its result in a cache. If none
-    reaches the line, any may notice it, because it is one that runs when the module is imported.
+    tests: in the order of `record`: many tests pass through a line, and those that reach few are about it. Those that
+    take long come last. With the parameters that reach the line go the others of the test, which may have found its
+    result in a cache. If none reaches the line, any may notice it, because it is one that runs when the module is
+    imported.
     """
     reaching = {test.function for test in tests if not {*mutant.reached}.isdisjoint(test.lines.get(mutant.path, ()))}
     reaching = reaching or {test.function for test in tests if mutant.path in test.lines}
     every = [test for test in tests if not reaching or test.function in reaching]
+    every.sort(key=lambda test: test.seconds > most * LONG)
     found, files, left = list[Test](), set[str](), most
     for test in every:
         left -= test.seconds + FILE * (test.file not in files)

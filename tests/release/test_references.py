@@ -203,6 +203,24 @@ def test_references_of_a_script(script: str, keys: str) -> None:
     assert keys_in("js/a.js", script) == split(keys)
 
 
+ICON = '{"icons": [{"src": "b.png"}]}'
+
+
+@pytest.mark.parametrize(
+    ("keys", "text", "found"),
+    [
+        ("a.html a.htm A.HTML index.html", '<img src="b.png">', {"b.png"}),
+        ("a.css A.Css", "a { background: url(b.png) }", {"b.png"}),
+        ("a.js a.mjs a.cjs A.JS", 'import "./b.js"', {"b.js"}),
+        ("site.webmanifest manifest.json my-manifest.json", ICON, {"b.png"}),
+        ("a.txt a.json a.svg html js", f'import "./b.js"; <img src="b.png"> url(b.png) {ICON}', set()),
+    ],
+)
+def test_which_files_may_reference_others(keys: str, text: str, found: set[str]) -> None:
+    """By the endings of their names."""
+    assert {key: keys_in(key, text) for key in keys.split()} == dict.fromkeys(keys.split(), found)
+
+
 def test_the_lists_of_a_bundler_are_relative_to_the_folder_of_its_build() -> None:
     """Vite's `assets/…` is relative to the root of its build; `./…` is relative to the script."""
     script = 'const __vite__mapDeps=(i,m=__vite__mapDeps,d=(m.f||(m.f=["assets/b.js","./c.js"])))=>i'

@@ -464,8 +464,11 @@ def test_the_manifest_is_never_cached(site: Site, local: Local, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    "denied", [[], [Fault("GET", "/_release/manifest.json", status=403, body=DENIED)]], ids=["", "unread"]
+)
 def test_a_lease_that_is_held_around_a_release_ends_with_it_unless_more_is_to_come(
-    site: Site, local: Local, tmp_path: Path, shared: bool
+    site: Site, local: Local, proxy: FaultProxy, tmp_path: Path, shared: bool, denied: list[Fault]
 ) -> None:
     """Waiting for the CDN needs it no more; the other steps of a deployment do."""
     environment = local(distribution=site.cloud.distribution())
@@ -473,6 +476,7 @@ def test_a_lease_that_is_held_around_a_release_ends_with_it_unless_more_is_to_co
     release(environment, folder)
     write(folder, {"index.html": "2", "a.txt": "2"})
     bucket = s3.open_bucket(environment, BUCKET)
+    proxy.faults += denied
 
     with lease.held(bucket, lease.here("octocat", ""), shared=shared):
         done = release(environment, folder)
@@ -480,6 +484,23 @@ def test_a_lease_that_is_held_around_a_release_ends_with_it_unless_more_is_to_co
 
     assert site.get("_release/lease.json") is None
     assert (done.puts, bool(done.invalidation)) == (2, True)
+
+
+def test_each_stage_is_announced(site: Site, local: Local, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Except the last of them, which is one file."""
+    release(local(), changing(tmp_path / "build", "one"))
+    changing(tmp_path / "build", "two")
+    capsys.readouterr()
+
+    release(local(), tmp_path / "build")
+
+    assert [line for line in capsys.readouterr().err.splitlines() if "putting" in line] == [
+        "new files: putting 9",
+        "changed files: putting 1",
+        "pages: putting 1",
+        "files that describe the page: putting 1",
+        "service workers: putting 1",
+    ]
 
 
 @pytest.mark.parametrize("body", [EXPIRED, SKEWED], ids=["expired", "skewed"])

@@ -210,6 +210,15 @@ def test_what_is_left_out_of_a_release_is_said(
     assert (sorted(found.site.files), found.missing) == (["index.html"], ("gone.js",))
 
 
+def test_a_release_says_what_may_be_missing(local: Local, site: Site, tmp_path: Path) -> None:
+    folder = write(tmp_path, {"index.html": '<script src="/env.js"></script>'})
+
+    done = release_static.release_static(run(local()), build_dir=str(folder), no_build=True, allow_missing="env.*")
+
+    assert done is not None
+    assert done.allowed_missing == ("env.js",)
+
+
 def test_what_pages_load_is_put_before_them(local: Local, site: Site, tmp_path: Path) -> None:
     folder = write(tmp_path, {"index.html": '<script src="/sw.js"></script>', "sw.js": "1"})
     release(local(), folder)
