@@ -250,9 +250,9 @@ def dump(manifest: Manifest, base: Base | None = None) -> bytes:
 def _since(
     releases: Mapping[Release, Mapping[str, Entry]], base: Base
 ) -> tuple[list[tuple[Release, Mapping[str, Entry]]], list[str]] | None:
-    """The releases since a base, and the ids of those that are kept of it. None if it cannot be said so, or is none.
+    """The releases since a base, and the ids of those that are kept of it. None if it cannot be said so.
 
-    An object that was put again may have got the same ETag: then the live release is that of the base.
+    Nor can it if there are none: an object that was put again may have the same ETag as before.
     """
     new, kept = list(releases.items()), list[str]()
     while new and base.manifest.releases.get(new[-1][0]) == new[-1][1]:
