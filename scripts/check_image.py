@@ -235,7 +235,7 @@ def _call(
 ) -> Invocation:
     if function_name is None:
         function_name = environment.scan.function.require()
-        qualifier = (environment.scan.qualifier or "$LATEST") if qualifier is None else qualifier
+        qualifier = environment.scan.qualifier if qualifier is None else qualifier
     payload = {"repository": repository, "imageTag": tag}
     return manager.planned(environment, function_name, qualifier, payload)
 
