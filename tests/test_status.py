@@ -100,6 +100,21 @@ def test_a_dry_run_is_the_same_and_needs_no_network(invoke: Invoke, tmp_path: Pa
     assert done.stdout.count("does not answer: Connection refused") == 4
 
 
+def test_an_address_that_needs_a_variable_is_a_row_like_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody without it sees the other environments."""
+    monkeypatch.delenv("SITE_OF_DEV", raising=False)
+    with stand_in(lambda *_: health("v1")) as server:
+        file = settings(tmp_path, {SITES[0]: "https://${SITE_OF_DEV}", SITES[1]: server.url})
+        monkeypatch.setenv("ENVIRONMENTS_FILE", file)
+        urls = {name: url for name, url in status.healthchecks().items() if name in ("dev", "impl")}
+        dev, impl = status.observe(urls, tmp_path, "main", 0).rows
+
+    assert (dev.version, impl.version) == ("", "v1")
+    assert "https://<SITE_OF_DEV>/api/v1/healthcheck" in dev.why
+
+
 def test_a_version_stays_in_its_row(invoke: Invoke, tmp_path: Path) -> None:
     """And is no command of GitHub Actions."""
     with stand_in(lambda *_: health("v1\n::error::x\x1b[2J" + "y" * 100)) as server:
