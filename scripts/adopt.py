@@ -41,6 +41,7 @@ FILES = (
     *(f".github/workflows/{name}.yml" for name in ("deploy", "frontend", "operate")),
 )
 BEGIN, END = "# deployment commands: begin", "# deployment commands: end"
+BLOCK = re.compile(rf"{BEGIN}(?:(?!{BEGIN}).)*?{END}(?:\r?\n)?", re.DOTALL)
 IGNORED = (".venv/", ".local/", "__pycache__/", "/examples/frontend/build/", "/examples/frontend/storybook-static/")
 NOT_IN_IMAGES = (".venv", ".local", "**/__pycache__", "deployment.mk", SETTINGS, "local_aws", "ecs_manager", "examples")
 HOOK = """- repo: local
@@ -139,7 +140,8 @@ def plan(folder: Path, given: Mapping[str, bytes], from_scripts: bool) -> tuple[
         record[path] = _sha256(content)
         if there != content:
             write[path] = content
-    gone = [path for path in known if path not in given and (folder / path).is_file()]
+    # Not Path.is_file, which raises for a name that is too long.
+    gone = [path for path in known if path not in given and os.path.isfile(folder / path)]
     remove = tuple(path for path in gone if _sha256((folder / path).read_bytes()) == known[path])
     to_do = [GITHUB, *_merge(folder, write, kept), *to_do]
     recorded = json.dumps({"files": record}, indent=1, sort_keys=True).encode() + b"\n"
@@ -156,9 +158,15 @@ EXAMPLE = ["environments.toml is the example: write the application's own values
 
 
 def _settings(folder: Path, from_scripts: bool) -> tuple[str, list[str]]:
-    """The application's settings, those that it has or those that it gets, and what a person has to do about them."""
+    """The application's settings, those that it has or those that it gets, and what a person has to do about them.
+
+    Raises Refused for those that cannot be read.
+    """
     if (folder / SETTINGS).exists():
-        settings, to_do = (folder / SETTINGS).read_text(encoding="utf-8"), list[str]()
+        try:
+            settings, to_do = (folder / SETTINGS).read_text(encoding="utf-8"), list[str]()
+        except (OSError, ValueError) as error:
+            raise Refused(f"{SETTINGS} cannot be read: {error}") from error
     else:
         settings, to_do = old_scripts.made(folder) if from_scripts else (old_scripts.example(), [*EXAMPLE])
     regions = workflows.facts(settings).regions
@@ -218,20 +226,21 @@ def _merge(folder: Path, write: dict[str, bytes], kept: list[str]) -> list[str]:
 
 
 def _text(folder: Path, path: str) -> str:
-    return (folder / path).read_text(encoding="utf-8") if (folder / path).is_file() else ""
+    """Of a file of theirs, to be written again with the same bytes."""
+    return (folder / path).read_bytes().decode(errors="surrogateescape") if (folder / path).is_file() else ""
 
 
 def _put_block(folder: Path, path: str, content: str, write: dict[str, bytes]) -> None:
     """Our block at the end of a file, in place of the one that an earlier run has put there."""
     before = _text(folder, path)
-    block = f"{BEGIN}\n{content}\n{END}\n"
-    if BEGIN in before:
-        head, _, rest = before.partition(BEGIN)
-        after = head + block + rest.partition(f"{END}\n")[2]
+    break_ = "\r\n" if "\r\n" in before else "\n"
+    block = break_.join((BEGIN, *content.splitlines(), END, ""))
+    if BLOCK.search(before):
+        after = BLOCK.sub(lambda _: block, before, count=1)
     else:
-        after = before + ("" if before.endswith("\n") or not before else "\n") + block
+        after = before + ("" if before.endswith("\n") or not before else break_) + block
     if after != before:
-        write[path] = after.encode()
+        write[path] = after.encode(errors="surrogateescape")
 
 
 def _sha256(content: bytes) -> str:
@@ -245,6 +254,9 @@ def act(contents: Mapping[str, bytes], plan: Adoption) -> Adopted:
         try:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             files.write(folder / path, content)
+        except Refused as error:
+            # No longer a refusal: other files may have been written.
+            raise DeployError(str(error)) from error
         except OSError as error:
             raise DeployError(f"{folder / path} cannot be written: {error.strerror}.") from error
     for path in plan.remove:

@@ -205,37 +205,6 @@ def test_an_update_keeps_what_was_changed_there(shop: Path, invoke: Invoke) -> N
     assert not old.exists()
 
 
-@pytest.mark.parametrize("outside", ["../victim", "scripts/../../victim", "{folder}/victim", "scripts/..", ""])
-def test_a_record_names_nothing_outside_the_repository(outside: str, shop: Path, invoke: Invoke) -> None:
-    """An update removes what the record names and is no longer ours."""
-    victim = shop.parent / "victim"
-    victim.write_text("theirs\n")
-    named = outside.format(folder=shop.parent)
-    record = {"files": {named: hashlib.sha256(b"theirs\n").hexdigest()}}
-    (shop / ".deployment.json").write_text(json.dumps(record))
-
-    done = invoke("adopt", f"--into={shop}")
-
-    assert (done.returncode, victim.exists()) == (2, True), done.stderr
-    assert ".deployment.json is damaged" in done.stderr
-
-
-def test_a_makefile_with_such_targets_is_left_alone(shop: Path, invoke: Invoke) -> None:
-    """And it is said how to reach ours."""
-    (shop / "Makefile").write_text("test:\n\tgo test ./...\n")
-
-    done = invoke("adopt", f"--into={shop}")
-
-    assert "keep Makefile: it has the targets test" in done.stderr
-    assert (shop / "Makefile").read_text() == "test:\n\tgo test ./...\n"
-
-
-@pytest.mark.parametrize("into", ["", "/nowhere", str(ROOT)])
-def test_only_another_repository_is_adopted_into(into: str, invoke: Invoke) -> None:
-    """And a dry run writes nothing."""
-    assert invoke("adopt", f"--into={into}").returncode == 2
-
-
 def test_a_dry_run_shows_what_would_be_written(shop: Path, invoke: Invoke) -> None:
     done = invoke("adopt", f"--into={shop}", "--dry-run")
 
