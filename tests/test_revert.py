@@ -11,10 +11,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from scripts.revert import faults
+from scripts import revert as command
+from scripts.edges import git as edge
+from scripts.frame.errors import OutcomeUnknown, Refused
+from scripts.frame.settings import Environment
+from scripts.frame.settings import environment as environment_of
+from scripts.revert import Branch, Observed, Revert, faults
 from tests.conftest import ROOT, Invoke, git
 from tests.stand_in import Reply, StandIn, stand_in
 
@@ -232,14 +239,6 @@ def test_a_dry_run_shows_commands_and_text_and_changes_nothing(
     assert checkout.state() == before
 
 
-def test_the_workflows_own_token_is_warned_of(checkout: Checkout, api: StandIn, invoke: Invoke) -> None:
-    """A pull request opened with it starts no workflow."""
-    done = revert(invoke, checkout, **{**token(api), "GITHUB_TOKEN": "ghs_x"})
-
-    assert done.returncode == 0, done.stderr
-    assert "warning: GITHUB_TOKEN is the workflow's own" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -374,9 +373,6 @@ def test_a_branch_that_exists_is_refused(checkout: Checkout, invoke: Invoke, whe
             Reply(b'{"message": "Validation Failed", "errors": [{"message": "No commits between"}]}', 422),
             "HTTP 422: Validation Failed: No commits between",
         ),
-        (Reply(b'{"message": null, "errors": "none"}', 422), "HTTP 422: no reason given"),
-        (Reply(b"<html>", 404), "HTTP 404: no reason given"),
-        (Reply(b'{"message": "a\\n::error::b"}', 403), "HTTP 403: a ::error::b"),
         (Reply(b'{"message": "Moved"}', 307, {"Location": "http://localhost:9/"}), "HTTP 307: Moved"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -412,12 +408,7 @@ def test_an_unreachable_github_leaves_nothing_behind(checkout: Checkout, invoke:
     [
         Reply(b"", drop=True),
         Reply(b"<html>", 502),
-        Reply(b"[]", 201),
         Reply(b"{}", 201),
-        Reply(b'{"html_url": null}', 201),
-        Reply(b'{"html_url": 9}', 201),
-        Reply(b'{"html_url": "javascript:x"}', 201),
-        Reply(b"", 201),
     ],
     ids=lambda reply: f"{reply.status} {reply.body!r}",
 )
@@ -637,6 +628,208 @@ def test_a_run_after_a_stop_completes(checkout: Checkout, invoke: Invoke) -> Non
 
     assert process.returncode == 3
     assert revert(invoke, checkout).returncode == 0
+
+
+@pytest.fixture
+def dev() -> Environment:
+    """The settings of dev."""
+    return environment_of("dev", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("commit", "answers", "of_environment", "expected"),
+    [
+        (None, {}, "", {"why": "the newest on main"}),
+        (None, {"dev": "squash", "impl": "merge", "prod": "squash"}, "", {"running": ("dev", "prod")}),
+        ("merge", {"impl": "merge"}, "", {"commit": "merge", "why": "from --commit", "running": ("impl",)}),
+        (None, {"impl": "merge"}, "impl", {"commit": "merge", "why": "which impl runs", "running": ("impl",)}),
+    ],
+)
+def test_what_is_observed_of_a_commit(
+    commit: str | None,
+    answers: dict[str, str],
+    of_environment: str,
+    expected: dict[str, Any],
+    checkout: Checkout,
+    dev: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its migrations too. answers: which commit each environment runs."""
+    monkeypatch.setenv("GITHUB_REPOSITORY", "owner/app")
+    running = {name: getattr(checkout, which) for name, which in answers.items()}
+    given = getattr(checkout, commit)[:8] if commit else None
+
+    found = command.observe(
+        dev, checkout.folder, commit=given, base=None, running=running, of_environment=of_environment
+    )
+
+    which = expected.get("commit", "squash")
+    named = edge.commit(checkout.folder, getattr(checkout, which))
+    assert named
+    plain = Observed(
+        folder=str(checkout.folder),
+        base="main",
+        commit=named,
+        on_base=True,
+        reverted_by="",
+        branch_exists="",
+        repository="owner/app",
+        migrations=("migrations/V1__plan.sql",) if which == "merge" else (),
+        running=(),
+        why="the newest on main",
+    )
+    assert found == replace(plain, **{**expected, "commit": named})
+
+
+@pytest.mark.parametrize(
+    ("folder", "migrations"),
+    [("migrations/", ("migrations/V2.sql",)), ("elsewhere/", ()), ("", ())],
+    ids=["the folder", "another one", "none"],
+)
+def test_migrations_that_a_commit_leaves_are_those_in_the_folder_of_the_settings(
+    folder: str, migrations: tuple[str, ...], checkout: Checkout, dev: Environment
+) -> None:
+    """One that it removed is none of them."""
+    git(checkout.folder, "rm", "--quiet", "migrations/V1__plan.sql")
+    (checkout.folder / "src").mkdir()
+    (checkout.folder / "src/migrations").write_text("x")
+    git(checkout.folder, "add", "src")
+    write(checkout.folder, "migrations/V2.sql", "ALTER TABLE plan;\n", "Change the table")
+    env = replace(dev, migrations=replace(dev.migrations, folder=folder))
+
+    assert command.observe(env, checkout.folder, commit="HEAD", base=None, running={}).migrations == migrations
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "repository"),
+    [
+        ("owner/app", "git@github.com:other/name.git", "owner/app"),
+        ("", "git@github.com:other/name.git", "other/name"),
+        ("", "/srv/name.git", ""),
+    ],
+)
+def test_the_repository_on_github_is_that_of_the_variable_or_of_the_remote(
+    variable: str,
+    url: str,
+    repository: str,
+    checkout: Checkout,
+    dev: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GITHUB_REPOSITORY", variable)
+    git(checkout.folder, "remote", "set-url", "origin", url)
+
+    assert command.observe(dev, checkout.folder, commit=None, base=None, running={}).repository == repository
+
+
+def planned(checkout: Checkout, **changes: Any) -> Revert:
+    """The revert of the newest commit, without a pull request."""
+    found = edge.commit(checkout.folder, changes.pop("commit", checkout.squash))
+    assert found
+    observed = Observed(
+        folder=str(checkout.folder),
+        base="main",
+        commit=found,
+        on_base=True,
+        reverted_by="",
+        branch_exists="",
+        repository="owner/app",
+        migrations=(),
+        running=(),
+        why="",
+    )
+    return replace(command.plan(observed), **changes)
+
+
+@pytest.mark.parametrize("push", [True, False])
+def test_the_result_is_the_branch_with_the_revert(checkout: Checkout, push: bool) -> None:
+    """The checkout stays as it is, and no worktree is left over."""
+    before = checkout.state()
+    plan = planned(checkout, push=push)
+
+    done = command.act(plan)
+
+    assert done == command.Reverted(checkout.squash, plan.branch, push, plan.compare if push else "")
+    for where, there in ((checkout.folder, True), (checkout.remote, push)):
+        assert (plan.branch in git(where, "branch", "--list")) is there
+    assert git(checkout.folder, "show", f"{plan.branch}:page.txt") == "one"
+    assert checkout.state()[2:] == before[2:]
+
+
+@pytest.mark.parametrize(
+    ("stays", "pushed", "moved", "left"),
+    [
+        (True, True, False, (True, True)),
+        (False, False, False, (False, True)),
+        (False, True, False, (False, False)),
+        (False, True, True, (False, True)),
+    ],
+    ids=["stays", "was not pushed", "was pushed", "somebody has changed it since"],
+)
+def test_a_branch_is_taken_back_unless_it_stays(
+    stays: bool, pushed: bool, moved: bool, left: tuple[bool, bool], checkout: Checkout
+) -> None:
+    """Here, and on the remote as long as it is the one that was pushed. left: where it is then."""
+    git(checkout.folder, "branch", "mine", "main")
+    git(checkout.folder, "push", "--quiet", "origin", "mine")
+    if moved:
+        git(checkout.remote, "branch", "--force", "mine", checkout.merge)
+
+    Branch(checkout.folder, "mine", checkout.squash if pushed else "", stays).take_back()
+
+    assert tuple("mine" in git(where, "branch", "--list") for where in (checkout.folder, checkout.remote)) == left
+
+
+@pytest.mark.parametrize(
+    ("hook", "url", "error", "said"),
+    [
+        ("exit 0", "", None, ""),
+        ("echo not today >&2; exit 1", "", Refused, "The push of mine was rejected: remote: not today"),
+        ("exit 0", "/nowhere.git", OutcomeUnknown, "The push of mine failed, but origin may have it: check there. "),
+    ],
+    ids=["accepted", "rejected", "not known"],
+)
+def test_a_push_that_fails_is_looked_up_on_the_remote(
+    hook: str, url: str, error: type[Exception] | None, said: str, checkout: Checkout
+) -> None:
+    """It was rejected only if the remote says that it has no such branch."""
+    file = checkout.remote / "hooks" / "pre-receive"
+    file.write_text(f"#!/bin/sh\n{hook}\n")
+    file.chmod(0o755)
+    git(checkout.folder, "branch", "mine", "main")
+    if url:
+        git(checkout.folder, "remote", "set-url", "origin", url)
+    branch, plan = Branch(checkout.folder, "mine"), planned(checkout, branch="mine")
+
+    if error:
+        with pytest.raises(error) as raised:
+            command._push(checkout.folder, plan, branch)
+        assert str(raised.value).startswith(said)
+    else:
+        command._push(checkout.folder, plan, branch)
+
+    assert branch.pushed == checkout.squash
+
+
+def test_a_revert_that_is_not_the_next_commit_of_the_base_is_not_pushed(checkout: Checkout) -> None:
+    """For example, none at all."""
+    with pytest.raises(Refused, match=f"The revert of {checkout.squash[:7]} is not one commit on main. Nothing was"):
+        command._check(checkout.folder, planned(checkout))
+
+
+@pytest.mark.parametrize(("number", "names"), [(10, "f0, f1, f2, f3, f4, f5, f6, f7, f8, page.txt"), (11, "f9 …")])
+def test_the_first_files_that_a_revert_leaves_wrong_are_named(number: int, names: str, checkout: Checkout) -> None:
+    """All of them are in the commands with which a person does it."""
+    for count in range(number - 1):
+        (checkout.folder / f"f{count}").write_text("x")
+        git(checkout.folder, "add", f"f{count}")
+    git(checkout.folder, "commit", "--quiet", "-m", "Wrong")
+
+    with pytest.raises(Refused) as refused:
+        command._check(checkout.folder, planned(checkout))
+
+    assert f"{names}. Nothing was pushed: revert it by hand. By hand:" in str(refused.value)
+    assert f"f{number - 2} page.txt" in str(refused.value)
 
 
 def shallow(checkout: Checkout, tmp_path: Path, depth: int, *words: str) -> Path:
