@@ -275,8 +275,8 @@ def check(
             raise DeployError(f"There is no {image} in the registry of {environment.name}.")
         return Checked(image, _count(_asked(environment, plan.call), plan.call.function))
     found = _read(environment, plan.repository, plan.tag, plan.timeout, clock)
-    known: Sequence[Finding] = ()
-    if plan.running and plan.running != plan.tag:
+    known: Sequence[Finding] = found if plan.running == plan.tag else ()
+    if plan.running not in ("", plan.tag):
         try:
             known = _read(environment, plan.repository, plan.running, 0, clock)
         except DeployError as error:
@@ -325,7 +325,7 @@ def judge(plan: Check, found: Sequence[Finding], known: Sequence[Finding], today
             return Judged(finding, False, f"accepted until {waiver.expires}")
         if rank(finding.severity) < rank(plan.fail_on):
             return Judged(finding, False, f"below {plan.fail_on}")
-        if finding.key in running or (plan.running and plan.running == plan.tag):
+        if finding.key in running:
             return Judged(finding, False, "runs already")
         return Judged(finding, True)
 

@@ -144,15 +144,46 @@ def test_a_waiver_accepts_its_finding_until_its_last_day(waiver: Waiver, counts:
     assert judged.counts is counts
 
 
+@pytest.mark.parametrize(
+    ("waiver", "total", "said"),
+    [
+        (Waiver("CVE-2030-1", TODAY, "no fix yet"), 0, ""),
+        (
+            Waiver("CVE-2030-1", datetime.date(2030, 6, 14), "no fix yet"),
+            1,
+            "warning: The waiver of CVE-2030-1 ended on 2030-06-14: it counts again.\n",
+        ),
+        (Waiver("CVE-2030-2", datetime.date(2030, 6, 14), "no fix yet"), 1, ""),
+    ],
+    ids=["on its last day", "a day later", "of nothing that was found"],
+)
 def test_an_expired_waiver_is_reported(
-    cloud: EmbeddedCloud, local: Environment, capsys: pytest.CaptureFixture[str]
+    waiver: Waiver,
+    total: int,
+    said: str,
+    cloud: EmbeddedCloud,
+    local: Environment,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its finding counts again."""
+    """If its finding counts again."""
     find(cloud, basic(1))
-    waiver = Waiver("CVE-2030-1", datetime.date(2030, 6, 14), "no fix yet")
 
-    assert check(local, Check(*IMAGE, None, waivers=(waiver,))).total == 1
-    assert "The waiver of CVE-2030-1 ended on 2030-06-14: it counts again." in capsys.readouterr().err
+    assert check(local, Check(*IMAGE, None, waivers=(waiver,))).total == total
+    assert "".join(line for line in capsys.readouterr().err.splitlines(keepends=True) if "warning" in line) == said
+
+
+@pytest.mark.parametrize(("running", "total"), [("", 1), ("v0", 0)], ids=["nothing runs", "it runs itself"])
+def test_the_scan_of_an_image_is_read_once(
+    running: str, total: int, cloud: EmbeddedCloud, local: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the image itself has already is no news."""
+    find(cloud, basic(1))
+
+    assert check(local, Check(*IMAGE, None, running=running)).total == total
+    assert len(cloud.requests("ecr", "DescribeImageScanFindings")) == 1
+    shown = capsys.readouterr().err
+    assert "warning" not in shown
+    assert ("counts" if total else "runs already") in shown
 
 
 def test_findings_of_all_pages_count(cloud: EmbeddedCloud, local: Environment) -> None:
@@ -179,6 +210,9 @@ def test_an_image_that_was_not_scanned_is_not_clean(cloud: EmbeddedCloud, local:
         check(local, Check(*IMAGE, None), cloud)
 
     assert error.value.code == 1
+    # A scan may appear shortly after the push.
+    tries = len(cloud.requests("ecr", "DescribeImageScanFindings"))
+    assert tries == (1 if shown == status else 16)
 
 
 def test_a_missing_image_is_not_clean(cloud: EmbeddedCloud, local: Environment) -> None:
@@ -220,7 +254,93 @@ def test_without_a_scan_of_the_running_image_every_finding_counts(
 
 
 @pytest.fixture
-def inspector(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StandIn, Environment]]:
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A stand-in for AWS, to which the requests of dev go."""
+    with stand_in(lambda *_: Reply(b"{}")) as server:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield server
+
+
+def test_a_failed_scan_says_why(aws: StandIn) -> None:
+    """In ECR's words."""
+    body = {"imageScanStatus": {"status": "FAILED", "description": "The layers are too large."}}
+    aws.answer = lambda *_: Reply(json.dumps(body).encode())
+
+    with pytest.raises(DeployError, match=r"no complete scan: FAILED \(The layers are too large\.\)\. Scan it"):
+        check(settings.environment("dev"), Check(*IMAGE, None))
+
+
+COUNT = Invocation("count", "7", {"repository": "mint-backend", "imageTag": "v0"})
+COUNTED = Reply(b'{"totalFindings": 2}')
+
+
+@pytest.mark.parametrize(
+    ("replies", "total"),
+    [
+        ([COUNTED], 2),
+        ([Reply(b"", drop=True), COUNTED], 2),
+        ([Reply(b'{"errorMessage": "Task timed out after 3 s"}', headers={"X-Amz-Function-Error": "Unhandled"})], None),
+        ([Reply(b"", drop=True)] * 4, None),
+    ],
+    ids=["a count", "a lost response and a count", "it timed out", "no response"],
+)
+def test_a_function_that_only_counts_may_be_called_again(
+    replies: list[Reply], total: int | None, aws: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lost response is a failure like others: nothing may still be happening."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+    image = Reply(json.dumps({"imageDetails": [{"imageDigest": f"sha256:{'0' * 64}"}]}).encode())
+    left = iter(replies)
+    aws.answer = lambda _, path: next(left) if "/functions/" in path else image
+    dev = settings.environment("dev")
+
+    if total is None:
+        with pytest.raises(DeployError) as error:
+            check(dev, Check(*IMAGE, COUNT))
+        assert error.value.code == 1
+    else:
+        assert check(dev, Check(*IMAGE, COUNT)) == Checked("mint-backend:v0", total)
+    assert len(aws.lambda_calls()) == len(replies)
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (basic(1), Finding("CVE-2030-1", "HIGH", "openssl", "1.0", "", "https://example.org/1")),
+        ({}, Finding("?", "UNDEFINED")),
+        ({"name": "CVE-1", "attributes": [{"key": "package_name"}]}, Finding("CVE-1", "UNDEFINED")),
+    ],
+)
+def test_a_finding_of_basic_scanning_may_have_gaps(item: dict[str, Any], expected: Finding) -> None:
+    """It counts nevertheless, as one of the worst."""
+    assert check_image._basic(item) == expected
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ({}, [Finding("?", "UNTRIAGED")]),
+        ({"title": "A title", "severity": "LOW"}, [Finding("A title", "LOW")]),
+        (
+            {"title": "A title", "packageVulnerabilityDetails": {"vulnerabilityId": "CVE-1", "sourceUrl": "u"}},
+            [Finding("CVE-1", "UNTRIAGED", url="u")],
+        ),
+        (
+            {"status": "ACTIVE", "packageVulnerabilityDetails": {"vulnerablePackages": [{"name": "a"}, {}]}},
+            [Finding("?", "UNTRIAGED", "a"), Finding("?", "UNTRIAGED")],
+        ),
+        ({"status": "SUPPRESSED"}, []),
+    ],
+)
+def test_a_finding_of_enhanced_scanning_may_have_gaps(item: dict[str, Any], expected: list[Finding]) -> None:
+    """It counts unless it is suppressed or closed."""
+    assert check_image._enhanced(item) == expected
+
+
+@pytest.fixture
+def inspector(aws: StandIn) -> StandIn:
     """A registry with enhanced scanning, with findings of Amazon Inspector."""
 
     def finding(severity: str, status: str, *packages: str) -> dict[str, Any]:
@@ -234,21 +354,22 @@ def inspector(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StandIn, Enviro
         finding("MEDIUM", "CLOSED", "d"),
     ]
     body = {"imageScanStatus": {"status": "ACTIVE"}, "imageScanFindings": {"enhancedFindings": findings}}
-    with stand_in(lambda *_: Reply(json.dumps(body).encode())) as aws:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "test")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
-        yield aws, settings.environment("dev")
+    aws.answer = lambda *_: Reply(json.dumps(body).encode())
+    return aws
 
 
 def test_findings_of_enhanced_scanning_count_once_for_each_package(
-    inspector: tuple[StandIn, Environment],
+    inspector: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The scan's status is ACTIVE. Suppressed and closed findings do not count."""
-    checked = check(inspector[1], Check(*IMAGE, None))
+    """The scan's status is ACTIVE. Suppressed and closed findings do not count. It is said what mends them."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    checked = check(settings.environment("dev"), Check(*IMAGE, None))
 
     assert [one.finding for one in checked.findings] == [
         Finding("CVE-HIGH", "HIGH", name, "1", "2", "https://e.org") for name in ("a", "b")
+    ]
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("::error")] == [
+        f"::error title=HIGH CVE-HIGH::mint-backend:v0: {name} 1, fixed in 2 https://e.org" for name in ("a", "b")
     ]
 
 
@@ -384,6 +505,31 @@ def test_a_reply_of_the_function_without_a_count_is_a_failure(reply: Any) -> Non
         check_image._count(reply, "ecr-scan-findings")
 
 
+@pytest.mark.parametrize(
+    ("total", "counting", "said"),
+    [
+        (0, [], ""),
+        (3, [], "x:v1 has 3 findings."),
+        (1, [1], "x:v1 has 1 finding: CVE-0 (HIGH)."),
+        (1, [0, 1], "x:v1 has 1 finding (1 more do not count): CVE-1 (HIGH)."),
+        (5, [1] * 5, "x:v1 has 5 findings: CVE-0 (HIGH), CVE-1 (HIGH), CVE-2 (HIGH), CVE-3 (HIGH), CVE-4 (HIGH)."),
+        (6, [1] * 6, "x:v1 has 6 findings: CVE-0 (HIGH), CVE-1 (HIGH), CVE-2 (HIGH), CVE-3 (HIGH), CVE-4 (HIGH), …."),
+    ],
+    ids=["none", "only their number", "one", "one does not count", "five", "more than five"],
+)
+def test_the_worst_findings_that_count_are_named(total: int, counting: list[int], said: str) -> None:
+    """Without any, the image is clean."""
+    findings = tuple(Judged(Finding(f"CVE-{n}", "HIGH"), bool(counts)) for n, counts in enumerate(counting))
+    checked = Checked("x:v1", total, findings)
+
+    if said:
+        with pytest.raises(DeployError) as error:
+            check_image.require_clean(checked)
+        assert str(error.value) == said
+    else:
+        check_image.require_clean(checked)
+
+
 def test_a_findings_name_stays_on_its_line() -> None:
     """And is no command of GitHub Actions."""
     odd = Finding("CVE-1\n::add-mask::x", "HIGH", "p\r\n::error::y")
@@ -392,6 +538,47 @@ def test_a_findings_name_stays_on_its_line() -> None:
 
     assert len(lines) == 2
     assert not any("\n" in line or "\r" in line or line.startswith("::") for line in lines)
+
+
+def test_the_table_says_of_each_finding_whether_it_counts() -> None:
+    """And what mends it. Without findings there is none."""
+    fixed = Finding("CVE-3", "LOW", "bash", "5", "6", "https://example.org")
+
+    assert aligned(check_image.rows([Judged(HIGH, True), Judged(fixed, False, "below HIGH")])) == [
+        "SEVERITY  FINDING  PACKAGE  INSTALLED  FIXED IN",
+        "HIGH      CVE-1    openssl  3.0.1      -         counts",
+        "LOW       CVE-3    bash     5          6         below HIGH",
+    ]
+    assert check_image.rows([]) == []
+
+
+@pytest.mark.parametrize(
+    ("total", "counting", "text"),
+    [
+        (2, [1, 0, 1], "HIGH CVE-0 openssl 3.0.1\nHIGH CVE-2 openssl 3.0.1"),
+        (11, [1] * 11, "\n".join(f"HIGH CVE-{n} openssl 3.0.1" for n in range(10))),
+        (7, [], "x:v1 has 7 findings"),
+    ],
+    ids=["those that count", "ten at most", "only their number"],
+)
+def test_the_message_in_slack_has_the_worst_findings(total: int, counting: list[int], text: str) -> None:
+    """In the channel of the settings."""
+    judged = tuple(Judged(replace(HIGH, name=f"CVE-{n}"), bool(counts)) for n, counts in enumerate(counting))
+    checked = Checked("x:v1", total, judged)
+
+    assert check_image.message(settings.environment("dev"), checked, 1795489944.9) == {
+        "channel": "#cmmi-mint-alerts",
+        "attachments": [
+            {
+                "fallback": checked.line(),
+                "color": "warning",
+                "pretext": "Findings in the image that runs in dev",
+                "title": checked.line(),
+                "text": text,
+                "ts": 1795489944,
+            }
+        ],
+    }
 
 
 def test_a_finding_is_escaped_for_slack(local: Environment) -> None:
@@ -497,6 +684,8 @@ def test_an_image_that_is_not_there_has_no_count(cloud: EmbeddedCloud, invoke: I
 def test_a_file_of_waivers_has_a_bound(tmp_path: Path) -> None:
     """It is not read to its end."""
     path = tmp_path / "waivers.toml"
+    path.write_bytes(b"#" * check_image.MOST)
+    assert check_image.read_waivers(path) == ()
     path.write_bytes(b"#" * (check_image.MOST + 1))
 
     with pytest.raises(Refused, match="it is larger than 1,048,576 bytes"):
