@@ -1,5 +1,6 @@
 """Building images: the commands as values, with a stand-in for docker, and without an engine on the embedded AWS."""
 
+import base64
 import json
 import os
 import sys
@@ -11,9 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from scripts import build_image
+from scripts.build_image import ImageBuild, ImageBuilt
 from scripts.ecs import images
 from scripts.frame import settings
-from scripts.frame.errors import DeployError, Refused
+from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.run import Run
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 NOW = 1635872719.9
@@ -92,6 +95,133 @@ def test_bad_input_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("flags", "changes"),
+    [
+        ({}, {}),
+        ({"file": "Dockerfile"}, {"file": "Dockerfile"}),
+        ({"context": "examples"}, {"context": "examples"}),
+        ({"no_push": True}, {"push": False}),
+        ({"rebuild": True}, {"rebuild": True}),
+        (
+            {"image": "mint-db-migrate"},
+            {"repository": "mint-db-migrate", "uri": URI.replace("backend", "db-migrate")},
+        ),
+    ],
+    ids=lambda value: " ".join(value) or "none",
+)
+def test_what_is_built_follows_from_the_flags(
+    flags: dict[str, Any], changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ECR is asked for the image only if it is to be pushed there; the sources are looked for in any case."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    run = Run("build-image", settings.environment("dev", dry_run=True), dry_run=True)
+
+    assert build_image.build_image(run, tag="abc", **flags) is None
+
+    (step,) = run.steps
+    assert isinstance(step.plan, ImageBuild)
+    file = str(ROOT / ("Dockerfile.db_migrations" if "image" in flags else "Dockerfile"))
+    plain = ImageBuild(URI, URI.partition("/")[0], "mint-backend", "abc", file, str(ROOT), {}, True, "")
+    expected = replace(plain, **{**changes, "file": flags.get("file", file)})
+    assert replace(step.plan, arguments={}) == expected
+    assert step.name == f"build {expected.repository}"
+    asked = [f"could not read {expected.repository} in ECR: there are no AWS credentials here"] if expected.push else []
+    missing = f"could not read what is to be built: There is no Dockerfile {expected.file}: give --file."
+    assert run.unread == [*asked, missing]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"image": "Upper"}, "'Upper' is not the name of an image's repository."),
+        ({"tag": "a b"}, "'a b' is not a version (from the flag): give a commit's hash or a tag of an image."),
+        (
+            {"image": "mint-faktory"},
+            "The settings know no Dockerfile of mint-faktory, only of mint-db-migrate, mint-backend: give --file.",
+        ),
+    ],
+)
+def test_what_no_image_can_be_is_refused(given: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """prod has no database cleaner, whose image could be built."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+
+    with pytest.raises(Refused) as refused:
+        build_image.plan(settings.environment("prod"), **{"tag": "abc", **given})
+
+    assert str(refused.value) == said
+
+
+PLAN = ImageBuild("r.io/a:v1", "r.io", "a", "v1", "Dockerfile", ".", {"A": "b c"}, True, "")
+BUILD = (
+    "run DOCKER_DEFAULT_PLATFORM=linux/amd64 BUILDX_NO_DEFAULT_ATTESTATIONS=1"
+    " docker image build --quiet --no-cache --tag r.io/a:v1 --build-arg 'A=b c' --file Dockerfile ."
+)
+PUSH = ["run docker login --username AWS --password-stdin r.io", "run docker image push r.io/a:v1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({}, [BUILD, *PUSH]),
+        ({"push": False}, [BUILD]),
+        ({"rebuild": True}, [BUILD, *PUSH]),
+        ({"digest": "sha256:1"}, ["skip the build and the push: r.io/a:v1 is in the registry already (sha256:1)"]),
+        ({"digest": "sha256:1", "rebuild": True}, ["move the tag, which sha256:1 has", BUILD, *PUSH]),
+        ({"digest": "sha256:1", "rebuild": True, "push": False}, [BUILD]),
+    ],
+)
+def test_a_plan_says_what_it_runs(changes: dict[str, Any], lines: list[str]) -> None:
+    """An image that is there already is built again only if that was asked for; then its tag moves."""
+    plan = replace(PLAN, **changes)
+
+    assert plan.describe() == lines
+    assert plan.is_needed is (BUILD in lines)
+
+
+@pytest.mark.parametrize(
+    ("digest", "built", "line"),
+    [
+        ("", True, "r.io/a:v1 was built and not pushed"),
+        ("sha256:1", True, "r.io/a:v1 is in the registry (sha256:1)"),
+        ("sha256:1", False, "r.io/a:v1 is in the registry already: not pushed again (sha256:1)"),
+    ],
+)
+def test_the_result_says_whether_the_image_is_in_the_registry(digest: str, built: bool, line: str) -> None:
+    """It is pinned by its digest where there is one."""
+    done = ImageBuilt("r.io/a:v1", digest, built)
+
+    assert done.line() == line
+    pinned = {"pinned": f"r.io/a@{digest}", "digest": digest} if digest else {}
+    assert done.outputs() == {"image": "r.io/a:v1", **pinned}
+
+
+@pytest.mark.parametrize(
+    ("file", "context", "said"),
+    [
+        ("{file}", "{folder}", None),
+        ("{folder}", "{folder}", "There is no Dockerfile {folder}: give --file."),
+        ("{file}", "{file}", "The build context {file} is not a folder."),
+        ("x" * 300, "{folder}", f"There is no Dockerfile {'x' * 300}: give --file."),
+        ("{file}", "x" * 300, f"The build context {'x' * 300} is not a folder."),
+    ],
+)
+def test_the_dockerfile_is_a_file_and_the_context_a_folder(
+    file: str, context: str, said: str | None, tmp_path: Path
+) -> None:
+    """Also where the name is longer than one can be."""
+    (tmp_path / "Dockerfile").touch()
+    names = {"file": str(tmp_path / "Dockerfile"), "folder": str(tmp_path)}
+    plan = replace(PLAN, file=file.format(**names), context=context.format(**names))
+
+    if said is None:
+        build_image.check_sources(plan)
+    else:
+        with pytest.raises(Refused) as refused:
+            build_image.check_sources(plan)
+        assert str(refused.value) == said.format(**names)
+
+
+@pytest.mark.parametrize(
     ("path", "said"), [("", "docker is not installed"), (os.environ["PATH"], "No Docker engine answers")]
 )
 def test_without_an_engine_a_real_environment_refuses(
@@ -153,6 +283,20 @@ def test_the_image_is_built_for_one_platform_and_without_attestations(
     assert build["builder"] == {"DOCKER_DEFAULT_PLATFORM": "linux/amd64", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
 
+def test_an_image_that_is_built_and_not_pushed_is_looked_for_nowhere(
+    cloud: EmbeddedCloud, docker: Callable[[], list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The result is the image's name."""
+    local = settings.find("local")
+    plan = build_image.plan(local, tag="v7", push=False)
+
+    assert build_image.build(local, plan) == ImageBuilt(plan.uri, "", built=True)
+
+    assert docker()[-1]["words"] == plan.build_command()[1:]
+    assert cloud.requests() == []
+    assert capsys.readouterr().err == f"building {plan.uri}\n"
+
+
 def test_the_registrys_password_is_masked_and_leaves_no_trace(
     cloud: EmbeddedCloud, invoke: Invoke, docker: Callable[[], list[dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -200,6 +344,42 @@ def test_without_an_engine_an_image_is_assembled_for_the_embedded_registry(
     assert "skipping the build and the push" in again.stderr
 
 
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        ("echo 27.0", ""),
+        (
+            "echo 'Cannot connect to the daemon at unix:///x. Is it running?' >&2; exit 1",
+            "No Docker engine answers: Cannot connect to the daemon at unix:///x. Is it running.",
+        ),
+        ("echo 'error during connect: EOF.' >&2; exit 1", "No Docker engine answers: EOF."),
+    ],
+)
+def test_an_engine_is_one_that_answers(
+    script: str, fault: str, docker: Callable[[], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """Why it does not is said in its own words."""
+    (tmp_path / "bin" / "docker").write_text(f"#!/bin/sh\n{script}\n")
+
+    assert build_image.engine_fault() == fault
+
+
+def test_the_registrys_password_is_masked_in_both_forms(
+    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docker stores and sends it with the user, in base64."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    (data,) = cloud.client("ecr").get_authorization_token()["authorizationData"]
+    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+
+    assert build_image.token(settings.find("local")) == password
+
+    assert user == "AWS"
+    assert capsys.readouterr().err.splitlines() == [
+        f"::add-mask::{form}" for form in (data["authorizationToken"], password)
+    ]
+
+
 def test_no_push_without_an_engine_is_refused(cloud: EmbeddedCloud, invoke: Invoke) -> None:
     """An image cannot be assembled without pushing it."""
     done = invoke("build-image", "--no-push", **cloud.env, DOCKER_HOST="unix:///nowhere")
@@ -209,16 +389,43 @@ def test_no_push_without_an_engine_is_refused(cloud: EmbeddedCloud, invoke: Invo
     assert cloud.requests("registry") == []
 
 
-def test_an_image_that_ecr_does_not_list_after_the_push_is_a_failure(
-    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        ("ImageNotFoundException", DeployError, "was pushed, but ECR does not have it: check the registry 127.0.0.1:"),
+        ("ServerException", OutcomeUnknown, "was pushed, but it could not be checked that ECR has it: "),
+    ],
+)
+def test_an_image_that_ecr_does_not_show_after_the_push_is_no_success(
+    code: str, kind: type[DeployError], said: str, cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """If ECR cannot be asked, the outcome is unknown."""
     env = settings.find("local")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
     plan = build_image.plan(env, tag="v7")
-    cloud.fail(service="ecr", operation="DescribeImages", status=400, code="ImageNotFoundException")
+    cloud.fail(service="ecr", operation="DescribeImages", status=400, code=code)
 
-    with pytest.raises(DeployError, match="was pushed, but ECR does not have it"):
+    with pytest.raises(DeployError, match=f"mint-backend:v7 {said}") as error:
         build_image.build(env, plan)
+
+    assert type(error.value) is kind
+
+
+def test_an_image_that_is_there_is_not_built_again(
+    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its digest is the result; no engine is needed for that."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    run = Run("build-image", settings.find("local"))
+
+    done = build_image.build_image(run, tag="v0")
+
+    digest = images.find(run.environment, "mint-backend", "v0")
+    uri = f"{cloud.server.cloud.host}/mint-backend:v0"
+    assert digest
+    assert done == ImageBuilt(uri, digest, built=False)
+    assert f"skipping the build and the push: {uri} is in the registry already ({digest})" in capsys.readouterr().err
+    assert cloud.requests("registry") == []
 
 
 def test_a_missing_repository_is_an_error(cloud: EmbeddedCloud, invoke: Invoke) -> None:
