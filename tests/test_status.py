@@ -1,16 +1,25 @@
 """`invoke status`: what runs in each environment."""
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from scripts import status
+from scripts.ecs.receipts import PREFIX, Receipt
 from scripts.edges import git
+from scripts.frame.errors import DeployError
 from scripts.frame.report import aligned
+from scripts.frame.run import Run
+from scripts.frame.settings import environment as find
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.stand_in import Reply, stand_in
+from tests.test_cli import KEYS
 
 SITES = ("https://dev.mint.cms.gov", "https://impl.mint.cms.gov", "https://mint.cms.gov", "http://127.0.0.1:4566")
 
@@ -80,15 +89,17 @@ def test_all_environments_are_requested_at_the_same_time() -> None:
 
 
 def test_an_environment_that_never_answers_ends_at_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resolving a name has no time-out of its own."""
+    """However many there are. Resolving a name has no time-out of its own."""
     monkeypatch.setattr(status, "TIMEOUT", 0.1)
     monkeypatch.setattr(status.version, "answering", lambda *_: time.sleep(3))
 
-    started = time.monotonic()
-    (found,) = status.ask({"dev": "http://127.0.0.1:9"})
+    before, started = set(threading.enumerate()), time.monotonic()
+    found = status.ask(dict.fromkeys("abcd", "http://127.0.0.1:9"))
 
-    assert found.why == "does not answer: no response within 0.1 s"
+    assert {one.why for one in found} == {"does not answer: no response within 0.1 s"}
     assert time.monotonic() - started < 2
+    # The process need not wait for them either.
+    assert all(thread.daemon for thread in set(threading.enumerate()) - before)
 
 
 def test_a_dry_run_is_the_same_and_needs_no_network(invoke: Invoke, tmp_path: Path) -> None:
@@ -129,13 +140,10 @@ def test_a_version_stays_in_its_row(invoke: Invoke, tmp_path: Path) -> None:
 
 
 def test_the_environment_that_was_asked_for_has_to_answer(invoke: Invoke, tmp_path: Path) -> None:
-    """It is shown, and then the command fails; of several, one that is down is a row like the others."""
-    file = settings(tmp_path, {})
-    asked = invoke("status", "--env=impl", "--json", ENVIRONMENTS_FILE=file)
-    planned = invoke("status", "--env=impl", "--dry-run", ENVIRONMENTS_FILE=file)
-    all_of_them = invoke("status", ENVIRONMENTS_FILE=file)
+    """It is shown, and then the command fails."""
+    asked = invoke("status", "--env=impl", "--json", ENVIRONMENTS_FILE=settings(tmp_path, {}))
 
-    assert (asked.returncode, planned.returncode, all_of_them.returncode) == (1, 0, 0)
+    assert asked.returncode == 1
     document = json.loads(asked.stdout)
     assert document["error"] == "impl does not answer: Connection refused."
     assert document["steps"][0]["result"]["rows"][0]["why"] == "does not answer: Connection refused"
@@ -147,10 +155,15 @@ def test_a_name_that_git_knows_is_no_version(version: str, commits: list[str], t
     shown = status.row(status.Answering("dev", version, ""), tmp_path / "app", None, 0)
 
     assert (shown.version, shown.subject) == (version, "not a commit of this repository")
+    assert (shown.age, shown.behind) == ("-", None)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (200_000, "2 d")]
+    ("seconds", "shown"),
+    [
+        *((-1, "0 s"), (0.9, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "59 min"), (3600, "1 h")),
+        *((86399, "23 h"), (86400, "1 d"), (200_000, "2 d")),
+    ],
 )
 def test_an_age_is_shown_in_its_largest_unit(seconds: float, shown: str) -> None:
     assert status.age(seconds) == shown
@@ -219,14 +232,91 @@ def test_a_wide_character_takes_up_two_columns_and_an_accent_none() -> None:
     assert aligned(rows, 16) == ["WHO   WHAT", "\u65e5\u672c  x", "e\u0301     \u65e5\u672c\u8a9e\u65e5…"]
 
 
-def test_the_time_of_the_deployment_is_that_of_its_receipt(cloud: EmbeddedCloud, invoke: Invoke, build: Path) -> None:
-    """Of the version that answers; a version without a receipt has none."""
-    before = status.deployed(status.Answering("local", "v0", ""))
-    digest = cloud.push("v1", "mint-backend")[0]
-    cloud.push("v1", "mint-db-migrate")
-    done = invoke("deploy", "--tag=v1", f"--digest={digest}", "--no-build", f"--build-dir={build}", **cloud.env)
-    assert done.returncode == 0, done.stderr
+def receipt(number: int, version: str, verdict: str = "succeeded") -> Receipt:
+    """One of a deployment of local. number: minutes after the first one."""
+    started = 1_700_000_000 + 60 * number
+    who = {"application": "mint-app", "environment": "local", "command": "deploy", "service": "mint-app"}
+    how = {"started": started, "seconds": 1, "verdict": verdict, "exit_code": int(verdict != "succeeded")}
+    return msgspec.convert({**who, **how, "id": f"2030-{number:02}", "version": version}, Receipt)
 
-    assert before == ""
-    assert status.deployed(status.Answering("local", "v1", "")).startswith(time.strftime("%Y-%m-%d", time.gmtime()))
+
+@pytest.fixture
+def receipts(cloud: EmbeddedCloud) -> Callable[[Receipt], None]:
+    """Keeps a receipt in the bucket of local."""
+
+    def keep(made: Receipt) -> None:
+        body = msgspec.json.encode(made)
+        cloud.client("s3").put_object(Bucket="local-mint-app-static", Key=f"{PREFIX}{made.id}.json", Body=body)
+
+    return keep
+
+
+def test_the_time_of_the_deployment_is_that_of_its_newest_good_receipt(
+    receipts: Callable[[Receipt], None], tmp_path: Path, cloud: EmbeddedCloud
+) -> None:
+    """Of the version that answers; a version without a receipt has none."""
+    for made in (receipt(0, "v0"), receipt(1, "v0"), receipt(2, "v0", "failed"), receipt(3, "v1")):
+        receipts(made)
+
+    assert status.deployed(status.Answering("local", "v0", "")) == "2023-11-14 22:14"
     assert status.deployed(status.Answering("local", "v2", "")) == ""
+    (row,) = status.observe(status.healthchecks("local"), tmp_path, "main", 0).rows
+    assert row == status.Row("local", "v0", "not a commit of this repository", "-", None, "", "2023-11-14 22:14")
+    assert row.cells()[4] == "2023-11-14 22:14"
+    assert replace(row, deployed="").cells()[4] == "-"
+
+
+@pytest.mark.parametrize("missing", ["an answer", "a bucket", "credentials", "a bucket that can be read"])
+def test_without_receipts_the_time_of_the_deployment_is_not_known(
+    missing: str, receipts: Callable[[Receipt], None], cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no failure, and AWS is asked only where it can answer."""
+    receipts(receipt(0, "v0"))
+    receipts(receipt(1, ""))
+    before = len(cloud.requests("s3"))
+    if missing == "a bucket":
+        for key, value in KEYS.items():
+            monkeypatch.setenv(key, value)
+    if missing == "credentials":
+        monkeypatch.setenv("STATIC_S3_BUCKET", "local-mint-app-static")
+    if missing == "a bucket that can be read":
+        cloud.fail(service="s3", status=403, times=9)
+    name = "dev" if missing in ("a bucket", "credentials") else "local"
+
+    assert status.deployed(status.Answering(name, "" if missing == "an answer" else "v0", "")) == ""
+    assert (len(cloud.requests("s3")) > before) is (missing == "a bucket that can be read")
+
+
+@pytest.mark.parametrize("origin", ["", "--env"])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_the_result_is_the_table(
+    origin: str,
+    dry_run: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Cut where a terminal is narrow. Only an environment that was asked for has to answer, except in a dry run."""
+    with stand_in(lambda *_: Reply(b"down", 503)) as server:
+        sites = dict.fromkeys(SITES, server.url)
+        monkeypatch.setenv("ENVIRONMENTS_FILE", settings(tmp_path, sites))
+        monkeypatch.setattr(status, "TIMEOUT", 0.3)
+        monkeypatch.setattr("scripts.frame.console.width", lambda: 60)
+        run = Run("status", find("impl", origin, dry_run=dry_run), dry_run=dry_run)
+        if origin and not dry_run:
+            with pytest.raises(DeployError, match=r"^impl does not answer: HTTP status 503\.$"):
+                status.status(run)
+        else:
+            found = status.status(run)
+            assert found
+            names = ["impl"] if origin else ["dev", "impl", "prod", "local"]
+            assert [row.environment for row in found.rows] == names
+            assert found.line() == f"0 of {len(names)} environments answer"
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == (2 if origin else 5)
+    assert max(map(len, lines)) <= 60
+
+
+def test_the_number_of_environments_that_answer_is_the_result() -> None:
+    assert replace(ROWS, rows=ROWS.rows * 2).line() == "2 of 4 environments answer"
