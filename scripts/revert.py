@@ -167,7 +167,7 @@ def observe(
     if tip is None:
         raise Refused(f"There is no branch {base!r} on {REMOTE}: give --base.")
     wanted, why = _wanted(commit, base, running, of_environment)
-    found = git.commit(folder, wanted) if wanted and not wanted.startswith("-") else None
+    found = git.commit(folder, wanted)
     if found is None:
         raise Refused(f"{wanted!r} is not a commit of this repository ({why}).")
     branch = f"revert-{found.sha[:7]}"

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from scripts import revert as command
 from scripts.edges import git as edge
 from scripts.frame.errors import OutcomeUnknown, Refused
+from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.frame.settings import environment as environment_of
 from scripts.revert import Branch, Observed, Revert, faults
@@ -720,6 +721,73 @@ def test_the_repository_on_github_is_that_of_the_variable_or_of_the_remote(
     git(checkout.folder, "remote", "set-url", "origin", url)
 
     assert command.observe(dev, checkout.folder, commit=None, base=None, running={}).repository == repository
+
+
+@pytest.mark.parametrize(
+    ("flags", "origin", "expected"),
+    [
+        ({}, "", ("squash", True, True)),
+        ({"no_pr": True}, "", ("squash", True, False)),
+        ({"no_push": True}, "", ("squash", False, False)),
+        ({"commit": "origin/main~1"}, "", ("merge", True, True)),
+        ({}, "--env", ("merge", True, True)),
+        ({"commit": "origin/main", "base": "main"}, "--env", ("squash", True, True)),
+    ],
+)
+def test_what_is_reverted_follows_from_the_flags(
+    flags: dict[str, Any],
+    origin: str,
+    expected: tuple[str, bool, bool],
+    checkout: Checkout,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An environment counts only if it was asked for: dev runs the merge commit here, the others what is no commit."""
+    answers = {"/dev/api/v1/healthcheck": checkout.merge}
+    health = {path: Reply(json.dumps({"version": version}).encode()) for path, version in answers.items()}
+    with stand_in(lambda _, path: health.get(path, Reply(b'{"version": "v1"}'))) as server:
+        names = {"https://dev.mint.cms.gov": "dev", "https://impl.mint.cms.gov": "impl", "https://mint.cms.gov": "prod"}
+        sites = {site: f"{server.url}/{name}" for site, name in names.items()}
+        file = settings(checkout, **sites, **{"http://127.0.0.1:4566": server.url})
+        for name, value in {"ENVIRONMENTS_FILE": file, "GITHUB_REPOSITORY": "owner/app", "GITHUB_TOKEN": "t"}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(checkout.folder / ".git/..")
+        run = Run("revert", environment_of("dev", origin, dry_run=True), dry_run=True)
+        assert command.revert(run, **flags) is None
+
+    (step,) = run.steps
+    plan = step.plan
+    assert isinstance(plan, Revert)
+    which, push, opens = expected
+    assert (plan.commit.sha, plan.push, bool(plan.api)) == (getattr(checkout, which), push, opens)
+    assert f"Running it now: {'dev' if which == 'merge' else 'no environment that answers'}." in plan.body
+
+
+@pytest.mark.parametrize("depth", [1, 0], ids=["shallow", "whole"])
+def test_the_whole_history_is_fetched(depth: int, checkout: Checkout, tmp_path: Path) -> None:
+    """With what is new on the remote, and without the branches that are gone there."""
+    git(checkout.remote, "branch", "gone", "main")
+    folder = tmp_path / "clone"
+    words = [f"--depth={depth}", "--no-single-branch"] if depth else []
+    git(tmp_path, "clone", "--quiet", *words, checkout.remote.as_uri(), str(folder))
+    git(checkout.remote, "branch", "-D", "gone")
+    git(checkout.remote, "branch", "new", "main")
+
+    command.fetch(folder)
+
+    branches = git(folder, "branch", "--remotes", "--format=%(refname)").splitlines()
+    assert {"refs/remotes/origin/main", "refs/remotes/origin/new"} == {*branches} - {"refs/remotes/origin/HEAD"}
+    assert git(folder, "rev-list", "--count", "origin/main") == git(checkout.remote, "rev-list", "--count", "main")
+
+
+def test_the_first_commit_of_all_added_everything_that_it_has(checkout: Checkout) -> None:
+    """It has no parent to be compared with."""
+    first = edge.commit(checkout.folder, "main~2")
+    assert first
+    assert first.parents == ()
+
+    undone = command._undone(checkout.folder, first)
+
+    assert {path: before for path, (before, _) in undone.items()} == {"page.txt": GONE}
 
 
 def planned(checkout: Checkout, **changes: Any) -> Revert:
