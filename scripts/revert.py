@@ -162,7 +162,7 @@ def observe(
     Raises Refused for an unknown commit or base.
     """
     base = _main_branch(folder, environment.application.main_branch) if base is None else base
-    known = git.succeeds(folder, "show-ref", "--verify", "--quiet", f"refs/remotes/{REMOTE}/{base}")
+    known = _is_branch(folder, f"refs/remotes/{REMOTE}/{base}")
     tip = git.commit(folder, f"refs/remotes/{REMOTE}/{base}") if known else None
     if tip is None:
         raise Refused(f"There is no branch {base!r} on {REMOTE}: give --base.")
@@ -195,7 +195,7 @@ def observe(
 
 def _main_branch(folder: Path, known: str) -> str:
     """The main branch: that of the settings, or the remote's default branch if the remote has no such branch."""
-    if git.succeeds(folder, "show-ref", "--verify", "--quiet", f"refs/remotes/{REMOTE}/{known}"):
+    if _is_branch(folder, f"refs/remotes/{REMOTE}/{known}"):
         return known
     try:
         head = git.run(folder, "symbolic-ref", "--quiet", f"refs/remotes/{REMOTE}/HEAD")
@@ -235,9 +235,14 @@ def _reverted_by(folder: Path, sha: str, tip: str) -> str:
 
 def _branch_exists(folder: Path, branch: str) -> str:
     for where, name in (("here", f"refs/heads/{branch}"), (f"on {REMOTE}", f"refs/remotes/{REMOTE}/{branch}")):
-        if git.succeeds(folder, "show-ref", "--verify", "--quiet", name):
+        if _is_branch(folder, name):
             return where
     return ""
+
+
+def _is_branch(folder: Path, name: str) -> bool:
+    """Whether there is a branch of this full name; other names of its commit do not count."""
+    return git.succeeds(folder, "show-ref", "--verify", "--quiet", name)
 
 
 def plan(observed: Observed, *, push: bool = True, pull_request: bool = True) -> Revert:

@@ -281,19 +281,31 @@ def test_a_slow_slack_is_a_warning(run: pytest.MonkeyPatch) -> None:
         "hooks.slack.com/services/T/B/hidden",
         "file:///etc/hidden",
         "http://example.org/hidden",
-        "https://127.0.0.1:9/T/B/hidden",
         "http://127.0.0.1:9/T/B/hidden value",
-        "http://127.0.0.1:9/T/B/hidden\n",
         "http://127.0.0.1:port/hidden",
         "https://[hidden",
     ],
 )
-def test_an_unusable_webhook_is_a_warning_that_does_not_show_it(invoke: Invoke, cloud: EmbeddedCloud, url: str) -> None:
-    """Missing, malformed, not https, or unreachable: exit code 0. The URL appears only in the line that masks it."""
+def test_an_unusable_webhook_is_asked_nothing_and_not_shown(
+    url: str, run: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Missing, malformed, or not https."""
+    run.setenv("SLACK_WEBHOOK_URL", url)
+    plan = announce_failure.plan(settings.environment("prod"))
+
+    assert announce_failure.announce(plan).why == "SLACK_WEBHOOK_URL is not set to an https URL"
+    assert "hidden" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1:9/T/B/hidden", "http://127.0.0.1:9/T/B/hidden\n"])
+def test_an_unreachable_webhook_is_a_warning_that_does_not_show_it(
+    invoke: Invoke, cloud: EmbeddedCloud, url: str
+) -> None:
+    """Exit code 0. The URL appears only in the line that masks it."""
     done = invoke("announce-failure", **cloud.env, **RUN, SLACK_WEBHOOK_URL=url)
 
     assert done.returncode == 0, done.stderr
-    assert "warning: the message was not posted to Slack: " in done.stderr
+    assert "warning: the message was not posted to Slack: Connection refused" in done.stderr
     assert "hidden" not in done.stderr
     assert "Traceback" not in done.stderr
 

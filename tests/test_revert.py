@@ -310,31 +310,29 @@ def test_a_commit_that_is_already_reverted_is_refused(checkout: Checkout, invoke
     assert revert(invoke, checkout, f"--commit={checkout.squash}").returncode == 0
 
 
-def test_a_change_that_was_undone_by_hand_is_refused(checkout: Checkout, invoke: Invoke) -> None:
-    """Its revert would change nothing."""
-    somebody_pushes(checkout, "page.txt", "one\n", "Undo it by hand")
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("page.txt", "one\n", "A revert of {sha} changes nothing on main: it is already undone."),
+        (
+            "page.txt",
+            "three\n",
+            "{sha} cannot be reverted by itself: later commits changed the same lines of page.txt. Nothing was",
+        ),
+    ],
+    ids=["undone by hand", "changed again"],
+)
+def test_a_revert_that_git_cannot_make_is_refused(name: str, text: str, said: str, checkout: Checkout) -> None:
+    """With the files, and the commands with which a person does it. Nothing is left over."""
+    somebody_pushes(checkout, name, text, "Change it again")
+    command.fetch(checkout.folder)
     before = checkout.state()
 
-    done = revert(invoke, checkout, f"--commit={checkout.squash}")
+    with pytest.raises(Refused) as refused:
+        command.act(planned(checkout))
 
-    assert done.returncode == 2
-    assert "it is already undone" in done.stderr
-    assert checkout.state() == before
-
-
-def test_a_conflict_is_refused_with_the_files_and_the_commands_to_resolve_it(
-    checkout: Checkout, invoke: Invoke
-) -> None:
-    """Nothing is left over."""
-    somebody_pushes(checkout, "page.txt", "three\n", "Change it again")
-    before = checkout.state()
-
-    done = revert(invoke, checkout, f"--commit={checkout.squash}")
-
-    assert done.returncode == 2
-    assert "later commits changed the same lines of page.txt" in done.stderr
-    assert f"git revert --no-edit {checkout.squash}" in done.stderr
-    assert "git revert --continue" in done.stderr
+    assert str(refused.value).startswith(said.format(sha=checkout.squash[:7]))
+    assert ("git revert --continue" in str(refused.value)) is ("by itself" in said)
     assert checkout.state() == before
 
 
@@ -1153,7 +1151,7 @@ def test_a_revert_is_compared_with_what_it_undoes(
     assert faults(commit, since, made) == wrong
 
 
-def test_a_revert_that_does_something_else_is_not_pushed(checkout: Checkout, invoke: Invoke) -> None:
+def test_a_revert_that_does_something_else_is_not_pushed(checkout: Checkout) -> None:
     """For example, if a hook changed it."""
     hook = checkout.folder / ".git" / "hooks" / "post-commit"
     hook.write_text(
@@ -1162,11 +1160,51 @@ def test_a_revert_that_does_something_else_is_not_pushed(checkout: Checkout, inv
     )
     hook.chmod(0o755)
     before = checkout.state()
-    done = revert(invoke, checkout)
 
-    assert done.returncode == 2, done.stderr
-    assert "does not exactly undo it: check more.txt. Nothing was pushed" in done.stderr
+    with pytest.raises(Refused, match=r"does not exactly undo it: check more\.txt\. Nothing was pushed"):
+        command.act(planned(checkout))
+
     assert checkout.state() == before
+
+
+@pytest.mark.parametrize(
+    ("known", "head", "found"),
+    [("main", "trunk", "main"), ("master", "trunk", "trunk"), ("master", "", "master"), ("main~1", "", "main~1")],
+)
+def test_the_main_branch_is_that_of_the_settings_if_there_is_one(
+    known: str, head: str, found: str, checkout: Checkout
+) -> None:
+    """Else the one that the remote has by default, if that is known."""
+    if head:
+        git(checkout.folder, "symbolic-ref", "refs/remotes/origin/HEAD", f"refs/remotes/origin/{head}")
+
+    assert command._main_branch(checkout.folder, known) == found
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "where"),
+    [("mine", "mine", "here"), ("other", "mine", "on origin"), ("other", "other", ""), ("mine/x", "a/mine", "")],
+)
+def test_where_a_branch_exists(local: str, remote: str, where: str, checkout: Checkout) -> None:
+    """Here, or else on the remote."""
+    git(checkout.folder, "update-ref", f"refs/heads/{local}", "main")
+    git(checkout.folder, "update-ref", f"refs/remotes/origin/{remote}", "main")
+
+    assert command._branch_exists(checkout.folder, "mine") == where
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4])
+def test_a_commit_is_reverted_unless_its_revert_is_reverted_too(number: int, checkout: Checkout) -> None:
+    """number: reverts, each of the one before."""
+    made = [checkout.squash]
+    for _ in range(number):
+        message = f"Revert something\n\nThis reverts commit {made[-1]}."
+        git(checkout.folder, "commit", "--quiet", "--allow-empty", "-m", message)
+        made.append(git(checkout.folder, "rev-parse", "HEAD"))
+
+    found = command._reverted_by(checkout.folder, checkout.squash, made[-1])
+
+    assert found == (made[1] if number % 2 else "")
 
 
 def test_without_the_main_branch_of_the_settings_the_default_branch_of_the_remote_counts(
