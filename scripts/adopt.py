@@ -235,9 +235,8 @@ def _put_block(folder: Path, path: str, content: str, write: dict[str, bytes]) -
     before = _text(folder, path)
     break_ = "\r\n" if "\r\n" in before else "\n"
     block = break_.join((BEGIN, *content.splitlines(), END, ""))
-    if BLOCK.search(before):
-        after = BLOCK.sub(lambda _: block, before, count=1)
-    else:
+    after, found = BLOCK.subn(lambda _: block, before)
+    if not found:
         after = before + ("" if before.endswith("\n") or not before else break_) + block
     if after != before:
         write[path] = after.encode(errors="surrogateescape")

@@ -339,16 +339,48 @@ def test_a_plan_and_its_result_say_what_is_kept_and_left_to_do() -> None:
     assert quiet.table() == []
 
 
-def test_only_what_git_knows_is_copied() -> None:
-    """The commands, what they need, and the workflows; no tests, and not this project's own settings."""
+def test_the_commands_and_what_they_need_are_copied() -> None:
+    """To deploy, and to rehearse that: no tests, and not this project's own settings."""
     ours = adopt.ours()
 
-    needed = {"tasks.py", "deployment.mk", "requirements.txt", "scripts/adopt.py", ".github/actions/setup/action.yml"}
+    needed = {"tasks.py", "deployment.mk", "scripts/adopt.py", ".github/actions/setup/action.yml"}
+    needed |= {"ecs_manager/handler.py", "local_aws/server.py", "examples/backend/Dockerfile"}
+    needed |= {f"requirements{name}.{ending}" for name in ("", "-dev") for ending in ("in", "txt")}
     needed |= {f".github/workflows/{name}.yml" for name in ("deploy", "frontend", "operate")}
     assert needed <= set(ours)
     assert not {SETTINGS, "Makefile", "README.md", ".github/workflows/build.yml", ""} & set(ours)
     assert not [path for path in ours if path.startswith("tests/") or "__pycache__" in path]
     assert ours["tasks.py"] == (ROOT / "tasks.py").read_bytes()
+
+
+def test_only_what_git_knows_and_has_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that somebody has begun here, and nothing that somebody has removed."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("scripts/a b.py", "scripts/gone.py", "main.go"):
+        (tmp_path / name).write_text(name)
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "--all")
+    (tmp_path / "scripts/gone.py").unlink()
+    (tmp_path / "scripts/new.py").touch()
+    monkeypatch.setattr(adopt, "ROOT", tmp_path)
+
+    assert adopt.ours() == {"scripts/a b.py": b"scripts/a b.py"}
+
+
+def test_what_the_commands_make_is_neither_committed_nor_in_an_image(theirs: Path) -> None:
+    """Nor is in an image what only a deployment needs."""
+    git(theirs, "init", "--quiet")
+    decided, contents = planned(theirs)
+    adopt.act(contents, decided)
+    made = (".venv", ".local", "scripts/__pycache__", "examples/frontend/build", "examples/frontend/storybook-static")
+    for folder in (*made, "build"):
+        (theirs / folder).mkdir(parents=True)
+        (theirs / folder / "x").touch()
+
+    shown = git(theirs, "status", "--porcelain", "--untracked-files=all").splitlines()
+    assert [line[3:] for line in shown if line.endswith("/x")] == ["build/x"]
+    only_here = {".venv", ".local", "**/__pycache__", "deployment.mk", SETTINGS, "local_aws", "ecs_manager", "examples"}
+    assert only_here <= set((theirs / ".dockerignore").read_text().splitlines())
 
 
 @pytest.mark.parametrize("into", [None, "", "/nowhere", "plain", str(ROOT), "x" * 300])
@@ -372,7 +404,7 @@ def test_the_command_copies_and_says_what_is_left_to_do(
 ) -> None:
     """A dry run only says what it would do."""
     monkeypatch.setattr(stop._state, "changing", False)
-    monkeypatch.setattr(adopt, "ours", lambda: {"tasks.py": b"ours"})
+    monkeypatch.setattr(adopt, "ours", lambda: {"scripts/deep/x.py": b"ours"})
     git(theirs, "init", "--quiet")
     run = Run("adopt", settings.environment("local"), dry_run=dry_run)
 
@@ -386,5 +418,5 @@ def test_the_command_copies_and_says_what_is_left_to_do(
     else:
         assert adopted == Adopted(str(theirs), 5, 0, (), (GITHUB,))
         assert lines == [told]
-    assert (theirs / "tasks.py").is_file() is not dry_run
+    assert (theirs / "scripts/deep/x.py").is_file() is not dry_run
     assert stop.exit_code() == (2 if dry_run else 3)
