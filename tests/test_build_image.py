@@ -303,6 +303,7 @@ def test_the_registrys_password_is_masked_and_leaves_no_trace(
     """It is passed on stdin, and stored only in a private temporary configuration that is deleted."""
     done = invoke("build-image", "--tag=v7", **cloud.env, GITHUB_ACTIONS="true", TMPDIR=str(tmp_path))
 
+    assert "\npushing 127.0.0.1:" in done.stderr
     # The stand-in pushes nothing, and the command notices that.
     assert "was pushed, but ECR does not have it" in done.stderr
     _, _, login, push = docker()
@@ -332,7 +333,9 @@ def test_without_an_engine_an_image_is_assembled_for_the_embedded_registry(
 
     assert done.returncode == 0, done.stderr
     assert "The image is assembled without one." in done.stderr
-    digest = json.loads(done.stdout)["steps"][0]["result"]["digest"]
+    result = json.loads(done.stdout)["steps"][0]["result"]
+    digest = result["digest"]
+    assert result["built"] is True
     assert images.find(settings.find("local"), "mint-backend", "c" * 40) == digest
     repository = f"{cloud.server.cloud.host}/mint-backend"
     assert outputs.read_text().splitlines() == [
@@ -353,13 +356,21 @@ def test_without_an_engine_an_image_is_assembled_for_the_embedded_registry(
             "No Docker engine answers: Cannot connect to the daemon at unix:///x. Is it running.",
         ),
         ("echo 'error during connect: EOF.' >&2; exit 1", "No Docker engine answers: EOF."),
+        (None, "docker is not installed."),
     ],
 )
 def test_an_engine_is_one_that_answers(
-    script: str, fault: str, docker: Callable[[], list[dict[str, Any]]], tmp_path: Path
+    script: str | None,
+    fault: str,
+    docker: Callable[[], list[dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Why it does not is said in its own words."""
-    (tmp_path / "bin" / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    if script is None:
+        monkeypatch.setenv("PATH", "/nowhere")
+    else:
+        (tmp_path / "bin" / "docker").write_text(f"#!/bin/sh\n{script}\n")
 
     assert build_image.engine_fault() == fault
 
@@ -471,17 +482,25 @@ def test_an_assembled_image_has_the_files_and_settings_of_the_dockerfile(tmp_pat
         ("mint-backend", "Dockerfile"),
         ("mint-db-migrate", "Dockerfile.db_migrations"),
         ("mint-db-clean", "Dockerfile.db_clean"),
-        ("mint-faktory", ""),
     ],
 )
 def test_the_dockerfile_is_that_of_the_settings(repository: str, file: str) -> None:
-    """An image that they do not know is not built from another one's Dockerfile."""
-    env = settings.environment("dev", dry_run=True)
-    if file:
-        assert build_image.dockerfile(env, repository) == file
-    else:
-        with pytest.raises(Refused, match=r"no Dockerfile of mint-faktory, only of .*: give --file"):
-            build_image.dockerfile(env, repository)
+    """Of the image that is built."""
+    assert build_image.dockerfile(settings.environment("dev", dry_run=True), repository) == file
+
+
+@pytest.mark.parametrize("repository", ["mint-faktory", "mint-db-migrate"], ids=["not known", "without a Dockerfile"])
+def test_an_image_is_not_built_from_another_ones_dockerfile(repository: str) -> None:
+    """Those that the settings know are named."""
+    dev = settings.environment("dev", dry_run=True)
+    env = replace(dev, migrations=replace(dev.migrations, file=""))
+
+    with pytest.raises(Refused) as refused:
+        build_image.dockerfile(env, repository)
+
+    assert str(refused.value) == (
+        f"The settings know no Dockerfile of {repository}, only of mint-db-clean, mint-backend: give --file."
+    )
 
 
 def test_a_tag_moves_only_if_it_is_rebuilt() -> None:
