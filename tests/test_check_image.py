@@ -277,17 +277,20 @@ COUNTED = Reply(b'{"totalFindings": 2}')
 
 
 @pytest.mark.parametrize(
-    ("replies", "total"),
+    ("replies", "expected"),
     [
         ([COUNTED], 2),
         ([Reply(b"", drop=True), COUNTED], 2),
-        ([Reply(b'{"errorMessage": "Task timed out after 3 s"}', headers={"X-Amz-Function-Error": "Unhandled"})], None),
-        ([Reply(b"", drop=True)] * 4, None),
+        (
+            [Reply(b'{"errorMessage": "Task timed out after 3 s"}', headers={"X-Amz-Function-Error": "Unhandled"})],
+            "timed out",
+        ),
+        ([Reply(b"", drop=True)] * 4, "Connection was closed"),
     ],
     ids=["a count", "a lost response and a count", "it timed out", "no response"],
 )
 def test_a_function_that_only_counts_may_be_called_again(
-    replies: list[Reply], total: int | None, aws: StandIn, monkeypatch: pytest.MonkeyPatch
+    replies: list[Reply], expected: int | str, aws: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lost response is a failure like others: nothing may still be happening."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
@@ -296,12 +299,12 @@ def test_a_function_that_only_counts_may_be_called_again(
     aws.answer = lambda _, path: next(left) if "/functions/" in path else image
     dev = settings.environment("dev")
 
-    if total is None:
-        with pytest.raises(DeployError) as error:
+    if isinstance(expected, str):
+        with pytest.raises(DeployError, match=expected) as error:
             check(dev, Check(*IMAGE, COUNT))
         assert error.value.code == 1
     else:
-        assert check(dev, Check(*IMAGE, COUNT)) == Checked("mint-backend:v0", total)
+        assert check(dev, Check(*IMAGE, COUNT)) == Checked("mint-backend:v0", expected)
     assert len(aws.lambda_calls()) == len(replies)
 
 
