@@ -441,6 +441,50 @@ def test_a_note_that_fails_alone_is_no_refusal(
     assert failed.value.exit_code == 1
 
 
+def test_after_a_file_was_put_again_nothing_is_a_refusal(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path
+) -> None:
+    """The credentials expire while the manifest is compared for the last time: the same release has no note."""
+    folder = write(tmp_path / "build", {"index.html": "1", "assets/a-0a1b2c3d.js": "", "robots.txt": ""})
+    old = release(local(), folder)
+    site.s3.delete_object(Bucket=BUCKET, Key="assets/a-0a1b2c3d.js")
+    site.put("robots.txt")
+    reads = iter((None, None, Fault("", "", status=403, body=EXPIRED)))
+
+    def third_read(method: str, path: str) -> Fault | None:
+        return next(reads, None) if method == "GET" and path.endswith("manifest.json") else None
+
+    proxy.fault = third_read  # type: ignore[method-assign]
+
+    with pytest.raises(DeployError, match=f"release {old.release} is still live; 1 files of the new one") as failed:
+        release(local(), folder)
+    assert failed.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "last"),
+    [
+        ("index.html robots.txt sw.js", ["index.html"]),
+        ("robots.txt a.html b.html c.html d.html", ["a.html", "b.html", "c.html"]),
+        ("robots.txt a.txt", ["a.txt", "robots.txt"]),
+        ("assets/b-0a1b2c3d.js", ["assets/b-0a1b2c3d.js"]),
+        ("version.json sw.js", ["sw.js"]),
+    ],
+)
+def test_a_note_names_what_is_put_last_before_the_release_is_live(
+    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path, changed: str, last: list[str]
+) -> None:
+    """Three of the last stage up to the commit point, or of what comes after it where nothing else changes."""
+    keys = ["index.html", "robots.txt", "a.txt", "a.html", "b.html", "c.html", "d.html", "version.json", "sw.js"]
+    folder = write(tmp_path / "build", dict.fromkeys(keys, "1"))
+    release(local(), folder)
+    proxy.faults.append(Fault("PUT", "/_release/manifest.json", status=403, body=DENIED))
+    with pytest.raises(DeployError, match="is live"):
+        release(local(), write(folder, dict.fromkeys(changed.split(), "2")))
+
+    assert json.loads((site.get("_release/next.json") or ("", b""))[1])["last"] == last
+
+
 def test_nothing_is_overwritten_before_it_is_copied(
     site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path
 ) -> None:
@@ -456,11 +500,14 @@ def test_nothing_is_overwritten_before_it_is_copied(
     assert (site.get(key) or ("", b""))[1] == b"old"
 
 
-def test_the_manifest_is_never_cached(site: Site, local: Local, tmp_path: Path) -> None:
+def test_the_manifest_is_never_cached_and_a_copy_is_of_no_type(site: Site, local: Local, tmp_path: Path) -> None:
     release(local(), write(tmp_path / "build", {"index.html": "1"}))
 
-    headers, _ = site.cloud.objects(BUCKET)["_release/manifest.json"]
+    stored = site.cloud.objects(BUCKET)
+    headers, _ = stored["_release/manifest.json"]
     assert (headers["content-type"], headers["cache-control"]) == ("application/json; charset=utf-8", "no-store")
+    copies = [headers["content-type"] for key, (headers, _) in stored.items() if "_release/files/" in key]
+    assert copies == ["application/octet-stream"]
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -487,12 +534,14 @@ def test_a_lease_that_is_held_around_a_release_ends_with_it_unless_more_is_to_co
 
 
 def test_each_stage_is_announced(site: Site, local: Local, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Except the last of them, which is one file."""
-    release(local(), changing(tmp_path / "build", "one"))
-    changing(tmp_path / "build", "two")
+    """Except the last of them, which is one file. It takes as many requests as were planned, with a CDN too."""
+    environment = local(distribution=site.cloud.distribution())
+    release(environment, changing(tmp_path / "build", "one"))
+    observed = release_static.observe(environment, BUCKET, changing(tmp_path / "build", "two"))
+    decided = release_static.decide(environment, observed)
     capsys.readouterr()
 
-    release(local(), tmp_path / "build")
+    assert release_static.release(environment, observed, decided).requests == decided.requests
 
     assert [line for line in capsys.readouterr().err.splitlines() if "putting" in line] == [
         "new files: putting 9",
