@@ -1,12 +1,22 @@
 """The migration as one command, with its output, whether it succeeds or fails."""
 
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from tests.conftest import EmbeddedCloud, Invoke
+from scripts import migrate_database
+from scripts.frame import settings
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.waiting import Clock
+from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 CLUSTER, MIGRATE = "local-mint-app", "mint-app-db-migrate"
+TASK = "tests"
 
 
 def migrate(invoke: Invoke, cloud: EmbeddedCloud) -> Any:
@@ -127,3 +137,117 @@ def test_the_logs_are_read_where_the_container_writes_them(cloud: EmbeddedCloud,
 
     assert done.returncode == 0, done.stderr
     assert f"  | {MIGRATE} is done" in done.stderr
+
+
+@pytest.mark.parametrize(("words", "via"), [((), "lambda"), (("--via=ecs",), "ecs"), (("--via=lambda",), "lambda")])
+def test_both_steps_go_the_same_way(words: tuple[str, ...], via: str, invoke: Invoke) -> None:
+    """Through the Lambda, or straight to ECS."""
+    done = invoke("migrate-database", "--env=dev", "--tag=v1", *words, "--dry-run", "--json")
+
+    plans = [step["plan"] for step in json.loads(done.stdout)["steps"]]
+    calls = [plan["invocation"] for plan in plans if "invocation" in plan]
+    assert [(call["payload"]["command"], call["via"]) for call in calls] == [("deploy", via), ("runtask", via)]
+
+
+def write(cloud: EmbeddedCloud, family: str, stream: str = "1") -> None:
+    """One line in the log of the newest revision of a task definition that `defined` has made."""
+    logs = cloud.client("logs")
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=f"/{family}")
+    name = f"p/app/{stream}"
+    logs.create_log_stream(logGroupName=f"/{family}", logStreamName=name)
+    event = {"timestamp": int(time.time() * 1000), "message": f"said by {family}"}
+    logs.put_log_events(logGroupName=f"/{family}", logStreamName=name, logEvents=[event])
+
+
+def defined(cloud: EmbeddedCloud, family: str) -> str:
+    """The ARN of a new task definition, whose container logs to a group of its own."""
+    options = {"awslogs-group": f"/{family}", "awslogs-region": "us-west-2", "awslogs-stream-prefix": "p"}
+    container = {"name": "app", "image": "a", "logConfiguration": {"logDriver": "awslogs", "options": options}}
+    made = cloud.client("ecs").register_task_definition(family=family, containerDefinitions=[container])
+    return str(made["taskDefinition"]["taskDefinitionArn"])
+
+
+@pytest.mark.parametrize(
+    ("service", "deployed", "shown"),
+    [
+        (MIGRATE, True, "deployed"),
+        (MIGRATE, False, "running"),
+        (TASK, True, "deployed"),
+        (TASK, False, "newest"),
+        ("gone", True, "deployed"),
+    ],
+)
+def test_the_log_is_that_of_what_ran(
+    service: str, deployed: bool, shown: str, cloud: EmbeddedCloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The deployed revision if it is known, else what the service runs, or the newest of a task without a service."""
+    arns = {family: defined(cloud, family) for family in ("deployed", "running", "newest")}
+    cloud.client("ecs").update_service(cluster=CLUSTER, service=MIGRATE, taskDefinition=arns["running"])
+    local = settings.environment("local")
+    local = replace(
+        local,
+        migrations=replace(local.migrations, service=service),
+        tasks={TASK: settings.OneOff(family="newest", subnets=())},
+    )
+
+    with migrate_database.showing_logs(local, arns["deployed"] if deployed else ""):
+        for family in arns:
+            write(cloud, family)
+
+    assert [line for line in capsys.readouterr().err.splitlines() if "said by" in line] == [f"  | said by {shown}"]
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [(1.0, "  | said by slow"), (4.0, "  | said by slow"), (60.0, "the migration has logged nothing")],
+)
+def test_a_line_that_cloudwatch_shows_late_is_waited_for(
+    after: float, said: str, cloud: EmbeddedCloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For some seconds, and not as long as somebody else's log takes."""
+    revision, now = defined(cloud, "slow"), 0.0
+    cloud.client("logs").create_log_group(logGroupName="/slow")
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if now - seconds < after <= now:
+            write(cloud, "slow")
+
+    with migrate_database.showing_logs(settings.environment("local"), revision, clock=Clock(lambda: now, sleep)):
+        pass
+
+    assert said in capsys.readouterr().err
+    assert now <= 10
+
+
+@pytest.mark.parametrize(("error", "shown"), [(DeployError("it broke"), True), (Refused("not allowed"), False)])
+def test_after_a_failure_the_log_is_shown_and_after_a_refusal_nothing_has_run(
+    error: DeployError, shown: bool, cloud: EmbeddedCloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both reach the caller as they are."""
+    revision = defined(cloud, "failing")
+
+    def ran() -> None:
+        with migrate_database.showing_logs(settings.environment("local"), revision):
+            write(cloud, "failing")
+            raise error
+
+    with pytest.raises(DeployError) as raised:
+        ran()
+
+    assert raised.value is error
+    assert ("said by failing" in capsys.readouterr().err) == shown
+
+
+def test_an_environment_that_does_not_migrate_is_refused(invoke: Invoke, tmp_path: Path) -> None:
+    """The message names the setting."""
+    file = tmp_path / "settings.toml"
+    service = 'service = "mint-app-db-migrate"\n'
+    file.write_text((ROOT / "environments.toml").read_text().replace(service, 'service = ""\n'))
+
+    done = invoke("migrate-database", "--env=dev", "--tag=v1", "--dry-run", ENVIRONMENTS_FILE=str(file))
+
+    assert done.returncode == 2
+    assert "dev has no migrations.service in the settings: set it to migrate the database." in done.stderr
