@@ -1,5 +1,7 @@
 """Snapshots: one at a time is taken and waited for, and old ones are deleted only once the new one is available."""
 
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,13 @@ import msgspec
 import pytest
 
 from scripts import backup_database
-from scripts.backup_database import Backup, Snapshot
+from scripts.backup_database import BackedUp, Backup, Snapshot
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
+from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.frame.waiting import Clock
-from tests.conftest import ROOT, EmbeddedCloud, Invoke
+from tests.conftest import ROOT, EmbeddedCloud, Invoke, commands_clock
 
 DATABASE = "mintlocal"
 TAGS = {"Environment": "local", "Tool": "backup-database"}
@@ -54,7 +57,8 @@ def run(cloud: EmbeddedCloud, local: Environment, plan: Backup) -> Any:
         clock[0] += seconds
         cloud.advance(seconds / 10)
 
-    return backup_database.backup(local, plan, clock=Clock(lambda: clock[0], sleep))
+    with commands_clock(time.monotonic, lambda _: pytest.fail("this sleeps really")):
+        return backup_database.backup(local, plan, clock=Clock(lambda: clock[0], sleep))
 
 
 def there(cloud: EmbeddedCloud) -> list[str]:
@@ -96,6 +100,80 @@ def test_a_missing_database_is_refused(cloud: EmbeddedCloud, monkeypatch: pytest
         backup_database.snapshots(settings.environment("local"))
 
     assert cloud.requests("rds", "CreateDBSnapshot") == []
+
+
+@pytest.mark.parametrize(
+    ("deleted", "line"),
+    [
+        ((), "s of d is available"),
+        (("a",), "s of d is available, 1 old one was deleted"),
+        (("a", "b"), "s of d is available, 2 old ones were deleted"),
+    ],
+)
+def test_the_report_counts_what_was_deleted(deleted: tuple[str, ...], line: str) -> None:
+    """The new snapshot is an output of the step."""
+    done = BackedUp("d", "s", deleted)
+
+    assert (done.line(), done.outputs()) == (line, {"snapshot": "s"})
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_dry_run_shows_what_would_be_deleted_as_far_as_it_is_known(
+    readable: bool, cloud: EmbeddedCloud, local: Environment
+) -> None:
+    """What could not be read is noted, and the plan is that of a database without snapshots."""
+    take(cloud, "one")
+    run = Run("backup-database", keeping(local, 1), dry_run=True)
+    if not readable:
+        cloud.fail(service="rds", operation="DescribeDBSnapshots", status=403, code="AccessDenied")
+
+    assert backup_database.backup_database(run) is None
+
+    (step,) = run.steps
+    assert isinstance(step.plan, Backup)
+    assert step.plan.expired == (("one",) if readable else ())
+    assert [line.partition(":")[0] for line in run.unread] == (
+        [] if readable else ["could not read the snapshots of the database"]
+    )
+
+
+def test_another_database_is_left_alone(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Its snapshots are not looked at, and its state says nothing."""
+    rds = cloud.client("rds")
+    made = {"Engine": "postgres", "DBInstanceClass": "db.t3.micro", "MasterUsername": "m", "AllocatedStorage": 20}
+    for name in ("aaa", "zzz"):
+        rds.create_db_instance(DBInstanceIdentifier=name, MasterUserPassword="p" * 9, **made)
+        rds.stop_db_instance(DBInstanceIdentifier=name)
+        rds.create_db_snapshot(DBInstanceIdentifier=name, DBSnapshotIdentifier=f"of-{name}")
+    take(cloud, "one")
+
+    assert [one.id for one in backup_database.snapshots(local) if one.manual] == ["one"]
+    assert [backup_database._status(local, name) for name in (DATABASE, "aaa", "zzz")] == [
+        "available",
+        *["stopped"] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"Status": "creating"}, Snapshot("s", "creating", 0, 0, {}, manual=False)),
+        (
+            {
+                "Status": "available",
+                "PercentProgress": 100,
+                "SnapshotCreateTime": datetime.fromtimestamp(7, UTC),
+                "TagList": [{"Key": "a", "Value": "b"}],
+                "SnapshotType": "manual",
+            },
+            Snapshot("s", "available", 100, 7.0, {"a": "b"}, manual=True),
+        ),
+    ],
+    ids=["that has just begun", "whole"],
+)
+def test_a_snapshot_is_read_as_rds_describes_it(told: dict[str, Any], expected: Snapshot) -> None:
+    """Some fields come only once it is available."""
+    assert backup_database._snapshot({"DBSnapshotIdentifier": "s", **told}) == expected
 
 
 def test_it_first_waits_for_a_snapshot_in_progress(cloud: EmbeddedCloud, local: Environment) -> None:
@@ -144,8 +222,11 @@ def test_a_snapshot_that_is_not_ours_is_never_deleted(local: Environment, foreig
     assert backup_database.plan(keeping(local, 1), (foreign,), 9).expired == ()
 
 
-def test_old_snapshots_are_deleted_after_the_new_one_is_available(cloud: EmbeddedCloud, local: Environment) -> None:
+def test_old_snapshots_are_deleted_after_the_new_one_is_available(
+    cloud: EmbeddedCloud, local: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The oldest first, and never one that somebody took by hand."""
+    cloud.stop_clock()
     for name in ("one", "two", "three"):
         take(cloud, name)
     take(cloud, "by-hand", {})
@@ -157,6 +238,10 @@ def test_old_snapshots_are_deleted_after_the_new_one_is_available(cloud: Embedde
 
     assert done.deleted == ("one", "two")
     assert there(cloud) == ["by-hand", f"{DATABASE}-1700000000", "three"]
+    (new,) = (one for one in backup_database.snapshots(local) if one.id == plan.snapshot)
+    assert (new.status, new.tags) == ("available", TAGS)
+    said = [line for line in capsys.readouterr().err.splitlines() if "deleted" in line]
+    assert said == ["deleted the snapshot one", "deleted the snapshot two"]
     changes = [r["operation"] for r in cloud.requests("rds") if not r["operation"].startswith("Describe")]
     assert changes == ["CreateDBSnapshot", "DeleteDBSnapshot", "DeleteDBSnapshot"]
 
@@ -244,6 +329,18 @@ def test_a_database_that_is_busy_is_waited_for(
         assert run(cloud, local, plan).snapshot == plan.snapshot
         assert f"{DATABASE} is {status}: waiting until a snapshot can be taken" in capsys.readouterr().err
     assert there(cloud) == ([] if ends else [plan.snapshot])
+
+
+def test_a_snapshot_that_is_gone_is_not_waited_for(cloud: EmbeddedCloud, local: Environment) -> None:
+    """Another one that was being taken no longer matters; without the new one the backup has failed."""
+    plan = backup_database.plan(local, (), 1700000000)
+    run(cloud, local, msgspec.structs.replace(plan, busy=("other",)))
+    cloud.fail(service="rds", operation="DescribeDBSnapshots", status=404, code="DBSnapshotNotFound")
+
+    with pytest.raises(DeployError, match="-1700000001 is gone, not available") as error:
+        run(cloud, local, backup_database.plan(local, (), 1700000001))
+
+    assert error.value.code == 1
 
 
 def test_what_a_database_is_doing_is_read_from_rds(cloud: EmbeddedCloud, local: Environment) -> None:
