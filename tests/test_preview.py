@@ -1,9 +1,11 @@
 """What would be deployed, and the order of versions."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -13,6 +15,7 @@ from scripts.ecs.receipts import Receipt
 from scripts.edges import git
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
+from scripts.frame.run import Run
 from scripts.frame.summary import Links
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, stand_in
@@ -151,6 +154,162 @@ def test_commits_are_shown_with_author_and_pull_request(history: dict[str, str])
     )
 
 
+@pytest.mark.parametrize(
+    ("most", "shown"),
+    [(1, ["third (Test)", "… and more"]), (2, ["third (Test)", "second (#12) (Test)"])],
+    ids=str,
+)
+def test_only_the_newest_commits_are_shown(
+    most: int, shown: list[str], history: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is said if there are more."""
+    monkeypatch.setattr(preview, "COMMITS", most)
+
+    found = preview.commits(Path(history["folder"]), history["first"], history["third"])
+
+    assert [re.sub("^[0-9a-f]{7,} ", "", line) for line in found] == shown
+
+
+@pytest.mark.parametrize(
+    ("running", "wanted", "expected"),
+    [
+        ("first", "third", ["migrations/V2__second.sql"]),
+        ("third", "first", ["migrations/V2__second.sql"]),
+        ("second", "third", []),
+        ("", "third", DeployError("what runs is not a commit of this checkout")),
+        ("v0", "third", DeployError("v0 is not a commit of this checkout")),
+        ("f" * 40, "third", DeployError("f{40} is not a commit of this checkout")),
+        ("first", "HEAD", DeployError("HEAD is not a commit of this checkout")),
+    ],
+    ids=str,
+)
+def test_the_migrations_between_two_versions_are_shown(
+    running: str,
+    wanted: str,
+    expected: list[str] | DeployError,
+    history: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of the folder in the settings, if both versions are commits."""
+    monkeypatch.setattr(preview, "ROOT", Path(history["folder"]))
+    dev = settings.environment("dev")
+    words = history.get(running, running), history.get(wanted, wanted)
+
+    if isinstance(expected, DeployError):
+        with pytest.raises(DeployError, match=str(expected)):
+            preview.migrations(dev, *words)
+    else:
+        assert preview.migrations(dev, *words) == expected
+    without = structs.replace(dev, migrations=structs.replace(dev.migrations, folder=""))
+    assert preview.migrations(without, *words) == ["the settings have no migrations.folder"]
+
+
+def test_the_report_of_a_preview() -> None:
+    """A title stands beside the first line of its section; what runs is an output of the step."""
+    sections = (preview.Section("commits", ("a", "b")), preview.Section("frontend", ("c",)))
+    found = preview.Preview("dev", "https://x", "1" * 40, "2" * 40, sections)
+
+    assert found.line() == "1111111 would be deployed to dev; it runs 2222222"
+    assert structs.replace(found, running="").line() == "1111111 would be deployed to dev; what it runs is not known"
+    assert found.outputs() == {"running": "2" * 40}
+    assert found.table() == [("ABOUT", ""), ("commits", "a"), ("", "b"), ("frontend", "c")]
+    page = found.markdown(Links("", "https://github.com/a/b/commit/", commit="", images={}, console=False))
+    assert page.splitlines() == [
+        "### 1111111 would be deployed to dev; it runs 2222222",
+        *("", "#### commits", "", "- a", "- b"),
+        *("", "#### frontend", "", "- c"),
+    ]
+
+
+@pytest.mark.parametrize(("wanted", "refused"), [("first", True), ("third", False)])
+def test_a_preview_of_a_version_that_is_older_is_a_refusal(
+    wanted: str, refused: bool, history: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is shown all the same."""
+    local = settings.environment("local")
+    found = preview.Preview("local", local.site, history[wanted], history["third"], ())
+    asked: list[object] = []
+    monkeypatch.setattr(preview, "ROOT", Path(history["folder"]))
+    monkeypatch.setattr(preview, "look", lambda run, *given: asked.extend(given) or found)
+    run = Run("preview", local)
+
+    if refused:
+        with pytest.raises(Refused, match=f"local runs {history['third'][:7]}, which is newer than "):
+            preview.preview(run, tag=history[wanted], digest="d", build_dir="b")
+    else:
+        assert preview.preview(run, tag=history[wanted], digest="d", build_dir="b") is found
+
+    assert asked == [history[wanted], "d", "b"]
+    assert run.summary == found.markdown(run.links())
+
+
+def test_what_cannot_be_read_is_said_in_its_place(
+    cloud: EmbeddedCloud, build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part by itself: here what runs is not known, the image does not exist, and the bucket cannot be read."""
+    local = structs.replace(settings.environment("local"), healthcheck=f"{cloud.url}/nowhere")
+    cloud.fail(service="s3", status=403, code="AccessDenied", times=99)
+    cloud.fail(service="lambda", status=403, code="AccessDeniedException", times=99)
+
+    found = preview.look(Run("preview", local), "1" * 40, None, str(build))
+
+    told = {section.title: section.lines for section in found.sections}
+    assert (found.environment, found.site, found.version, found.running) == ("local", local.site, "1" * 40, "")
+    assert told["commits"][0].startswith("not known: S3 refused listing the bucket ")
+    assert told["migrations"] == ("not known: what runs is not a commit of this checkout",)
+    assert told["task definition"][0].startswith("refused: image: ")
+    assert not [line for line in told["task definition"] if line.startswith("ok: ")]
+    assert told["frontend"][0] == f"the build has 1 files ({(build / 'index.html').stat().st_size} bytes)"
+    assert told["frontend"][1].startswith("the bucket cannot be read: S3 refused listing ")
+    assert told["findings of the scan"][0].startswith("not known: ")
+    assert told["before"] == ("there is no environment before it",)
+    assert told["approvals of this run"][0].startswith("not known: GITHUB_TOKEN is not set")
+
+
+@pytest.mark.parametrize(("number", "more"), [(30, []), (31, ["… and more"])])
+def test_of_many_files_only_some_are_shown(number: int, more: list[str], cloud: EmbeddedCloud, build: Path) -> None:
+    """The sum comes first."""
+    for one in range(number - 1):
+        (build / f"page{one}.html").write_text("<!doctype html>")
+
+    total, *shown = preview.frontend(settings.environment("local"), "v1", str(build))
+
+    assert f"put {number} of {number} files" in total
+    assert shown[30:] == more
+    assert all(line.startswith("put ") for line in shown[:30])
+
+
+def test_the_findings_of_the_scan_are_counted_and_named(cloud: EmbeddedCloud) -> None:
+    """With severity and package."""
+    attributes = [{"key": "package_name", "value": "zlib"}]
+    one = {"name": "CVE-1", "severity": "HIGH", "attributes": attributes}
+    cloud.server.cloud.findings["mint-backend", "v0"] = {"status": "COMPLETE", "findings": [one]}
+
+    assert preview.findings(settings.environment("local"), "v0") == [
+        "mint-backend:v0 has 1 finding",
+        "HIGH CVE-1 in zlib",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ("dev", ["there is no environment before it"]),
+        ("impl", [f"2023-11-14 22:13 UTC dev: deploy v{n} by octocat: succeeded" for n in (7, 6, 5, 4, 3)]),
+    ],
+)
+def test_the_last_deployments_to_the_environment_before_are_shown(
+    env: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its receipts."""
+    kept = [receipt(f"v{n}", actor="octocat") for n in range(7, 0, -1)]
+    monkeypatch.setattr(
+        preview.receipts, "read", lambda env, most: SimpleNamespace(receipts={"dev": kept}[env.name][:most])
+    )
+
+    assert preview.before(settings.environment(env)) == expected
+
+
 def test_a_preview_of_the_embedded_environment_reads_everything(
     invoke: Invoke, cloud: EmbeddedCloud, build: Path, tmp_path: Path
 ) -> None:
@@ -205,6 +364,29 @@ def test_who_approved_what_is_read_from_github(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("GITHUB_API_URL", api.url)
         with pytest.raises(DeployError, match="HTTP status 403"):
             preview.approvals()
+        for name in ("REPOSITORY", "RUN_ID", "TOKEN"):
+            with monkeypatch.context() as without:
+                without.delenv(f"GITHUB_{name}")
+                with pytest.raises(DeployError, match="GITHUB_TOKEN is not set, or this is no run of a workflow"):
+                    preview.approvals()
+    assert len(api.requests) == 1
+
+
+APPROVED = {"state": "approved", "user": {"login": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("review", "line"),
+    [
+        ({**APPROVED, "state": "rejected", "environments": []}, "a rejected "),
+        ({**APPROVED, "environments": [{"name": "x"}]}, "a approved x"),
+        ({**APPROVED, "environments": [{"name": "x"}, {"name": "y"}], "comment": "c"}, "a approved x, y: c"),
+        (APPROVED, "a approved "),
+    ],
+)
+def test_a_review_is_one_line(review: dict[str, object], line: str) -> None:
+    """A comment may be missing."""
+    assert msgspec.convert(review, preview.Review).line() == line
 
 
 REVIEWERS = {"type": "required_reviewers", "reviewers": [{"type": "User", "reviewer": {"login": "octocat"}}]}
