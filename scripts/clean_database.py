@@ -18,7 +18,7 @@ def clean_database(run: Run) -> TaskEnded | None:
     check(run.environment)
     cleaner = run.environment.cleaner
     if not cleaner.function:
-        return run_task(run, service=cleaner.service, via=ECS)
+        return run_task(run, service=cleaner.service)
     return run_task(run, service=cleaner.service, function_name=cleaner.function, qualifier=cleaner.qualifier)
 
 

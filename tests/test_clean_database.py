@@ -8,6 +8,8 @@ import pytest
 from scripts import clean_database
 from scripts.frame import settings
 from scripts.frame.errors import Refused
+from scripts.frame.run import Run
+from scripts.run_task import TaskRun
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import Reply, answering, stand_in
 
@@ -54,8 +56,10 @@ def test_without_a_function_and_a_service_nothing_is_cleaned(cleaner: str, said:
     head = "[environments.impl]\n"
     file.write_text(SETTINGS.replace(head, f"{head}{cleaner}\n"))
 
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Refused) as refused:
         clean_database.check(settings.environment("impl"))
+
+    assert str(refused.value) == f"The database of {said}."
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,17 @@ def test_production_is_never_cleaned_whatever_the_settings_say(
 
     with pytest.raises(Refused, match=said):
         clean_database.check(settings.environment(environment))
+
+
+def test_variables_of_other_environments_need_not_be_set(file: Path) -> None:
+    """Only their clusters and databases are compared."""
+    head = "[environments.prod]\nsite = "
+    assert head in SETTINGS
+    file.write_text(SETTINGS.replace(head, f'{head}"https://${{HOST_OF_PROD}}" # '))
+
+    clean_database.check(settings.environment("dev"))
+    with pytest.raises(Refused, match="HOST_OF_PROD"):
+        settings.environment("prod")
 
 
 def test_the_command_refuses_prod_before_any_request(invoke: Invoke, file: Path) -> None:
@@ -129,6 +144,31 @@ def test_which_settings_have_the_database_cleaned_before_a_deployment(lines: str
     file.write_text(SETTINGS.replace(head, f"{head}{lines}\n"))
 
     assert clean_database.is_set(settings.environment("impl")) is expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "function", "qualifier", "via"),
+    [
+        ('manager.via = "ecs"\ncleaner = { service = "s" }', "", "", "ecs"),
+        ('manager.via = "ecs"\ncleaner = { service = "s", function = "f", qualifier = "3" }', "f", "3", "lambda"),
+        ('cleaner = { service = "s", function = "f", qualifier = "3" }', "f", "3", "lambda"),
+    ],
+)
+def test_the_task_of_the_cleaner_is_run_and_no_other(
+    lines: str, function: str, qualifier: str, via: str, file: Path
+) -> None:
+    """Straight in ECS only if the cleaner has no function."""
+    head = "[environments.impl]\n"
+    file.write_text(SETTINGS.replace(head, f"{head}{lines}\n"))
+    run = Run("clean-database", settings.environment("impl", dry_run=True), dry_run=True)
+
+    clean_database.clean_database(run)
+
+    (step,) = run.steps
+    assert isinstance(step.plan, TaskRun)
+    assert step.plan.service == step.plan.invocation.payload["body"]["service_id"] == "s"
+    made = step.plan.invocation
+    assert (made.function, made.qualifier, made.via) == (function, qualifier, via)
 
 
 def test_without_a_function_the_cleaning_task_runs_straight_in_ecs(
