@@ -60,6 +60,35 @@ def test_a_dry_run_lists_the_files_and_writes_none(invoke: Invoke, tmp_path: Pat
     assert list(tmp_path.glob("*.zip")) == []
 
 
+def test_every_entry_is_that_of_a_file_on_unix_at_a_fixed_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uncompressed, under its name in the package."""
+    monkeypatch.chdir(tmp_path)
+
+    done = package_ecs_manager.write(package_ecs_manager.plan(None))
+
+    assert done.output == "ecs_manager.zip"
+    entries = zipfile.ZipFile(tmp_path / "ecs_manager.zip").infolist()
+    assert [entry.filename for entry in entries] == sorted(package_ecs_manager.names(package_ecs_manager.PACKAGE))
+    assert {(entry.date_time, entry.create_system, entry.external_attr, entry.compress_type) for entry in entries} == {
+        ((1980, 1, 1, 0, 0, 0), 3, 0o100644 << 16, zipfile.ZIP_STORED)
+    }
+
+
+def test_what_would_be_written_and_what_was(tmp_path: Path) -> None:
+    """Both with the hash; the handler is what Lambda has to be told."""
+    target = str(tmp_path / "a.zip")
+    plan = package_ecs_manager.plan(target)
+    done = package_ecs_manager.write(plan)
+
+    data = (tmp_path / "a.zip").read_bytes()
+    hashed = hashlib.sha256(data).hexdigest()
+    head, *rest = plan.describe()
+    assert head == f"write {target}: {len(data)} bytes, sha256 {hashed}"
+    assert rest == [f"  {name}" for name in package_ecs_manager.names(package_ecs_manager.PACKAGE)]
+    assert done.line() == f"{target} has sha256 {hashed}; its handler is ecs_manager.handler.handler"
+    assert done.outputs() == {"package": target, "sha256": hashed}
+
+
 @pytest.mark.parametrize("output", ["", ".", "/", "nowhere/a.zip", "a\0.zip", "x" * 300])
 def test_a_path_that_cannot_be_written_is_refused(output: str) -> None:
     """Empty, a folder, in a missing folder, or an invalid file name."""

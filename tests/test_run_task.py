@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from scripts import run_task
 from scripts.ecs import manager
 from scripts.frame import settings
-from scripts.frame.errors import DeployError
+from scripts.frame.errors import DeployError, Refused
+from scripts.frame.run import Run
 from scripts.run_task import TaskEnded, TaskRun
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.stand_in import Reply, answering, stand_in
+from tests.test_preflight import of_account
 
 MIGRATE, ARN = "mint-app-db-migrate", "arn:task/1"
 
@@ -29,13 +32,14 @@ def start(told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> TaskEnded:
         return run_task.start(environment, TaskRun(MIGRATE, environment.cluster, call))
 
 
-def test_exit_code_0_is_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_code_0_is_a_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With its ARN as an output, and ECS's reason."""
     ended = start({"taskArn": ARN, "taskStatus": {"exitCode": 0, "stoppedReason": "done"}}, monkeypatch)
 
     assert ended == TaskEnded(MIGRATE, ARN, 0, "done")
     assert ended.outputs() == {"task": ARN}
     assert ended.line() == f"{MIGRATE} ended with exit code 0"
+    assert f"running the task of {MIGRATE} in dev-mint-app\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,56 @@ def test_a_task_without_a_service_runs_in_the_network_of_the_settings(
         cluster="local-mint-app", family="local-mint-app-db-migrate", desiredStatus="STOPPED"
     )
     assert len(ran["taskArns"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "service", "called"),
+    [
+        ({}, MIGRATE, ("dev-ecs-manager-docker", "8", "lambda")),
+        ({"service": "other"}, "other", ("dev-ecs-manager-docker", "8", "lambda")),
+        ({"service": "other", "via": "ecs"}, "other", ("", "", "ecs")),
+        ({"function_name": "f"}, MIGRATE, ("f", "$LATEST", "lambda")),
+        ({"function_name": "f", "qualifier": "3"}, MIGRATE, ("f", "3", "lambda")),
+        ({"qualifier": "3"}, MIGRATE, ("dev-ecs-manager-docker", "3", "lambda")),
+    ],
+    ids=str,
+)
+def test_which_task_is_run_by_whom(flags: dict[str, str], service: str, called: tuple[str, str, str]) -> None:
+    """By default the migrations, by the manager in the settings."""
+    run = Run("run-task", settings.environment("dev", dry_run=True), dry_run=True)
+
+    run_task.run_task(run, **flags)
+
+    (step,) = run.steps
+    assert isinstance(step.plan, TaskRun)
+    call = step.plan.invocation
+    assert (call.function, call.qualifier, call.via) == called
+    assert (step.plan.service, step.plan.cluster) == (service, "dev-mint-app")
+    assert call.payload == {"command": "runtask", "body": {"cluster_id": "dev-mint-app", "service_id": service}}
+    assert step.plan.describe()[0] == f"run the task of {service} once in dev-mint-app"
+
+
+def test_without_migrations_the_service_has_to_be_given() -> None:
+    """The message says how."""
+    dev = settings.environment("dev", dry_run=True)
+    dev = replace(dev, migrations=replace(dev.migrations, service=""))
+    run = Run("run-task", dev, dry_run=True)
+
+    with pytest.raises(Refused, match=r"give --service, or set migrations\.service for dev"):
+        run_task.run_task(run)
+    run_task.run_task(run, service="other")
+    assert len(run.steps) == 1
+
+
+def test_with_credentials_of_another_account_no_task_is_started(cloud: EmbeddedCloud) -> None:
+    """The manager is not called."""
+    run = Run("run-task", of_account("999999999999"))
+    run.locked = run.recorded = True
+
+    with pytest.raises(Refused, match=r"^No task was started: "):
+        run_task.run_task(run)
+
+    assert {request["service"] for request in cloud.requests()} == {"sts"}
 
 
 def test_straight_to_ecs_the_plan_shows_the_same_event(invoke: Invoke) -> None:

@@ -13,6 +13,7 @@ from scripts.ecs.manager import Invocation
 from scripts.ecs.preflight import Finding, Preflight
 from scripts.frame import settings
 from scripts.frame.errors import Refused
+from scripts.frame.run import Run
 from scripts.verify import Verified
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
@@ -31,6 +32,7 @@ DEFINITION = {
     "taskRoleArn": f"arn:aws:iam::{ACCOUNT}:role/task",
     "executionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/execution",
 }
+DIGEST = f"sha256:{'a' * 64}"
 PARAMETERS = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/dev/mint-app/*"
 
 
@@ -91,6 +93,70 @@ def test_which_services_are_looked_at(
     assert list(verify.targets(settings.environment("dev"))) == expected
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"tag": "v1"}, [("mint-app", "mint-backend:v1"), ("mint-app-db-migrate", "mint-db-migrate:v1")]),
+        ({"digest": DIGEST}, [("mint-app", f"mint-backend@{DIGEST}")]),
+        ({"image_uri": "r.io/a:v2"}, [("mint-app", "a:v2")]),
+        ({"tag": "v1", "service": "mint-app-db-migrate"}, [("mint-app-db-migrate", "mint-db-migrate:v1")]),
+        ({"digest": DIGEST, "service": "mint-app-db-migrate"}, [("mint-app-db-migrate", f"mint-db-migrate@{DIGEST}")]),
+    ],
+    ids=["a tag", "a digest", "an image", "one service", "one service by digest"],
+)
+@pytest.mark.parametrize("via", [None, "ecs"])
+def test_an_image_is_looked_at_for_its_own_service_alone(
+    flags: dict[str, str], expected: list[tuple[str, str]], via: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tag is one of each service's image; a digest or a name is of one image, that of the application's own."""
+    seen: list[Invocation] = []
+
+    def look(run: Run, calls: list[Invocation]) -> Verified:
+        seen.extend(calls)
+        return Verified("local", (), ())
+
+    monkeypatch.setattr(verify, "look", look)
+
+    verify.verify(Run("verify", settings.environment("local")), via=via, **flags)
+
+    assert {call.via for call in seen} == {via or "lambda"}
+    bodies = [call.payload["body"] for call in seen]
+    assert [(*body["service_ids"], body["image"].partition("/")[2]) for body in bodies] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "dry_run", "refused"),
+    [("mint-app", False, True), ("mint-app", True, False), ("", False, False)],
+    ids=["a refusal", "in a dry run", "nothing against it"],
+)
+def test_a_refusal_is_the_result_unless_it_is_a_dry_run(
+    name: str, dry_run: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With each reason on a line of its own."""
+    findings = (Finding("service", "refused", "gone"), Finding("image", "refused", "no")) if name else ()
+    found = Verified("local", (Preflight("local", name, findings),), ())
+    monkeypatch.setattr(verify, "look", lambda run, calls: found)
+    run = Run("verify", settings.environment("local"), dry_run=dry_run)
+
+    if refused:
+        with pytest.raises(Refused) as raised:
+            verify.verify(run, tag="v1")
+        assert str(raised.value).splitlines() == [
+            "local: nothing can be deployed.",
+            "  mint-app: service: gone",
+            "  mint-app: image: no",
+        ]
+    else:
+        assert verify.verify(run, tag="v1") is found
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\n"])
+def test_what_is_no_name_of_a_service_is_not_looked_at(name: str) -> None:
+    """Also an empty flag is not a missing one."""
+    with pytest.raises(Refused, match="is not the name of an ECS service"):
+        verify.verify(Run("verify", settings.environment("local")), service=name, tag="v1")
+
+
 def test_the_report_of_several_services() -> None:
     """Those that can be deployed, and every reason why the others cannot."""
     good = Preflight("dev", "a", (Finding("image", "ok", "i"),), ("app: image",))
@@ -108,6 +174,9 @@ def test_the_report_of_several_services() -> None:
         ("refused", "", "rights", "r"),
     ]
     assert Verified("dev", (bad,), ()).line() == "dev: nothing can be deployed"
+    gate = (Finding("gate", "warning", "nobody"),)
+    assert Verified("dev", (good,), (), gate).table()[-1] == ("warning", "", "gate", "nobody")
+    assert Verified("dev", (good,), (), gate).refusals == ()
 
 
 @pytest.mark.parametrize("roles", [2, 1, 0])
