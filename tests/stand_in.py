@@ -51,6 +51,12 @@ def answering(reply: Reply) -> Callable[[str, str], Reply]:
     return lambda method, path: reply if path.startswith("/2015-03-31/functions/") else DENIED
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # Of more connections at the same time, some would be tried again only after a second.
+    request_queue_size = 128
+
+
 @contextmanager
 def stand_in(answer: Callable[[str, str], Reply]) -> Iterator[StandIn]:
     """Serve on a free port of 127.0.0.1 until the block ends."""
@@ -95,8 +101,7 @@ def stand_in(answer: Callable[[str, str], Reply]) -> Iterator[StandIn]:
             except ConnectionError:
                 self.close_connection = True
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     here = StandIn(f"http://127.0.0.1:{server.server_address[1]}", answer)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -3,14 +3,17 @@
 import base64
 import hashlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from scripts.edges import s3
-from scripts.edges.s3 import Bucket, Keys, Remote, S3Error, Unanswered
+from scripts.edges.s3 import Bucket, Keys, Remote, S3Error, Unanswered, Upload
 from scripts.frame.errors import DeployError, Refused
 from tests.stand_in import Reply, StandIn, stand_in
 from tests.test_http import saying, serving
@@ -355,3 +358,279 @@ def test_where_an_object_is(name: str, endpoint: str, virtual: bool, url: str) -
     where = Bucket(name, "us-west-2", endpoint, Keys("key", "secret"), "dev", virtual=virtual)
 
     assert where._url("a", {}) == url
+
+
+def upload(folder: Path, key: str, size: int) -> Upload:
+    """A file of a build, unlike every other one."""
+    body = (key.encode() * size)[:size]
+    (folder / key).write_bytes(body)
+    headers = {"Content-Type": "text/x", "Cache-Control": "no-cache"}
+    return Upload(key, str(folder / key), size, hashlib.sha256(body).hexdigest(), headers)
+
+
+def storing(method: str, path: str) -> Reply:
+    """What S3 answers to each request of an upload, also of one in parts."""
+    return Reply(
+        b'<Done><UploadId>u</UploadId><ETag>"e"</ETag></Done>' if method == "POST" else b"", 200, {"ETag": '"e"'}
+    )
+
+
+def stored(server: StandIn) -> dict[str, tuple[dict[str, str], bytes]]:
+    """What a server was sent, by key: headers with names in lower case, and the body, joined from its parts."""
+    found, parts = dict[str, tuple[dict[str, str], bytes]](), dict[str, dict[int, bytes]]()
+    for asked in server.requests:
+        key = asked["path"].removeprefix("/site/app/")
+        if number := asked["query"].get("partNumber"):
+            parts.setdefault(key, {})[int(number[0])] = asked["body"]
+        elif "uploadId" not in asked["query"]:
+            found[key] = {name.lower(): value for name, value in asked["headers"].items()}, asked["body"]
+    for key, of_one in parts.items():
+        found[key] = found[key][0], b"".join(of_one[number] for number in sorted(of_one))
+    return found
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are large from 101 bytes on, and tries follow each other at once."""
+    for name, value in {"SMALL": 50, "SINGLE_PUT": 100, "PART": 64, "FIRST_PAUSE": 1e-3, "LONGEST_PAUSE": 1e-3}.items():
+        monkeypatch.setattr(s3, name, value)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("headers", [{}, {"x-amz-acl": "private"}], ids=["", "with headers"])
+@pytest.mark.parametrize(
+    "sizes",
+    [[0], [100], [101], [10] * 3, [10, 51], [50] * 9, [10, 100, 101, 150, 64], []],
+    ids=["empty", "one", "a large one", "a few", "a middling one", "many", "all kinds", "none"],
+)
+def test_many_objects_are_put_whole(sizes: list[int], headers: dict[str, str], server: StandIn, tmp_path: Path) -> None:
+    """However many and large they are: each with its headers, those of the settings, and checksums."""
+    server.answer = storing
+    uploads = [upload(tmp_path, f"key{number}", size) for number, size in enumerate(sizes)]
+    done: list[tuple[Upload, str]] = []
+    putting = bucket(server, put_headers=headers)
+
+    putting.put_all(uploads, lambda *one: done.append(one))
+
+    assert sorted(done, key=lambda one: one[0].key) == [(one, "e") for one in uploads]
+    assert putting.requests == len(server.requests)
+    found = stored(server)
+    assert {key: body for key, (_, body) in found.items()} == {one.key: Path(one.path).read_bytes() for one in uploads}
+    for one in uploads:
+        sent = found[one.key][0]
+        assert sent.items() >= {**headers, "content-type": "text/x", "cache-control": "no-cache"}.items()
+        assert "/us-west-2/s3/aws4_request" in sent["authorization"]
+        if "x-amz-checksum-algorithm" not in sent:
+            assert sent["x-amz-checksum-sha256"] == base64.b64encode(bytes.fromhex(one.sha256)).decode()
+    parts = [asked for asked in server.requests if "partNumber" in asked["query"]]
+    assert len(parts) == (0 if headers else sum(-(-size // 64) for size in sizes if size > 100))
+    assert all("x-amz-checksum-sha256" in asked["headers"] for asked in parts)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("many", [1, 2, 9], ids=["one", "a few", "many"])
+@pytest.mark.parametrize(
+    ("reply", "kind", "code", "said"),
+    [
+        (Reply(error("AccessDenied"), 403), S3Error, 1, "the bucket site/app (dev, us-west-2): AccessDenied: said S3."),
+        (Reply(error("NoSuchBucket"), 404), S3Error, 1, "the bucket site/app (dev, us-west-2): NoSuchBucket: said S3."),
+        (Reply(error("ExpiredToken"), 400), S3Error, 2, "S3 rejected the credentials for writing "),
+        (Reply(error("SlowDown"), 503), S3Error, 1, "the bucket site/app (dev, us-west-2): SlowDown: said S3."),
+        (Reply(b"", drop=True), Unanswered, 1, "site/app (dev) in 6 tries: "),
+        (Reply(b""), Unanswered, 1, ""),
+    ],
+    ids=["denied", "no bucket", "expired", "slow down", "dropped", "no ETag"],
+)
+def test_an_upload_that_fails_ends_them_all(
+    many: int,
+    reply: Reply,
+    kind: type[DeployError],
+    code: int,
+    said: str,
+    server: StandIn,
+    pauses: list[float],
+    tmp_path: Path,
+) -> None:
+    """In the same words, however many there are; what passes is tried six times."""
+    server.answer = in_turn(reply)
+
+    with pytest.raises(kind) as failed:
+        bucket(server).put_all([upload(tmp_path, f"key{number}", 10) for number in range(many)], lambda *_: None)
+
+    assert (type(failed.value), failed.value.code) == (kind, code)
+    assert said in str(failed.value)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(("size", "many"), [(10, 1), (10, 3), (10, 9), (101, 1)])
+@pytest.mark.parametrize("headers", [{}, {"x-amz-acl": "private"}], ids=["", "with headers"])
+def test_a_file_that_is_no_longer_what_was_released_is_not_put(
+    size: int, many: int, headers: dict[str, str], server: StandIn, tmp_path: Path
+) -> None:
+    """Another one, or none."""
+    server.answer = storing
+    uploads = [upload(tmp_path, f"key{number}", size) for number in range(many)]
+    putting = bucket(server, put_headers=headers)
+
+    (tmp_path / "key0").write_bytes(b"x" * size)
+    with pytest.raises(
+        DeployError, match=r"key0 changed during the release: build again, and release the new build\.$"
+    ):
+        putting.put_all(uploads, lambda *_: None)
+    (tmp_path / "key0").unlink()
+    with pytest.raises(DeployError, match=r"key0 can no longer be read: No such file or directory\.$"):
+        putting.put_all(uploads, lambda *_: None)
+
+    assert "key0" not in stored(server)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_what_the_caller_raises_after_an_upload_is_not_taken_for_an_error_of_s3(
+    server: StandIn, tmp_path: Path
+) -> None:
+    """A bug keeps its traceback."""
+    server.answer = storing
+
+    with pytest.raises(ExceptionGroup) as raised:
+        bucket(server).put_all([upload(tmp_path, f"key{n}", 10) for n in range(9)], lambda *_: 1 // 0)
+
+    assert {type(one) for one in raised.value.exceptions} == {ZeroDivisionError}
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("many", [1, 9])
+@pytest.mark.parametrize("token", ["", "session"])
+def test_each_upload_is_signed_with_the_keys_that_are_valid_then(
+    many: int, token: str, server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of a role are renewed. A session's token in the environment belongs to other keys."""
+    monkeypatch.setattr(s3, "ASK_AGAIN", timedelta(0))
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "another")
+    server.answer, now = storing, ["one"]
+    given = Bucket("site/app", "us-west-2", server.url, lambda: Keys(now[0], "s", token), "dev", use_proxy=False)
+    uploads = [upload(tmp_path, f"key{number}", 10) for number in range(many)]
+
+    given.put_all(uploads, lambda *_: None)
+    now[0] = "two"
+    given.put_all(uploads, lambda *_: None)
+
+    headers = [{name.lower(): value for name, value in asked["headers"].items()} for asked in server.requests]
+    keys = [sent["authorization"].partition("Credential=")[2].partition("/")[0] for sent in headers]
+    assert (keys[:many], keys[many:]) == (["one"] * many, ["two"] * many)
+    assert {sent.get("x-amz-security-token", "") for sent in headers} == {token}
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("many", [1, 9])
+def test_where_the_host_names_the_bucket_the_path_does_not(many: int, server: StandIn, tmp_path: Path) -> None:
+    """Nor with many uploads."""
+    server.answer = storing
+
+    bucket(server, virtual=True).put_all([upload(tmp_path, f"key{n}", 10) for n in range(many)], lambda *_: None)
+
+    assert sorted(asked["path"] for asked in server.requests) == [f"/app/key{number}" for number in range(many)]
+
+
+def test_an_endpoint_that_cannot_be_one_is_an_error(tmp_path: Path) -> None:
+    """In one line."""
+    odd = Bucket("site", "us-west-2", "http://a b", Keys("key", "secret"), "dev", use_proxy=False)
+
+    with pytest.raises(DeployError, match=r"^Uploads to site cannot start: .*$"):
+        odd.put_all([upload(tmp_path, f"key{number}", 10) for number in range(9)], lambda *_: None)
+
+
+UNTRUSTED = "The certificate of h:1 is not trusted, for writing to site (dev): set AWS_CA_BUNDLE to a file with the"
+UNTRUSTED += " certificate of its CA."
+UNKNOWN = "S3 cannot be reached for writing to site (dev) in {} tries: {}."
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("Generic S3 error: PUT u\n\nDebug source:\nmore", UNKNOWN.format(1, "Generic S3 error: PUT u")),
+        (
+            "PUT u in 1s, after 5 retries, max_retries: 5, retry_timeout: 40s  - HTTP error: x",
+            UNKNOWN.format(6, "PUT u in 1s - HTTP error: x"),
+        ),
+        ("PUT u - HTTP error\n\nHttpError { kind: Timeout }", UNKNOWN.format(1, "PUT u - HTTP error: timed out")),
+        ("x" * 400, UNKNOWN.format(1, "x" * 300)),
+        ("PUT u\nsource: invalid peer certificate: UnknownIssuer", UNTRUSTED),
+        ("PUT u\nsource: InvalidCertificate(Expired)", UNTRUSTED),
+        (
+            "PUT u\n<Error><Code>KMS.Disabled</Code><Message>the key is off</Message></Error>",
+            "S3 refused writing to the bucket site (dev, us-west-2): KMS.Disabled: the key is off.",
+        ),
+        ("<Error><Code>C</Code></Error>", "S3 refused writing to the bucket site (dev, us-west-2): C."),
+    ],
+    ids=["a line", "tried often", "timed out", "long", "unknown CA", "expired", "with a code", "without a message"],
+)
+def test_what_an_error_of_many_uploads_means(told: str, said: str) -> None:
+    """Of its many lines, the one that says why."""
+    there = Bucket("site", "us-west-2", "https://h:1", Keys("key", "secret"), "dev")
+
+    found = there._translated(RuntimeError(told))
+
+    assert str(found) == said
+    assert isinstance(found, Unanswered) == said.startswith("S3 cannot be reached")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.3, "0 s behind"), (99.8, "100 s ahead of"), (-99.8, "100 s behind"), (1234.8, "1,235 s ahead of")],
+)
+def test_how_wrong_this_machines_clock_is(seconds: float, said: str) -> None:
+    """By S3's own time."""
+    now = datetime.now(UTC) - timedelta(seconds=seconds)
+
+    assert s3._skew(now.isoformat()) == f"this machine's clock is {said} S3's"
+    for odd in ("", "today", now.replace(tzinfo=None).isoformat()):
+        assert s3._skew(odd) == "this machine's clock is wrong"
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Reply(b"<Error><Code>PermanentRedirect</Code><Region>r1</Region></Error>", 301), "the bucket is in r1"),
+        (
+            Reply(b"<Error><Code>C</Code><Region>r1</Region></Error>", 307, {"x-amz-bucket-region": "r2"}),
+            "the bucket is in r2",
+        ),
+        (Reply(f"<Error><Code>C</Code><Region>{'r' * 31}</Region></Error>".encode(), 301), f"in {'r' * 30}. "),
+        (Reply(b"", 301, {"x-amz-bucket-region": "r" * 31}), f"in {'r' * 30}. "),
+        (Reply(error("c" * 2001, "m" * 2001), 400), f": {'c' * 2000}: {'m' * 2000}."),
+        (Reply(b"<Error><Code>C</Code></Error>", 400), "(dev, us-west-2): C."),
+        (
+            Reply(
+                b"<Error><Code>RequestTimeTooSkewed</Code><ServerTime>2020-01-01T00:00:00Z</ServerTime></Error>", 403
+            ),
+            "s ahead of S3's. Set the clock, and run this again.",
+        ),
+        (Reply(b"<!DOCTYPE x><Error><Code>C</Code></Error>", 403), "(dev, us-west-2): AccessDenied."),
+    ],
+)
+def test_what_is_shown_of_a_refusal(reply: Reply, said: str, server: StandIn) -> None:
+    """S3's own words, at no length."""
+    server.answer = in_turn(reply)
+
+    with pytest.raises(S3Error) as refused:
+        bucket(server).list()
+
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError("gone"), "gone"),
+        (OSError(), "OSError"),
+        (EndpointConnectionError(endpoint_url="u", error=ValueError("why")), "why"),
+        (EndpointConnectionError(endpoint_url="u"), 'Could not connect to the endpoint URL: "u"'),
+        (
+            EndpointConnectionError(endpoint_url="u", error=OSError("AWSHTTPSConnection(host='h', port=1): refused")),
+            "refused",
+        ),
+        (ValueError("AWSHTTPConnectionPool(host='h', port=1): Read timed out."), "Read timed out."),
+    ],
+)
+def test_why_a_connection_failed_is_said_without_pythons_objects(raised: Exception, said: str) -> None:
+    assert s3._reason(raised) == said
