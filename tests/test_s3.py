@@ -11,12 +11,18 @@ from xml.etree import ElementTree
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from botocore.httpsession import get_cert_path
+from msgspec.structs import replace
 
 from scripts.edges import s3
 from scripts.edges.s3 import Bucket, Keys, Remote, S3Error, Unanswered, Upload
+from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
 from tests.stand_in import Reply, StandIn, stand_in
-from tests.test_http import saying, serving
+from tests.test_http import _no_proxy_of_this_machine, saying, serving
+
+__all__ = ["_no_proxy_of_this_machine"]
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 
 @pytest.fixture
@@ -634,3 +640,226 @@ def test_what_is_shown_of_a_refusal(reply: Reply, said: str, server: StandIn) ->
 )
 def test_why_a_connection_failed_is_said_without_pythons_objects(raised: Exception, said: str) -> None:
     assert s3._reason(raised) == said
+
+
+@pytest.mark.parametrize(
+    ("region", "env", "config", "url"),
+    [
+        ("us-west-2", {}, "", "https://a-bucket.s3.us-west-2.amazonaws.com"),
+        ("us-west-2", {"AWS_USE_FIPS_ENDPOINT": "true"}, "", "https://a-bucket.s3-fips.us-west-2.amazonaws.com"),
+        ("us-west-2", {}, "use_fips_endpoint = true", "https://a-bucket.s3-fips.us-west-2.amazonaws.com"),
+        (
+            "us-west-2",
+            {"AWS_USE_DUALSTACK_ENDPOINT": "true"},
+            "",
+            "https://a-bucket.s3.dualstack.us-west-2.amazonaws.com",
+        ),
+        ("us-west-2", {}, "s3 =\n  use_accelerate_endpoint = true", "https://a-bucket.s3-accelerate.amazonaws.com"),
+        ("cn-north-1", {}, "", "https://a-bucket.s3.cn-north-1.amazonaws.com.cn"),
+        ("us-gov-west-1", {}, "", "https://a-bucket.s3.us-gov-west-1.amazonaws.com"),
+        ("us-iso-east-1", {}, "", "https://a-bucket.s3.us-iso-east-1.c2s.ic.gov"),
+    ],
+    ids=["ordinary", "FIPS", "FIPS in the profile", "dual-stack", "accelerated", "China", "a government's", "isolated"],
+)
+def test_the_host_is_the_one_that_botocore_chooses(
+    region: str, env: dict[str, str], config: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the bucket."""
+    (tmp_path / "config").write_text(f"[default]\n{config}\n")
+    for name, value in {**KEYS, "AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_REGION": region, **env}.items():
+        monkeypatch.setenv(name, value)
+
+    found = s3.open_bucket(settings.find("dev"), "a-bucket/app")
+
+    assert found._url("a b", {}) == f"{url}/app/a%20b"
+
+
+@pytest.mark.parametrize("env", [{}, {"AWS_USE_FIPS_ENDPOINT": "true"}], ids=["ordinary", "FIPS"])
+def test_a_bucket_with_a_dot_is_in_the_path(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No certificate has such a host."""
+    for name, value in {**KEYS, **env}.items():
+        monkeypatch.setenv(name, value)
+
+    found = s3.open_bucket(settings.find("dev"), "www.site")
+
+    assert found._url("a", {}) == f"https://s3{'-fips' if env else ''}.us-west-2.amazonaws.com/www.site/a"
+
+
+PROFILE = "[work]\naws_access_key_id = theirs\naws_secret_access_key = s\naws_session_token = t\n"
+
+
+@pytest.mark.parametrize(
+    ("env", "keys", "renewed"),
+    [
+        (KEYS, Keys("key", "secret"), False),
+        ({**KEYS, "AWS_SESSION_TOKEN": "token"}, Keys("key", "secret", "token"), False),
+        ({"AWS_PROFILE": "work"}, Keys("theirs", "s", "t"), True),
+    ],
+    ids=["keys", "a session", "a profile"],
+)
+def test_the_keys_are_those_of_this_machine(
+    env: dict[str, str], keys: Keys, renewed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a profile may be renewed meanwhile."""
+    (Path.home() / ".aws").mkdir()
+    (Path.home() / ".aws" / "credentials").write_text(PROFILE)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    found = s3.open_bucket(settings.find("dev"), "site")
+
+    assert (found._keys(), found._renews) == (keys, renewed)
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({}, "No AWS credentials for "),
+        ({"AWS_ACCESS_KEY_ID": "key"}, "No AWS credentials for "),
+        ({"AWS_SECRET_ACCESS_KEY": "secret"}, "No AWS credentials for "),
+        ({**KEYS, "AWS_PROFILE": "nobody"}, "The config profile (nobody) could not be found"),
+        ({**KEYS, "AWS_ENDPOINT_URL_S3": "ftp://127.0.0.1"}, "is not the endpoint of S3 (AWS_ENDPOINT_URL_S3)"),
+        ({**KEYS, "AWS_ENDPOINT_URL": "http://127.0.0.1:99999"}, "is not the endpoint of S3 (AWS_ENDPOINT_URL)"),
+    ],
+    ids=["nothing", "half of the keys", "the other half", "no such profile", "another scheme", "no port"],
+)
+def test_a_bucket_that_could_not_be_reached_is_not_opened(
+    env: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is said before the first request."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(Refused) as refused:
+        s3.open_bucket(settings.find("dev"), "site")
+
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["local", "dev"])
+def test_the_headers_of_the_settings_are_those_of_everything_that_is_written(
+    name: str, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An embedded AWS gets keys of its own, and is asked directly."""
+    for variable, value in {**KEYS, "AWS_ENDPOINT_URL": server.url}.items():
+        monkeypatch.setenv(variable, value)
+    if name == "local":
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    env = settings.find(name)
+    wanted = replace(env, frontend=replace(env.frontend, put_headers={"x-amz-acl": "private", "x-amz-meta-n": "1"}))
+    server.answer = storing
+
+    s3.open_bucket(wanted, "site").put("a", b"", {})
+
+    sent = {key.lower(): value for key, value in server.requests[0]["headers"].items()}
+    assert (sent["x-amz-acl"], sent["x-amz-meta-n"]) == ("private", "1")
+    assert f"Credential={'local' if name == 'local' else 'key'}/" in sent["authorization"]
+    for odd in ("Host", "x-amz-", "X-Amz-Acl", "x-amz-a\n", "ax-amz-acl"):
+        wrong = replace(env, frontend=replace(env.frontend, put_headers={odd: "v"}))
+        with pytest.raises(Refused, match=rf"^frontend\.put_headers of {name}: .* does not begin with x-amz-\.$"):
+            s3.open_bucket(wrong, "site")
+
+
+@pytest.mark.parametrize("many", [1, 9])
+@pytest.mark.parametrize(
+    ("endpoint", "env", "use_proxy"),
+    [
+        ("http://s3.test", {"http_proxy": "{url}"}, True),
+        ("http://s3.test", {"HTTP_PROXY": "{url}"}, True),
+        ("http://s3.test", {"HTTP_PROXY": "{url}", "NO_PROXY": "127.0.0.1"}, True),
+        ("{url}", {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, True),
+        ("{url}", {"HTTPS_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"}, True),
+        ("{url}", {"HTTP_PROXY": "http://127.0.0.1:9"}, False),
+    ],
+    ids=["a proxy", "in upper case", "of others", "not for this host", "of another scheme", "none wanted"],
+)
+def test_every_request_takes_the_same_way(
+    endpoint: str,
+    env: dict[str, str],
+    use_proxy: bool,
+    many: int,
+    server: StandIn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Through the proxy, or directly."""
+    server.answer = storing
+    for name, value in env.items():
+        monkeypatch.setenv(name, value.format(url=server.url))
+    monkeypatch.setattr(s3, "TRIES", 1)
+    where = endpoint.format(url=server.url)
+    there = Bucket("site/app", "us-west-2", where, Keys("key", "secret"), "dev", use_proxy=use_proxy)
+
+    there.put_all([upload(tmp_path, f"key{number}", 10) for number in range(many)], lambda *_: None)
+
+    assert sorted(stored(server)) == [f"key{number}" for number in range(many)]
+    hosts = {value for asked in server.requests for name, value in asked["headers"].items() if name.lower() == "host"}
+    assert hosts == {where.removeprefix("http://")}
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("proxy", ["::::", "http://user:hidden@proxy:99999", "http://user:hidden@proxy:0", "http://"])
+def test_a_proxy_that_is_none_is_refused(scheme: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its password."""
+    monkeypatch.setenv(f"{scheme}_proxy", proxy)
+    there = Bucket("site", "us-west-2", f"{scheme}://s3.test", Keys("key", "secret"), "dev")
+
+    with pytest.raises(Refused) as refused:
+        there.list()
+
+    said = f"{scheme.upper()}_PROXY is not the URL of a proxy: it must begin with http:// and a host."
+    assert str(refused.value) == said
+
+
+ADVICE = "Check AWS_CA_BUNDLE, ca_bundle in the AWS profile, and REQUESTS_CA_BUNDLE."
+
+
+@pytest.mark.parametrize(
+    ("set_in", "used"),
+    [
+        (["AWS_CA_BUNDLE"], "AWS_CA_BUNDLE"),
+        (["the profile"], "the profile"),
+        (["REQUESTS_CA_BUNDLE"], "REQUESTS_CA_BUNDLE"),
+        (["AWS_CA_BUNDLE", "the profile", "REQUESTS_CA_BUNDLE"], "AWS_CA_BUNDLE"),
+        (["the profile", "REQUESTS_CA_BUNDLE"], "the profile"),
+        ([], ""),
+    ],
+    ids=str,
+)
+def test_which_certificates_are_trusted(
+    set_in: list[str], used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every request alike, and none without TLS."""
+    usual = get_cert_path(True)
+    for where in set_in:
+        file = tmp_path / where
+        file.write_bytes(Path(usual).read_bytes() if where == used else b"nonsense")
+        if where == "the profile":
+            (tmp_path / "config").write_text(f"[default]\nca_bundle = {file}\n")
+            monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        else:
+            monkeypatch.setenv(where, str(file))
+    secure = Bucket("site", "us-west-2", "https://s3.test", Keys("key", "secret"), "dev")
+    open_to_all = Bucket("site", "us-west-2", "http://s3.test", Keys("key", "secret"), "dev")
+
+    assert secure._network.certificates == (str(tmp_path / used) if used else usual)
+    assert secure._client_options()["root_certificate"] == Path(usual).read_bytes()
+    assert open_to_all._network.certificates is None
+    assert "root_certificate" not in open_to_all._client_options()
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file or directory"), ("nonsense", "")])
+def test_a_file_without_certificates_is_refused(
+    content: str | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any request."""
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(file))
+
+    with pytest.raises(Refused) as refused:
+        Bucket("site", "us-west-2", "https://s3.test", Keys("key", "secret"), "dev").list()
+
+    assert str(refused.value).startswith(f"{file} is not a file of CA certificates: {why}")
+    assert str(refused.value).endswith(f". {ADVICE}")

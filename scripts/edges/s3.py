@@ -45,9 +45,10 @@ LIST_PAGE = DELETE_BATCH = 1000
 # A listing ends after so many pages: ten million objects.
 PAGES = 10_000
 SIZE = re.compile(r"[0-9]{1,18}")
-# Settings of AWS's tools that change S3's host, and the regions whose host ends with amazonaws.com.
+# Settings of AWS's tools that change S3's host, and the regions whose host ends with amazonaws.com, unless isolated.
 UNUSUAL = ("use_fips_endpoint", "use_dualstack_endpoint", "use_accelerate_endpoint")
 ORDINARY = ("us-", "eu-", "ap-", "sa-", "ca-", "me-", "af-", "il-", "mx-")
+ISOLATED = "-iso"
 PUT_HEADER = re.compile(r"x-amz-[a-z0-9-]+")
 # Seconds that cancelled uploads have to end.
 UNWIND = 0.1
@@ -695,7 +696,8 @@ def open_bucket(environment: Environment, name: str) -> Bucket:
 def _is_unusual(region: str) -> bool:
     """Whether botocore has to say S3's host: FIPS, dual-stack, accelerated, or another partition. That takes 0.2 s."""
     asked = any(os.environ.get(f"AWS_{name.upper()}") for name in UNUSUAL)
-    return asked or not region.startswith(ORDINARY) or any(map(aws._file_names, UNUSUAL))
+    elsewhere = not region.startswith(ORDINARY) or ISOLATED in region
+    return asked or elsewhere or any(map(aws._file_names, UNUSUAL))
 
 
 def _resolved(environment: Environment, bucket: str) -> tuple[str, bool]:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.edges.s3 import OBSTORE_FROM, Bucket, Keys, Upload, open_bucket
-from scripts.frame import settings
+from scripts.edges.s3 import OBSTORE_FROM, Bucket, Keys, Upload
 from scripts.frame.errors import DeployError
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.release import sites
@@ -306,32 +305,6 @@ def test_a_wrong_region_and_a_wrong_clock_are_named(reply: Reply, said: str) -> 
 
     assert said in str(failed.value)
     assert failed.value.exit_code == 2
-
-
-@pytest.mark.parametrize(
-    ("env", "config", "host"),
-    [
-        ({}, "", "a-bucket.s3.us-west-2.amazonaws.com"),
-        ({"AWS_USE_FIPS_ENDPOINT": "true"}, "", "a-bucket.s3-fips.us-west-2.amazonaws.com"),
-        ({}, "use_fips_endpoint = true", "a-bucket.s3-fips.us-west-2.amazonaws.com"),
-        ({"AWS_USE_DUALSTACK_ENDPOINT": "true"}, "", "a-bucket.s3.dualstack.us-west-2.amazonaws.com"),
-        ({}, "s3 =\n  use_accelerate_endpoint = true", "a-bucket.s3-accelerate.amazonaws.com"),
-        ({"AWS_REGION": "cn-north-1"}, "", "a-bucket.s3.cn-north-1.amazonaws.com.cn"),
-        ({"AWS_REGION": "us-gov-west-1"}, "", "a-bucket.s3.us-gov-west-1.amazonaws.com"),
-    ],
-    ids=["ordinary", "FIPS", "FIPS in the profile", "dual-stack", "accelerated", "China", "a government's"],
-)
-def test_the_host_is_the_one_that_botocore_chooses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], config: str, host: str
-) -> None:
-    (tmp_path / "config").write_text(f"[default]\n{config}\n")
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ACCOUNT_ID": "123456789012"}
-    for name, value in {**keys, "AWS_CONFIG_FILE": str(tmp_path / "config"), **env}.items():
-        monkeypatch.setenv(name, value)
-
-    bucket = open_bucket(settings.find("dev", dry_run=True), "a-bucket/app")
-
-    assert bucket._url("a b", {}) == f"https://{host}/app/a%20b"
 
 
 # Certificates
