@@ -17,7 +17,7 @@ from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run
 from scripts.frame.summary import Links
-from tests.conftest import EmbeddedCloud, Invoke
+from tests.conftest import EmbeddedCloud, Invoke, commands_clock
 from tests.stand_in import Reply, stand_in
 from tests.test_receipts import receipt
 
@@ -274,7 +274,7 @@ def test_of_many_files_only_some_are_shown(number: int, more: list[str], cloud: 
 
     total, *shown = preview.frontend(settings.environment("local"), "v1", str(build))
 
-    assert f"put {number} of {number} files" in total
+    assert re.match(rf"release \S+-v1 to local-mint-app-static: put {number} of {number} files ", total)
     assert shown[30:] == more
     assert all(line.startswith("put ") for line in shown[:30])
 
@@ -291,6 +291,55 @@ def test_the_findings_of_the_scan_are_counted_and_named(cloud: EmbeddedCloud) ->
     ]
 
 
+def test_a_scan_that_is_not_complete_is_not_waited_for(cloud: EmbeddedCloud) -> None:
+    """A reviewer waits."""
+    cloud.server.cloud.findings["mint-backend", "v0"] = {"status": "IN_PROGRESS"}
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    with commands_clock(lambda: now, sleep), pytest.raises(DeployError, match=r"not complete after 1 s"):
+        preview.findings(settings.environment("local"), "v0")
+
+    assert now <= 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([], ["none"]),
+        (["a\n\x1bb", "c"], [r"a \x1bb", "c"]),
+        (DeployError("gone\nsoon"), ["not known: gone soon"]),
+    ],
+)
+def test_each_part_is_lines_of_text(lines: list[str] | DeployError, told: list[str]) -> None:
+    """Also one that is empty, or that cannot be read."""
+
+    def read() -> list[str]:
+        if isinstance(lines, DeployError):
+            raise lines
+        return lines
+
+    assert preview._told(read) == told
+
+
+def test_what_would_change_is_that_of_the_wanted_image(cloud: EmbeddedCloud) -> None:
+    """By its tag, or by the digest that was built. Somebody else's rollout would be refused."""
+    (digest,) = cloud.push("v1", "mint-backend")
+    run = Run("preview", settings.environment("local"))
+
+    by_tag, by_digest = preview.changes(run, "v1", None), preview.changes(run, "v1", digest)
+    cloud.client("ecs").update_service(cluster="local-mint-app", service="mint-app", forceNewDeployment=True)
+    meanwhile = preview.changes(run, "v1", None)
+
+    assert [line.rpartition("/")[2] for line in by_tag if "mint-backend:v0 ->" in line] == ["mint-backend:v1"]
+    assert [line.rpartition("/")[2] for line in by_digest if "mint-backend:v0 ->" in line] == [f"mint-backend@{digest}"]
+    assert [line for line in by_tag + by_digest if line.startswith("refused: ")] == []
+    assert [line.split(": ")[:2] for line in meanwhile if line.startswith("refused: ")] == [["refused", "rollout"]]
+
+
 @pytest.mark.parametrize(
     ("env", "expected"),
     [
@@ -299,15 +348,20 @@ def test_the_findings_of_the_scan_are_counted_and_named(cloud: EmbeddedCloud) ->
     ],
 )
 def test_the_last_deployments_to_the_environment_before_are_shown(
-    env: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+    env: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its receipts."""
+    """By its receipts. Its other settings need not be known."""
+    text, head = (settings.ROOT / "environments.toml").read_text(), "[environments.dev]\nsite = "
+    (tmp_path / "settings.toml").write_text(text.replace(head, f'{head}"https://${{HOST_OF_DEV}}" # '))
     kept = [receipt(f"v{n}", actor="octocat") for n in range(7, 0, -1)]
     monkeypatch.setattr(
         preview.receipts, "read", lambda env, most: SimpleNamespace(receipts={"dev": kept}[env.name][:most])
     )
 
-    assert preview.before(settings.environment(env)) == expected
+    environment = settings.environment(env)
+    monkeypatch.setenv("ENVIRONMENTS_FILE", str(tmp_path / "settings.toml"))
+
+    assert preview.before(environment) == expected
 
 
 def test_a_preview_of_the_embedded_environment_reads_everything(
@@ -360,6 +414,7 @@ def test_who_approved_what_is_read_from_github(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("GITHUB_API_URL", api.url)
         assert preview.approvals() == ["octocat approved impl_gate: ok"]
     assert api.requests[0]["path"] == "/repos/a/b/actions/runs/7/approvals"
+    assert api.requests[0]["headers"]["Authorization"] == "Bearer token"
     with stand_in(lambda *_: Reply(b"{}", status=403)) as api:
         monkeypatch.setenv("GITHUB_API_URL", api.url)
         with pytest.raises(DeployError, match="HTTP status 403"):
