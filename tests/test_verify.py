@@ -1,19 +1,21 @@
 """`invoke verify`: the reads of a deployment alone, with the rights that it needs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 
 from scripts import verify
+from scripts.deploy_service import Wish
 from scripts.ecs import manager, rights
 from scripts.ecs.manager import Invocation
 from scripts.ecs.preflight import Finding, Preflight
 from scripts.frame import settings
 from scripts.frame.errors import Refused
 from scripts.frame.run import Run
+from scripts.frame.settings import Environment
 from scripts.verify import Verified
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
@@ -148,6 +150,42 @@ def test_a_refusal_is_the_result_unless_it_is_a_dry_run(
         ]
     else:
         assert verify.verify(run, tag="v1") is found
+
+
+def test_the_rights_are_those_of_the_call_for_the_first_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each service is looked at, and nobody's rollout would be superseded."""
+    local, seen = settings.environment("local"), list[str]()
+
+    def check(run: Run, call: Invocation, *, supersede: bool) -> Preflight:
+        assert not supersede
+        seen.append(call.payload["body"]["service_ids"][0])
+        return Preflight("local", seen[-1], ())
+
+    def of_role(environment: Environment, call: Invocation) -> Iterator[Finding]:
+        yield Finding("rights", "ok", call.payload["body"]["service_ids"][0])
+
+    monkeypatch.setattr(verify.preflight, "check", check)
+    monkeypatch.setattr(verify.rights, "check", of_role)
+    monkeypatch.setattr(verify.gates, "check", lambda environment: iter([Finding("gate", "ok", environment.name)]))
+    calls = [verify.call_for(local, Wish(tag="v1"), name) for name in ("mint-app", "mint-app-db-migrate")]
+
+    found = verify.look(Run("verify", local), calls)
+
+    assert seen == [one.name for one in found.services] == ["mint-app", "mint-app-db-migrate"]
+    assert [(one.about, one.text) for one in (*found.rights, *found.gate)] == [
+        ("rights", "mint-app"),
+        ("gate", "local"),
+    ]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_call_may_take_secrets_away_only_if_that_was_allowed(allowed: bool) -> None:
+    """As the deployment may."""
+    wish = Wish(tag="v1", allow_secret_removal=allowed)
+
+    call = verify.call_for(settings.environment("local"), wish, "mint-app")
+
+    assert call.payload["body"].get("allow_secret_removal", False) is allowed
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a\n"])
