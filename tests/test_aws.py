@@ -13,6 +13,7 @@ import pytest
 from botocore import exceptions as botocore
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
+from msgspec.structs import replace
 
 from scripts.edges import aws
 from scripts.frame import settings, text
@@ -474,3 +475,186 @@ def test_no_token_is_logged_with_debug(
 
     assert "hidden" not in caplog.text
     assert not any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in ("botocore.auth", *talkative))
+
+
+@pytest.mark.parametrize(
+    ("service", "url", "own"),
+    [
+        ("s3", "", True),
+        ("s3", "https://s3.us-west-2.amazonaws.com", True),
+        ("s3", "https://s3.us-west-2.amazonaws.com/", True),
+        ("lambda", "https://s3.us-west-2.amazonaws.com", False),
+        ("s3", "http://127.0.0.1:9", False),
+        ("s3", "https://s3.us-west-2.amazonaws.com.example", False),
+        ("s3", "https://example.com/s3.us-west-2.amazonaws.com", False),
+    ],
+)
+def test_which_endpoints_are_awss_own(service: str, url: str, own: bool) -> None:
+    """Each for its own service."""
+    assert aws.is_aws(service, url) is own
+
+
+@pytest.mark.parametrize(
+    ("variables", "endpoints", "elsewhere"),
+    [
+        ({}, {}, ()),
+        ({"AWS_ENDPOINT_URL_S3": "https://s3.us-west-2.amazonaws.com"}, {}, ()),
+        (
+            {"AWS_ENDPOINT_URL_S3": "http://me:hidden@h:1"},
+            {"s3": "http://h:1"},
+            ("requests to s3 go to http://h:1 (from AWS_ENDPOINT_URL_S3), which is not an AWS endpoint",),
+        ),
+        (
+            {"AWS_ENDPOINT_URL_S3": "http://a", "AWS_ENDPOINT_URL_RDS": "http://b", "AWS_ENDPOINT_URL_IAM": "http://a"},
+            {"s3": "http://a", "rds": "http://b", "iam": "http://a"},
+            tuple(
+                f"requests to {service} go to http://{host} (from AWS_ENDPOINT_URL_{service.upper()}), which is not an"
+                " AWS endpoint"
+                for service, host in (("s3", "a"), ("rds", "b"), ("iam", "a"))
+            ),
+        ),
+        (
+            {"AWS_ENDPOINT_URL": f"http://{'a' * 300}"},
+            dict.fromkeys(aws.SERVICES, f"http://{'a' * 300}"),
+            (f"requests to AWS go to http://{'a' * 192}… (from AWS_ENDPOINT_URL), which is not an AWS endpoint",),
+        ),
+        (
+            {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_LAMBDA": "https://lambda.us-west-2.amazonaws.com"},
+            {service: "http://a" for service in aws.SERVICES if service != "lambda"},
+            (
+                f"requests to {', '.join(service for service in aws.SERVICES if service != 'lambda')} go to http://a"
+                " (from AWS_ENDPOINT_URL), which is not an AWS endpoint",
+            ),
+        ),
+    ],
+    ids=["AWS", "AWS by its name", "one service", "several", "all, at length", "all but one"],
+)
+def test_where_requests_go_is_said_for_each_place(
+    variables: dict[str, str], endpoints: dict[str, str], elsewhere: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the services that are asked there, and without a password."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    found = aws.destination(settings.find("dev"))
+
+    assert found == aws.Destination("us-west-2", "123456789012", endpoints, elsewhere)
+
+
+def test_an_embedded_aws_is_no_other_destination() -> None:
+    """All requests go there, as its settings say."""
+    local = settings.find("local")
+
+    found = aws.destination(local)
+
+    assert (found.endpoints, found.elsewhere) == (dict.fromkeys(aws.SERVICES, local.endpoint_url), ())
+    assert aws.endpoint_of("s3", local) == aws.Endpoint(local.endpoint_url, "the settings")
+
+
+CONFIG = "[default]\nregion = r\n[profile work]\nservices = ours\nca_bundle = mine\ns3 =\n  max_queue_size = 1\n"
+CONFIG += "[services ours]\ns3 =\n  endpoint_url = http://s3\n"
+OF_WORK = {"services": {"s3": {"endpoint_url": "http://s3"}}, "ca_bundle": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("config", "credentials", "variables", "found"),
+    [
+        (None, None, {}, {}),
+        (None, None, {"AWS_PROFILE": "work"}, {}),
+        (CONFIG, None, {}, {"region": "r"}),
+        (CONFIG, None, {"AWS_PROFILE": "work"}, OF_WORK),
+        (CONFIG, None, {"AWS_PROFILE": "default", "AWS_DEFAULT_PROFILE": "work"}, OF_WORK),
+        (CONFIG, None, {"AWS_PROFILE": "nobody"}, {}),
+        (None, "[work]\nca_bundle = theirs\n", {"AWS_PROFILE": "work"}, {"ca_bundle": "theirs"}),
+        (CONFIG, "[work]\nca_bundle = theirs\n", {"AWS_PROFILE": "work"}, OF_WORK | {"ca_bundle": "theirs"}),
+        (CONFIG, "[default]\nca_bundle = theirs\n", {}, {"region": "r", "ca_bundle": "theirs"}),
+    ],
+    ids=[
+        "no files",
+        "no files, but a profile",
+        "the default",
+        "a profile",
+        "the default profile comes first",
+        "unknown",
+        "in the file of credentials",
+        "in both files",
+        "the default in both files",
+    ],
+)
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["at home", "elsewhere"])
+def test_the_settings_of_a_profile(
+    config: str | None,
+    credentials: str | None,
+    variables: dict[str, str],
+    found: dict[str, object],
+    elsewhere: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of both files, that of credentials coming first. Blocks are left out, but for the services."""
+    folder = tmp_path if elsewhere else Path.home() / ".aws"
+    folder.mkdir(exist_ok=True)
+    for name, content in {"config": config, "credentials": credentials}.items():
+        if content is not None:
+            (folder / name).write_text(content)
+    if elsewhere:
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "config"))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert aws.profile() == found
+
+
+@pytest.mark.parametrize("name", ["config", "credentials"])
+def test_a_setting_is_looked_for_in_both_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever they hold; a file that is missing has none."""
+    folder = Path.home() / ".aws"
+    assert not aws._file_names("endpoint_url")
+    folder.mkdir()
+    (folder / name).write_bytes(b"\xff endpoint_url = x")
+
+    assert aws._file_names("endpoint_url")
+    assert not aws._file_names("use_fips_endpoint")
+
+
+def identity(account: str, status: int = 200) -> Reply:
+    """What STS answers."""
+    if status != 200:
+        return Reply(b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>", status)
+    result = f"<GetCallerIdentityResult><Account>{account}</Account></GetCallerIdentityResult>"
+    return Reply(f"<GetCallerIdentityResponse>{result}</GetCallerIdentityResponse>".encode())
+
+
+@pytest.mark.parametrize(
+    ("reply", "added", "said"),
+    [
+        (identity("1"), (), ""),
+        (identity("2"), ("the credentials belong to account 2, but dev is account 1",), ""),
+        (identity(""), (), ""),
+        (identity("", 403), (), "The account of the credentials could not be read: AWS refused reading the account "),
+        (identity("", 500), (), "The account of the credentials could not be read: AWS refused reading the account "),
+    ],
+    ids=["the same", "another", "none", "denied", "failing"],
+)
+def test_the_account_of_the_credentials_is_compared(
+    reply: Reply,
+    added: tuple[str, ...],
+    said: str,
+    dev: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """STS is asked once, and only if it is AWS's own and the account is known."""
+    found = aws.Destination("us-west-2", "1", {}, ("a sentence",))
+    with stand_in(lambda *_: reply) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        compared = aws.with_caller(found, dev)
+        asked = len(server.requests)
+        for one in (replace(found, account=""), replace(found, endpoints={"sts": server.url})):
+            assert aws.with_caller(one, dev) is one
+
+    assert compared == replace(found, elsewhere=("a sentence", *added))
+    assert (asked, len(server.requests)) == (1, 1)
+    assert capsys.readouterr().err.startswith(said)
