@@ -124,6 +124,6 @@ def table(kept: Sequence[Receipt]) -> list[tuple[str, ...]]:
 def _ended(receipt: Receipt) -> str:
     """The verdict, and what a reader must know beside it."""
     left = version.short(receipt.rolled_back_from)
-    notes = [f"rollback from {left}" if left else "", receipt.promotion, f"exit code {receipt.exit_code}"]
-    told = [note for note in notes[: 3 if receipt.exit_code else 2] if note]
-    return text.one_line(receipt.verdict + (f" ({', '.join(told)})" if told else ""))
+    code = f"exit code {receipt.exit_code}" if receipt.exit_code else ""
+    told = ", ".join(filter(None, (f"rollback from {left}" if left else "", receipt.promotion, code)))
+    return text.one_line(receipt.verdict + (f" ({told})" if told else ""))

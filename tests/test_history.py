@@ -9,7 +9,7 @@ import pytest
 from scripts import history
 from scripts.ecs import receipts
 from scripts.ecs.receipts import Kept
-from scripts.frame import settings, stop
+from scripts.frame import console, settings, stop
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
@@ -135,6 +135,35 @@ def test_damaged_receipts_are_named_and_the_others_are_shown(
     kept["dev"] = Kept((TWO, ONE))
     history.history(run)
     assert "damaged" not in capsys.readouterr().err
+
+
+def test_on_a_narrow_terminal_a_receipt_is_still_one_line(
+    kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its end is cut off; where stdout is no terminal, it is not."""
+    kept["dev"] = Kept((receipt("v1", verdict="v" * 100),))
+    run = Run("history", settings.environment("dev"))
+
+    history.history(run)
+    whole = capsys.readouterr().out
+    monkeypatch.setattr(console, "width", lambda: 60)
+    history.history(run)
+
+    assert "v" * 100 in whole
+    assert [len(line) for line in capsys.readouterr().out.splitlines()][1] == 60
+
+
+def test_a_page_needs_no_variables_of_other_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedded environment is on it only if it was asked for."""
+    text, head = (settings.ROOT / "environments.toml").read_text(), "[environments.prod]\nsite = "
+    (tmp_path / "settings.toml").write_text(text.replace(head, f'{head}"https://${{HOST_OF_PROD}}" # '))
+    monkeypatch.setenv("ENVIRONMENTS_FILE", str(tmp_path / "settings.toml"))
+
+    shown = history._shown(Run("history", settings.environment("dev")))
+
+    assert [one.name for one in shown] == list(NAMES)
+    embedded = history._shown(Run("history", settings.environment("local")))
+    assert [one.name for one in embedded] == [*NAMES, "local"]
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
