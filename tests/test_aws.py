@@ -408,6 +408,7 @@ def test_without_credentials_a_command_is_refused() -> None:
         {"AWS_ACCESS_KEY_ID": "mine", "AWS_SECRET_ACCESS_KEY": "mine", "AWS_SESSION_TOKEN": "mine"},
         {"AWS_PROFILE": "work"},
         {"AWS_PROFILE": "nobody"},
+        {},
     ],
     ids=str,
 )
@@ -419,8 +420,10 @@ def test_an_embedded_environment_never_uses_real_credentials(
     folder.mkdir()
     keys = "aws_access_key_id = mine\naws_secret_access_key = mine\naws_session_token = mine\n"
     (folder / "credentials").write_text(f"[default]\n{keys}[work]\n{keys}")
-    # A damaged configuration file does not matter either.
+    # A damaged file does not matter either.
     (folder / "config").write_text("[default\n")
+    if not variables:
+        (folder / "credentials").write_text("[default\n")
     for name, value in {**variables, "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}.items():
         monkeypatch.setenv(name, value)
     with stand_in(lambda *_: error_of_s3("AccessDenied", 403)) as server:
@@ -475,23 +478,6 @@ def test_no_token_is_logged_with_debug(
 
     assert "hidden" not in caplog.text
     assert not any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in ("botocore.auth", *talkative))
-
-
-@pytest.mark.parametrize(
-    ("service", "url", "own"),
-    [
-        ("s3", "", True),
-        ("s3", "https://s3.us-west-2.amazonaws.com", True),
-        ("s3", "https://s3.us-west-2.amazonaws.com/", True),
-        ("lambda", "https://s3.us-west-2.amazonaws.com", False),
-        ("s3", "http://127.0.0.1:9", False),
-        ("s3", "https://s3.us-west-2.amazonaws.com.example", False),
-        ("s3", "https://example.com/s3.us-west-2.amazonaws.com", False),
-    ],
-)
-def test_which_endpoints_are_awss_own(service: str, url: str, own: bool) -> None:
-    """Each for its own service."""
-    assert aws.is_aws(service, url) is own
 
 
 @pytest.mark.parametrize(
@@ -605,6 +591,84 @@ def test_the_settings_of_a_profile(
         monkeypatch.setenv(name, value)
 
     assert aws.profile() == found
+
+
+ENDPOINTS = """
+[default]
+endpoint_url = http://default
+[profile work]
+endpoint_url = http://work
+services = ours
+[profile off]
+endpoint_url = http://off
+ignore_configured_endpoint_urls = true
+[profile none]
+region = r
+[profile odd]
+services = odd
+[services ours]
+s3 =
+  endpoint_url = http://s3
+[services odd]
+s3 = http://s3
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "service", "url"),
+    [
+        ("", "s3", "http://default"),
+        ("work", "s3", "http://s3"),
+        ("work", "rds", "http://work"),
+        ("off", "s3", ""),
+        ("none", "s3", ""),
+        ("odd", "s3", ""),
+    ],
+)
+def test_the_endpoint_of_a_profile(profile: str, service: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of its services comes first; a variable comes before both, unless the profile ignores it."""
+    (Path.home() / ".aws").mkdir()
+    (Path.home() / ".aws" / "config").write_text(ENDPOINTS)
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    dev = settings.find("dev")
+
+    assert aws.endpoint_of(service, dev) == aws.Endpoint(url, "your AWS configuration" if url else "")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://all")
+    of_all = aws.Endpoint() if profile == "off" else aws.Endpoint("http://all", "AWS_ENDPOINT_URL")
+    assert aws.endpoint_of(service, dev) == of_all
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config", "[default\n", "The AWS configuration cannot be read: "),
+        ("credentials", "[default\n", "The AWS configuration cannot be read: "),
+        (
+            "config",
+            "[default]\nservices = nowhere\n",
+            "The AWS configuration has no [services nowhere], but the profile default uses it.",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_refused(name: str, content: str, said: str) -> None:
+    """It would not be known where requests go."""
+    (Path.home() / ".aws").mkdir()
+    (Path.home() / ".aws" / name).write_text(f"# endpoint_url\n{content}")
+
+    with pytest.raises(Refused) as refused:
+        aws.endpoint_of("s3", settings.find("dev"))
+
+    assert str(refused.value).startswith(said)
+
+
+def test_other_variables_make_another_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore would keep the credentials that it has found first."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for key in ("one", "two", "one"):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+
+        assert aws.credentials(settings.find("dev")) == (key, "secret", "")
 
 
 @pytest.mark.parametrize("name", ["config", "credentials"])

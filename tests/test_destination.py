@@ -126,16 +126,6 @@ def test_releases_use_the_endpoint_of_the_configuration_too(monkeypatch: pytest.
     assert [request["path"] for request in server.requests] == ["/a-bucket"]
 
 
-def test_a_configuration_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would not be known where requests go."""
-    folder = Path.home() / ".aws"
-    folder.mkdir()
-    (folder / "config").write_text("[default\nendpoint_url = x")
-
-    with pytest.raises(Refused, match="The AWS configuration cannot be read"):
-        aws.destination(settings.find("dev"))
-
-
 @pytest.mark.parametrize(
     ("service", "url", "own"),
     [
