@@ -10,9 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from scripts import migrate_database
+from scripts.deploy_service import Deployed
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
+from scripts.frame.run import Run
 from scripts.frame.waiting import Clock
+from scripts.run_task import TaskRun
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 
 CLUSTER, MIGRATE = "local-mint-app", "mint-app-db-migrate"
@@ -196,6 +199,23 @@ def test_the_log_is_that_of_what_ran(
             write(cloud, family)
 
     assert [line for line in capsys.readouterr().err.splitlines() if "said by" in line] == [f"  | said by {shown}"]
+
+
+@pytest.mark.parametrize("revision", ["arn:aws:ecs:r:1:task-definition/t:7", ""], ids=["known", "not known"])
+def test_of_a_task_without_a_service_the_deployed_revision_is_run(revision: str) -> None:
+    """If it is not known, the newest one of its family."""
+    dev = settings.environment("dev", dry_run=True)
+    task = settings.OneOff(family="t", subnets=())
+    dev = replace(dev, migrations=replace(dev.migrations, service=TASK), tasks={TASK: task})
+    run = Run("migrate-database", dev, dry_run=True)
+    deployed = Deployed(TASK, "c", "", "", revision, "", "", 0.0) if revision else None
+
+    migrate_database.migrate(run, deployed)
+
+    (step,) = run.steps
+    assert isinstance(step.plan, TaskRun)
+    body = step.plan.invocation.payload["body"]
+    assert (body["family"], body.get("task_definition", "")) == ("t", revision)
 
 
 @pytest.mark.parametrize(
