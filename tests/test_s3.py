@@ -2,8 +2,12 @@
 
 import base64
 import hashlib
+import socket
+import ssl
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from http.client import parse_headers
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +22,7 @@ from scripts.edges import s3
 from scripts.edges.s3 import Bucket, Keys, Remote, S3Error, Unanswered, Upload
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
+from tests.release import certificates
 from tests.stand_in import Reply, StandIn, stand_in
 from tests.test_http import _no_proxy_of_this_machine, saying, serving
 
@@ -848,6 +853,36 @@ def test_which_certificates_are_trusted(
     assert open_to_all._network.certificates is None
     # obstore takes no proxy from the environment for a host that is excluded.
     assert open_to_all._client_options() == {"proxy_url": "http://s3.test", "proxy_excludes": "s3.test"}
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "unknown"])
+@pytest.mark.parametrize("many", [1, 9])
+def test_only_a_server_with_a_trusted_certificate_is_sent_anything(
+    many: int, trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error says at once what to set, for one upload and for many."""
+    made = certificates.make(tmp_path, "s3.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made / "server.pem")
+    if trusted:
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(made / "ca.pem"))
+
+    def talk(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure, secure.makefile("rb") as sent:
+            sent.readline()
+            head = parse_headers(sent)
+            sent.read(int(head.get("content-length", "0")))
+            secure.sendall(b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n')
+
+    with serving(talk) as port:
+        there = Bucket("site", "us-west-2", f"https://127.0.0.1:{port}", Keys("key", "secret"), "dev")
+        uploads, done = [upload(tmp_path, f"key{number}", 10) for number in range(many)], list[str]()
+        wanted = rf"^The certificate of 127\.0\.0\.1:{port} is not trusted, for writing .*: set AWS_CA_BUNDLE"
+        with nullcontext() if trusted else pytest.raises(DeployError, match=wanted):
+            there.put_all(uploads, lambda one, _: done.append(one.key))
+
+    assert len(done) == (many if trusted else 0)
 
 
 @pytest.mark.parametrize(("content", "why"), [(None, "No such file or directory"), ("nonsense", "")])
