@@ -10,8 +10,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from scripts import settings as command
 from scripts.frame import settings
 from scripts.frame.errors import Refused
+from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from tests.conftest import ROOT, Invoke
 
@@ -716,6 +718,20 @@ def test_every_value_is_shown_with_where_it_came_from(invoke: Invoke, tmp_path: 
     issuer = shown["frontend.variables.REACT_APP_OKTA_ISSUER"]
     assert issuer.split(maxsplit=1) == ["https://idm.cms.gov/oauth2/***", "[defaults] with OKTA_SERVER_ID_PROD"]
     assert not {"the-bucket", "the-server"} & set(done.stdout.split())
+
+
+def test_the_report_of_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    """One row for each, a dash for an empty value, and the file that they are from."""
+    run = Run("settings", settings.environment("dev"))
+
+    found = command.settings(run)
+
+    rows = settings.rows("dev")
+    assert found == command.Settings(str(settings.settings_file()), tuple(command.Row(*row) for row in rows))
+    assert found.line() == f"{len(rows)} settings from {settings.settings_file()}"
+    assert list(found.table()) == [("SETTING", "VALUE", "FROM"), *((a, b or "-", c) for a, b, c in rows)]
+    assert "" in [row[1] for row in rows]
+    assert len(capsys.readouterr().out.splitlines()) == len(rows) + 1
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
