@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 from msgspec.structs import replace
 
-from scripts.edges import aws
+from scripts.edges import aws, s3
 from scripts.frame import settings, text
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
@@ -460,7 +460,13 @@ def test_connections_use_tcp_keepalive(dev: Environment, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "asked", [lambda dev: aws.client("ecr", dev).get_authorization_token(), aws.credentials], ids=["AWS", "credentials"]
+    "asked",
+    [
+        lambda dev: aws.client("ecr", dev).get_authorization_token(),
+        aws.credentials,
+        lambda dev: s3.open_bucket(dev, "site").is_still("key", "e", 999),
+    ],
+    ids=["AWS", "credentials", "S3"],
 )
 def test_no_token_is_logged_with_debug(
     asked: Callable[[Environment], object], dev: Environment, caplog: pytest.LogCaptureFixture

@@ -664,20 +664,26 @@ def test_why_a_connection_failed_is_said_without_pythons_objects(raised: Excepti
         ("cn-north-1", {}, "", "https://a-bucket.s3.cn-north-1.amazonaws.com.cn"),
         ("us-gov-west-1", {}, "", "https://a-bucket.s3.us-gov-west-1.amazonaws.com"),
         ("us-iso-east-1", {}, "", "https://a-bucket.s3.us-iso-east-1.c2s.ic.gov"),
+        ("cn-north-1", {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "", "http://127.0.0.1:1/a-bucket"),
     ],
-    ids=["ordinary", "FIPS", "FIPS in the profile", "dual-stack", "accelerated", "China", "a government's", "isolated"],
+    ids=[
+        *("ordinary", "FIPS", "FIPS in the profile", "dual-stack", "accelerated"),
+        *("China", "a government's", "isolated", "an endpoint of one's own"),
+    ],
 )
 def test_the_host_is_the_one_that_botocore_chooses(
     region: str, env: dict[str, str], config: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names the bucket."""
+    """It names the bucket. What is written there gets the headers of the settings."""
     (tmp_path / "config").write_text(f"[default]\n{config}\n")
     for name, value in {**KEYS, "AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_REGION": region, **env}.items():
         monkeypatch.setenv(name, value)
 
-    found = s3.open_bucket(settings.find("dev"), "a-bucket/app")
+    dev, wanted = settings.find("dev"), {"x-amz-acl": "private"}
 
-    assert found._url("a b", {}) == f"{url}/app/a%20b"
+    found = s3.open_bucket(replace(dev, frontend=replace(dev.frontend, put_headers=wanted)), "a-bucket/app")
+
+    assert (found._url("a b", {}), found._put_headers) == (f"{url}/app/a%20b", wanted)
 
 
 @pytest.mark.parametrize("env", [{}, {"AWS_USE_FIPS_ENDPOINT": "true"}], ids=["ordinary", "FIPS"])
