@@ -22,9 +22,10 @@ from scripts.frame.errors import OutcomeUnknown, Refused
 from scripts.frame.run import Run
 from scripts.frame.settings import Environment
 from scripts.frame.settings import environment as environment_of
-from scripts.revert import Branch, Observed, Revert, faults
+from scripts.revert import Branch, Revert, faults
 from tests.conftest import ROOT, Invoke, git
 from tests.stand_in import Reply, StandIn, stand_in
+from tests.test_revert_plan import OBSERVED
 
 
 @dataclass
@@ -665,18 +666,8 @@ def test_what_is_observed_of_a_commit(
     which = expected.get("commit", "squash")
     named = edge.commit(checkout.folder, getattr(checkout, which))
     assert named
-    plain = Observed(
-        folder=str(checkout.folder),
-        base="main",
-        commit=named,
-        on_base=True,
-        reverted_by="",
-        branch_exists="",
-        repository="owner/app",
-        migrations=("migrations/V1__plan.sql",) if which == "merge" else (),
-        running=(),
-        why="the newest on main",
-    )
+    migrations = ("migrations/V1__plan.sql",) if which == "merge" else ()
+    plain = replace(OBSERVED, folder=str(checkout.folder), migrations=migrations, why="the newest on main")
     assert found == replace(plain, **{**expected, "commit": named})
 
 
@@ -792,18 +783,7 @@ def planned(checkout: Checkout, **changes: Any) -> Revert:
     """The revert of the newest commit, without a pull request."""
     found = edge.commit(checkout.folder, changes.pop("commit", checkout.squash))
     assert found
-    observed = Observed(
-        folder=str(checkout.folder),
-        base="main",
-        commit=found,
-        on_base=True,
-        reverted_by="",
-        branch_exists="",
-        repository="owner/app",
-        migrations=(),
-        running=(),
-        why="",
-    )
+    observed = replace(OBSERVED, folder=str(checkout.folder), commit=found)
     return replace(command.plan(observed), **changes)
 
 
