@@ -188,7 +188,7 @@ def _put_stage(
     console.progress(Bar(stage, 0, len(uploads), f"0 of {len(uploads)} files"))
     mine.renew()
     # Of several that are sent at once, one may be written although another one fails.
-    progress.writing = progress.writing or bool(progress.etags) or len(uploads) > 1
+    progress.writing = progress.writing or len(uploads) > 1
     try:
         bucket.put_all(uploads, done)
     except DeployError as error:

@@ -25,7 +25,7 @@ from scripts.release import lease
 from scripts.release.lease import Holder
 from tests.conftest import ROOT
 from tests.release import browser, sites
-from tests.release.test_publish import BUCKET, Release, Site, release, site
+from tests.release.test_publish import BUCKET, Release, Site, changed_settings, release, site
 from tests.stand_in import Reply, stand_in
 
 __all__ = ["release", "site"]
@@ -251,19 +251,23 @@ def begin(folder: Path) -> None:
 
 
 def test_a_long_release_renews_its_lease(site: Site, short: None, tmp_path: Path) -> None:
-    """And releases it at the end."""
+    """After every file, and releases it at the end."""
     begin(sites.build(tmp_path / "one", "one"))
 
     leases = [r for r in site.cloud.requests("s3", "PutObject") if r["path"].endswith(LEASE)]
-    assert len(leases) > 4
+    assert len(leases) > len(site.all_keys())
     assert site.get(LEASE) is None
     assert site.holds(tmp_path / "one")
 
 
+@pytest.mark.parametrize("alone", [False, True])
 def test_a_release_whose_lease_was_broken_stops_before_the_commit_point(
-    site: Site, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
 ) -> None:
-    """The other holder's lease is kept, and the old page is whole."""
+    """The other holder's lease is kept, and the old page is whole; also if the page is all that changes."""
+    if alone:
+        for name, value in changed_settings(tmp_path, keep_releases=0, max_delete_percent=100).items():
+            monkeypatch.setenv(name, value)
     begin(sites.build(tmp_path / "one", "one"))
     theirs = json.dumps({"id": "theirs", "actor": "octocat", "expires": time.time() + 600}).encode()
     write = lease.Lease._write
@@ -275,8 +279,10 @@ def test_a_release_whose_lease_was_broken_stops_before_the_commit_point(
 
     monkeypatch.setattr(lease.Lease, "_write", broken)
 
+    two = sites.build(tmp_path / "two", "one" if alone else "two")
+    (two / "index.html").write_text((two / "index.html").read_text() + "two")
     with pytest.raises(DeployError, match="Somebody took over the lease of this release"):
-        begin(sites.build(tmp_path / "two", "two"))
+        begin(two)
 
     assert site.get(LEASE) == ("binary/octet-stream", theirs)
     assert site.holds(tmp_path / "one")

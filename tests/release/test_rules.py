@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -421,6 +422,8 @@ def test_whichever_request_fails_what_is_said_is_what_is_there(
         assert json.loads((held or ("", b""))[1]).items() >= {"version": "abc", "command": ""}.items()
     else:
         assert held is None
+    stored = json.loads((site.get("_release/manifest.json") or ("", b""))[1])
+    assert bool(stored["pending"]) == (request_ == "the invalidation")
     proxy.faults.clear()
     assert live(environment) == (decided.release.id if is_new else old)
     release(environment, folder)
@@ -441,24 +444,45 @@ def test_a_note_that_fails_alone_is_no_refusal(
     assert failed.value.exit_code == 1
 
 
-def test_after_a_file_was_put_again_nothing_is_a_refusal(
-    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("gone", "failing", "number", "code"),
+    [
+        ("assets/a-0a1b2c3d.js robots.txt", "GET .*/manifest.json", 3, 1),
+        ("assets/a-0a1b2c3d.js assets/b-0a1b2c3d.js", "PUT .*/assets/", 1, 1),
+        ("assets/a-0a1b2c3d.js", "PUT .*/assets/", 1, 2),
+    ],
+)
+def test_after_a_file_may_have_been_put_again_nothing_is_a_refusal(
+    site: Site,
+    local: Local,
+    proxy: FaultProxy,
+    quick: None,
+    tmp_path: Path,
+    gone: str,
+    failing: str,
+    number: int,
+    code: int,
 ) -> None:
-    """The credentials expire while the manifest is compared for the last time: the same release has no note."""
-    folder = write(tmp_path / "build", {"index.html": "1", "assets/a-0a1b2c3d.js": "", "robots.txt": ""})
+    """The same release has no note. Of several files that are sent at once, one may be written although another is
+    not; one alone that is refused was not."""
+    files = dict.fromkeys(("assets/a-0a1b2c3d.js", "assets/b-0a1b2c3d.js", "robots.txt"), "")
+    folder = write(tmp_path / "build", {"index.html": "1", **files})
     old = release(local(), folder)
-    site.s3.delete_object(Bucket=BUCKET, Key="assets/a-0a1b2c3d.js")
-    site.put("robots.txt")
-    reads = iter((None, None, Fault("", "", status=403, body=EXPIRED)))
+    for key in gone.split():
+        site.s3.delete_object(Bucket=BUCKET, Key=key)
+    if "robots.txt" in gone:
+        site.put("robots.txt")
+    left = [None] * (number - 1) + [Fault("", "", status=403, body=EXPIRED)]
 
-    def third_read(method: str, path: str) -> Fault | None:
-        return next(reads, None) if method == "GET" and path.endswith("manifest.json") else None
+    def fault(method: str, path: str) -> Fault | None:
+        return left.pop(0) if left and re.fullmatch(f"{failing}.*", f"{method} {path}") else None
 
-    proxy.fault = third_read  # type: ignore[method-assign]
+    proxy.fault = fault  # type: ignore[method-assign]
 
-    with pytest.raises(DeployError, match=f"release {old.release} is still live; 1 files of the new one") as failed:
+    with pytest.raises(DeployError) as failed:
         release(local(), folder)
-    assert failed.value.exit_code == 1
+    assert failed.value.exit_code == code
+    assert (f"release {old.release} is still live" in str(failed.value)) == (code == 1)
 
 
 @pytest.mark.parametrize(
@@ -469,6 +493,7 @@ def test_after_a_file_was_put_again_nothing_is_a_refusal(
         ("robots.txt a.txt", ["a.txt", "robots.txt"]),
         ("assets/b-0a1b2c3d.js", ["assets/b-0a1b2c3d.js"]),
         ("version.json sw.js", ["sw.js"]),
+        ("new.txt robots.txt", ["robots.txt"]),
     ],
 )
 def test_a_note_names_what_is_put_last_before_the_release_is_live(
@@ -530,6 +555,7 @@ def test_a_lease_that_is_held_around_a_release_ends_with_it_unless_more_is_to_co
         assert (site.get("_release/lease.json") is not None) == shared
 
     assert site.get("_release/lease.json") is None
+    assert site.get("_release/next.json") is None
     assert (done.puts, bool(done.invalidation)) == (2, True)
 
 
