@@ -602,7 +602,13 @@ def test_a_slow_answer_to_the_page_leaves_the_outcome_unknown(
 @pytest.mark.parametrize("fault", [Fault("PUT", "/manifest.json", status=403, body=DENIED),
                                    Fault("PUT", "/manifest.json", "reset")], ids=["denied", "lost"])  # fmt: skip
 def test_after_a_lost_manifest_every_command_knows_the_live_release(
-    site: Site, local: Local, proxy: FaultProxy, quick: None, tmp_path: Path, fault: Fault
+    site: Site,
+    local: Local,
+    proxy: FaultProxy,
+    quick: None,
+    tmp_path: Path,
+    fault: Fault,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The list, verify and rollback before the next release; and that one repairs the manifest and does no more."""
     environment = local()
@@ -613,8 +619,10 @@ def test_after_a_lost_manifest_every_command_knows_the_live_release(
         release(environment, new)
     proxy.faults.clear()
 
+    assert "although its manifest" not in capsys.readouterr().err
     _, state = releases.look(environment, BUCKET)
     current = history.known(state, BUCKET)
+    assert f"holds release {live(environment)}, although its manifest was not written" in capsys.readouterr().err
     assert [one.id for one in current.releases][1:] == [first.release]
     assert current.files["index.html"].size == (new / "index.html").stat().st_size
     assert verification.compare(state, current, BUCKET).is_whole

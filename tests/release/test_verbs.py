@@ -67,14 +67,14 @@ def test_a_build_runs_its_commands_in_order(
 ) -> None:
     """Each sees only the variables that the plan says; the first failure ends it."""
     monkeypatch.setenv("VITE_EXTRA", "x")
-    code = "import os; print(sorted(n for n in os.environ if n.startswith(('REACT_APP_', 'VITE_'))), '{}')"
+    code = "import os; print(sorted(n for n in os.environ if n.startswith(('REACT_APP_', 'VITE_'))), os.getcwd(), '{}')"
     one, two = ((sys.executable, "-c", code.format(name)) for name in ("one", "two"))
     planned = release_static.plan_build(commands(dev, one, two), tmp_path)
 
     built = release_static.build(planned)
 
     printed = "".join(capfd.readouterr())
-    assert printed.count(str(sorted(planned.variables))) == 2
+    assert printed.count(f"{sorted(planned.variables)} {settings.ROOT} ") == 2
     assert printed.index("one") < printed.index("two")
     assert built.values_from == ("LD_CLIENT_ID_DEV", "OKTA_CLIENT_ID_DEV", "OKTA_SERVER_ID_DEV")
     assert built.line() == (
@@ -101,6 +101,8 @@ def test_what_can_be_known_beforehand_is_refused_beforehand(
     monkeypatch.delenv("STATIC_S3_BUCKET_DEV")
     with pytest.raises(Refused, match="STATIC_S3_BUCKET is not set"):
         release_static.check(settings.find("dev"), build_dir=str(tmp_path), no_build=True)
+    with pytest.raises(Refused, match="STATIC_S3_BUCKET is not set"):
+        release_static.check(commands(settings.find("dev"), (sys.executable,)))
 
 
 @pytest.mark.parametrize(
@@ -191,8 +193,38 @@ def test_a_dry_run_that_cannot_read_the_bucket_is_of_the_build_alone(local: Loca
 def test_a_dry_run_without_credentials_reads_no_bucket(
     dev: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(Refused, match="there are no AWS credentials here"):
         release_static.observe(replace(dev, dry_run=True), "b", write(tmp_path, {"index.html": "1"}))
+
+
+def test_a_dry_run_warns_of_whoever_is_releasing(
+    local: Local, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another run asks for the lease itself."""
+    site.put("_release/lease.json", lease.msgspec.json.encode(lease.asdict(holder())))
+    folder = write(tmp_path, {"index.html": "1"})
+
+    release_static.observe(local(), BUCKET, folder)
+    assert "is releasing" not in capsys.readouterr().err
+    observed = release_static.observe(replace(local(), dry_run=True), BUCKET, folder)
+    assert "warning: octocat (h) is releasing to" in capsys.readouterr().err
+    assert observed.bucket is not None
+
+
+def test_where_a_site_is_served_is_invalidated(local: Local, site: Site, tmp_path: Path) -> None:
+    """And what pages load comes before them, also if the bucket could not be read."""
+    page = '<script src="/app/sw.js"></script>'
+    folder = write(tmp_path, {"index.html": page, "sw.js": "1"})
+    environment = local(distribution=site.cloud.distribution())
+    name = f"{BUCKET}/app"
+    release(environment, folder, name)
+    write(folder, {"sw.js": "2"})
+
+    observed = release_static.observe(environment, name, folder)
+    assert release_static.decide(environment, observed).invalidate == ("/app/sw.js",)
+    alone = release_static.decide(environment, release_static.observe_folder(environment, name, folder))
+    assert {put.key: put.stage for put in alone.puts} == {"sw.js": plan.NEW, "index.html": plan.COMMIT}
 
 
 def test_what_is_left_out_of_a_release_is_said(
@@ -315,12 +347,14 @@ def test_a_rollback_is_a_release_of_the_earlier_one(local: Local, site: Site, tw
     dry = run(replace(local(), dry_run=True), dry_run=True)
     assert releases.rollback(dry) is None
     assert [step.name for step in dry.steps] == ["rollback"]
+    planned = dry.steps[0].plan
     assert live(local()) == before
 
     done = releases.rollback(facts)
 
     assert done is not None
-    assert done.puts == 1
+    assert isinstance(planned, plan.ReleasePlan)
+    assert (done.puts, done.requests) == (1, planned.requests)
     assert site.get("index.html") == ("text/html; charset=utf-8", b"1")
     _, state = releases.look(local(), BUCKET)
     assert state.manifest
@@ -358,21 +392,85 @@ def test_a_rollback_counts_its_own_requests_alone(local: Local, site: Site, two:
     assert done.requests == len(own) - leases.count("PutObject") - leases.count("GetObject")
 
 
+def holder() -> lease.Holder:
+    """Another run, of another machine, which holds a lease for long."""
+    fields = {**lease.asdict(lease.here("octocat", "")), "id": "x", "expires": 4_000_000_000, "host": "h"}
+    return lease.Holder(**fields)
+
+
+def kept(site: Site) -> int:
+    """How many receipts were written."""
+    return sum("receipts" in one["path"] for one in site.cloud.requests("s3", "PutObject"))
+
+
+def test_a_release_leaves_a_receipt_with_its_version(local: Local, site: Site, tmp_path: Path) -> None:
+    """If anything was released. Other steps of the run may have said which version it is."""
+    folder = str(write(tmp_path, {"index.html": "1"}))
+    first, again, other = run(local()), run(local()), run(local())
+    other.facts["version"] = "v9"
+
+    release_static.release_static(first, build_dir=folder, no_build=True)
+    assert ([step.name for step in first.steps], first.facts["version"], kept(site)) == (["release"], "abc", 1)
+    release_static.release_static(again, build_dir=folder, no_build=True)
+    assert kept(site) == 1
+    write(tmp_path, {"index.html": "2"})
+    done = release_static.release_static(other, build_dir=folder, no_build=True)
+    assert done is not None
+    assert (done.release.rpartition("-")[2], kept(site)) == ("v9", 2)
+
+
+def test_a_storybook_is_no_version_of_the_application(local: Local, site: Site, tmp_path: Path) -> None:
+    """It has a bucket of its own, and leaves no receipt."""
+    folder = write(tmp_path, {"index.html": '<script src="env.js"></script>'})
+    environment = local(base="/app/")
+
+    done = release_static.release_storybook(run(environment), build_dir=str(folder), allow_missing="env.js")
+
+    assert done is not None
+    assert (done.bucket, done.allowed_missing, kept(site)) == (
+        str(environment.storybook.bucket.known()),
+        ("env.js",),
+        0,
+    )
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_the_cdn_is_waited_for_on_request(local: Local, site: Site, tmp_path: Path, wait: bool) -> None:
+    environment = local(distribution=site.cloud.distribution())
+    folder = write(tmp_path, {"index.html": "1"})
+    release(environment, folder)
+    write(folder, {"index.html": "2"})
+
+    release_static.release_static(run(environment), build_dir=str(folder), no_build=True, wait=wait)
+
+    asked = [one["operation"] for one in site.cloud.requests("cloudfront")]
+    assert (asked.count("CreateInvalidation"), "GET" in asked) == (1, wait)
+
+
+@pytest.mark.parametrize("lock_wait", [0.0, 1.0])
+def test_a_release_counts_its_own_requests_alone(local: Local, site: Site, tmp_path: Path, lock_wait: float) -> None:
+    """As many as its plan says, also where it has waited for the lease before."""
+    folder = str(write(tmp_path, {"index.html": "1"}))
+    released = run(local(), lock_wait=lock_wait)
+
+    done = release_static.release_static(released, build_dir=folder, no_build=True)
+
+    planned = released.steps[0].plan
+    assert done is not None
+    assert isinstance(planned, plan.ReleasePlan)
+    # The lease that was taken before is not the release's own.
+    assert done.requests == planned.requests - bool(lock_wait)
+
+
 def test_two_runs_do_not_release_to_a_bucket_at_the_same_time(
     local: Local, site: Site, two: Path, tmp_path: Path
 ) -> None:
     """With --force-lock the second one takes the lease over."""
     folder = write(tmp_path / "build", {"index.html": "3"})
-    other = lease.Holder(**{**vars_of(lease.here("octocat", "")), "id": "x", "expires": 4_000_000_000, "host": "h"})
-    site.put("_release/lease.json", lease.msgspec.json.encode(lease.asdict(other)))
+    site.put("_release/lease.json", lease.msgspec.json.encode(lease.asdict(holder())))
 
     with pytest.raises(Refused, match="octocat"):
         release_static.release_static(run(local()), build_dir=str(folder), no_build=True)
     done = release_static.release_static(run(local(), force_lock=True), build_dir=str(folder), no_build=True)
     assert done is not None
     assert site.get("_release/lease.json") is None
-
-
-def vars_of(holder: lease.Holder) -> dict[str, Any]:
-    """The fields of a holder."""
-    return dict(lease.asdict(holder))
