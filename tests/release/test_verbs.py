@@ -310,6 +310,16 @@ def test_the_list_of_releases(local: Local, site: Site, two: Path) -> None:
     assert [one.id for one in lost.data] == [live(local())]  # type: ignore[union-attr]
 
 
+def test_a_list_warns_of_whoever_is_releasing(
+    local: Local, site: Site, two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.put("_release/lease.json", lease.msgspec.json.encode(lease.asdict(holder())))
+
+    releases.list_releases(run(local()))
+
+    assert "warning: octocat (h) is releasing to" in capsys.readouterr().err
+
+
 def test_what_changed_between_two_releases(local: Local, two: Path) -> None:
     found = releases.diff(run(local()))
 
@@ -436,15 +446,23 @@ def test_a_storybook_is_no_version_of_the_application(local: Local, site: Site, 
 
 @pytest.mark.parametrize("wait", [False, True])
 def test_the_cdn_is_waited_for_on_request(local: Local, site: Site, tmp_path: Path, wait: bool) -> None:
+    """Where there is one."""
     environment = local(distribution=site.cloud.distribution())
     folder = write(tmp_path, {"index.html": "1"})
     release(environment, folder)
-    write(folder, {"index.html": "2"})
+    for act in (
+        lambda: release_static.release_static(run(environment), build_dir=str(folder), no_build=True, wait=wait),
+        lambda: releases.rollback(run(environment), wait=wait),
+    ):
+        write(folder, {"index.html": "2"})
+        site.cloud.server.cloud.requests.clear()
+        act()
+        asked = [one["operation"] for one in site.cloud.requests("cloudfront")]
+        assert (asked.count("CreateInvalidation"), "GET" in asked) == (1, wait)
 
-    release_static.release_static(run(environment), build_dir=str(folder), no_build=True, wait=wait)
-
-    asked = [one["operation"] for one in site.cloud.requests("cloudfront")]
-    assert (asked.count("CreateInvalidation"), "GET" in asked) == (1, wait)
+    site.cloud.server.cloud.requests.clear()
+    release_static.release_static(run(local()), build_dir=str(folder), no_build=True, wait=wait)
+    assert site.cloud.requests("cloudfront") == []
 
 
 @pytest.mark.parametrize("lock_wait", [0.0, 1.0])
@@ -467,10 +485,15 @@ def test_two_runs_do_not_release_to_a_bucket_at_the_same_time(
 ) -> None:
     """With --force-lock the second one takes the lease over."""
     folder = write(tmp_path / "build", {"index.html": "3"})
-    site.put("_release/lease.json", lease.msgspec.json.encode(lease.asdict(holder())))
-
-    with pytest.raises(Refused, match="octocat"):
-        release_static.release_static(run(local()), build_dir=str(folder), no_build=True)
-    done = release_static.release_static(run(local(), force_lock=True), build_dir=str(folder), no_build=True)
-    assert done is not None
-    assert site.get("_release/lease.json") is None
+    held = lease.msgspec.json.encode(lease.asdict(holder()))
+    site.put("_release/lease.json", held)
+    acts: tuple[Callable[[Run], object], ...] = (
+        lambda run: release_static.release_static(run, build_dir=str(folder), no_build=True),
+        releases.rollback,
+    )
+    for act in acts:
+        with pytest.raises(Refused, match="octocat"):
+            act(run(local()))
+        assert act(run(local(), force_lock=True)) is not None
+        assert site.get("_release/lease.json") is None
+        site.put("_release/lease.json", held)
