@@ -40,6 +40,8 @@ FOREVER = "public, max-age=31536000, immutable"
         ("LICENSE", ""),
         ("folder.js/file", ""),
         (".js", ""),
+        ("a/.js", ""),
+        ("a.xml", "application/xml; charset=utf-8"),
     ],
 )
 def test_the_content_type_of_a_name(key: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +81,11 @@ def test_a_file_that_is_compressed_already_is_stored_with_its_encoding() -> None
         ("LICENSE", b"MIT", "text/plain; charset=utf-8"),
         ("docs/README", b"# a", "text/plain; charset=utf-8"),
         ("_redirects", b"/a /b", "text/plain; charset=utf-8"),
+        *(
+            (name, b"", "text/plain; charset=utf-8")
+            for name in ("LICENCE", "COPYING", "NOTICE", "AUTHORS", "CHANGELOG")
+        ),
+        *((name, b"", "text/plain; charset=utf-8") for name in ("CNAME", "VERSION", "REVISION", "_headers", "license")),
         (".well-known/other", b"text", ""),
         (".well-known/other", b"{" * 100_000, ""),
         (".well-known/other", b"\xff\xfe", ""),
@@ -243,3 +250,28 @@ VITE = {
 )
 def test_a_bundlers_manifest_says_which_names_are_hashed(key: str, document: object, keys: str) -> None:
     assert bundles.hashed(key, json.dumps(document)) == set(keys.split())
+
+
+@pytest.mark.parametrize(
+    ("key", "may_be"),
+    [
+        ("a.Standard.js", True),
+        ("lib/a-Standard.js", True),
+        ("a.0a1b2c3d.js", False),
+        ("a.Standard.html", False),
+        ("a.12345678.js", False),
+        ("a.js", False),
+    ],
+)
+def test_which_names_only_look_as_if_they_had_a_hash(key: str, may_be: bool) -> None:
+    """Neither those that surely have one, nor documents and numbers."""
+    assert content.may_be_hashed(key) is may_be
+
+
+@pytest.mark.parametrize(
+    ("text", "ordinary"),
+    [("20231224ab", True), ("2023dec24", True), ("12345678", True), ("0a1b2c3d", False), ("aB_9Xy1z", False)],
+)
+def test_numbers_and_dates_are_no_hashes(text: str, ordinary: bool) -> None:
+    """Also those of hexadecimal digits."""
+    assert content.is_ordinary(text) is ordinary
