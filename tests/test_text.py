@@ -242,3 +242,9 @@ def test_the_only_workflow_commands_printed_are_our_own(say: object, capsys: pyt
     assert V2.findall(printed) in ([], ["::error::"], ["::warning::"])
     assert not V1.search(printed)
     assert acts(printed) == []
+
+
+@pytest.mark.parametrize("end", [".", "!", "?", "…"])
+def test_a_text_that_another_sentence_follows_ends_like_one(end: str) -> None:
+    assert text.sentence("Access Denied") == "Access Denied."
+    assert text.sentence(f"Access Denied{end}") == f"Access Denied{end}"
