@@ -73,6 +73,9 @@ PAGES = [
     ('<object data="/o.svg"></object><embed src="/e.pdf"><iframe src="/f.html"></iframe>', "o.svg e.pdf f.html"),
     ('<svg><use href="/s.svg#a"/><use xlink:href="#b"/><image href="i.png"/></svg>', "s.svg sub/i.png"),
     ('<noscript><img src="/n.png"></noscript>', "n.png"),
+    ('<html><frameset><frame src="/g.html"></frameset></html>', "g.html"),
+    ('<link rel=mask-icon href=/m.svg><link rel=apple-touch-startup-image href=/s.png>', "m.svg s.png"),
+    ('<link rel=apple-touch-icon-precomposed href=/p.png><input type=image src=/i.png>', "p.png i.png"),
     ("<style>@import 'a.css'; b { background: url(/b.png) }</style><p style=\"background:url('c.png')\">",
      "sub/a.css b.png sub/c.png"),
     ('<base href="/app/"><script src="a.js"></script><style>b{c:url(d.png)}</style>', "app/a.js app/d.png"),
@@ -499,6 +502,14 @@ def test_a_megabyte_of_repeated_text_is_parsed_quickly(reader: Callable[[str], o
     began = time.process_time()
     reader(piece * (1_000_000 // len(piece)))
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    "name", ["link", "meta", "br", "img", "input", "li", "p", "td", "option", "wbr", "source", "area"]
+)
+def test_elements_that_need_no_end_are_not_nested(name: str) -> None:
+    """However many a page has of them."""
+    assert keys_in("index.html", f"<{name}>" * 6000 + '<img src="a.png">') == {"a.png"}
 
 
 def test_a_page_that_is_nested_too_deeply_is_not_parsed() -> None:
