@@ -253,7 +253,7 @@ def test_uploads_are_tried_a_bounded_number_of_times(
 
 @pytest.mark.parametrize(
     ("seconds", "tries", "said"),
-    [([0.2], 1, ""), ([10], 2, ""), ([10, 10], 2, r"for writing to a-bucket \(dev\) in 2 tries: .*: timed out$")],
+    [([0.2], 1, ""), ([10], 2, ""), ([10, 10], 2, r"for writing to a-bucket \(dev\) in 2 tries: .*: timed out\.$")],
     ids=["late", "too late", "never"],
 )
 def test_an_upload_has_a_time_out_and_is_tried_again(
