@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,7 +22,6 @@ from scripts.frame import settings, waiting
 from scripts.frame.errors import DeployError, Refused
 from scripts.release import lease
 from scripts.release.lease import Holder
-from tests.conftest import ROOT
 from tests.release import browser, sites
 from tests.release.test_publish import BUCKET, Release, Site, changed_settings, release, site
 from tests.stand_in import Reply, stand_in
@@ -162,56 +160,6 @@ def test_github_says_whether_a_run_is_over(
 def test_two_holders_without_a_workflow_run_are_different() -> None:
     """Two people on laptops both have an empty run."""
     assert not lease.is_over(Holder(expires=101.0), replace(OWN, run=""), 100.0)
-
-
-def start(site: Site, folder: Path) -> "subprocess.Popen[bytes]":
-    """Start a release in the background. Returns once it has put a hashed file."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "invoke", "release-static", "--no-build", f"--build-dir={folder}"],
-        cwd=ROOT,
-        env={**os.environ, **site.cloud.env, "GITHUB_SHA": "abc"},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    deadline = time.monotonic() + 30
-    while not site.puts() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return process
-
-
-def test_of_two_concurrent_releases_the_second_is_refused(site: Site, release: Release, tmp_path: Path) -> None:
-    """It says who holds the lease, and has written nothing."""
-    site.cloud.fail(service="s3", method="PUT", path="robots.txt", delay=3, times=1)
-    first = start(site, sites.build(tmp_path / "one", "one"))
-
-    second = release(sites.build(tmp_path / "two", "two"), code=2)
-    said = first.communicate(timeout=30)[1].decode()
-
-    assert f"is releasing to {BUCKET}; the lease ends at" in second.stderr
-    assert first.returncode == 0, said
-    assert site.holds(tmp_path / "one")
-    assert {key for key in site.puts() if key.startswith("assets/")} == {
-        f"assets/{path.name}" for path in (tmp_path / "one" / "assets").iterdir()
-    }
-
-
-def test_after_a_kill_the_next_run_takes_over_the_lease_and_completes(
-    site: Site, release: Release, tmp_path: Path
-) -> None:
-    """The lease has not expired, but its process no longer exists."""
-    folder = sites.build(tmp_path / "one", "one")
-    site.cloud.fail(service="s3", method="PUT", path="robots.txt", delay=3, times=1)
-    first = start(site, folder)
-    first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=30)
-    assert site.get(LEASE) is not None
-    assert site.get("index.html") is None
-
-    done = release(folder)
-
-    assert "taking over the lease of" in done.stderr
-    assert site.holds(folder)
-    assert site.get(LEASE) is None
 
 
 def test_a_stale_plan_is_refused(site: Site, release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,7 @@
 
 import json
 import os
-import re
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +12,6 @@ import pytest
 
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.release import browser, sites
-from tests.release.fault_proxy import Fault, fault_proxy
 
 BUCKET = "local-mint-app-static"
 OURS = "_release/"
@@ -393,94 +389,6 @@ def test_a_damaged_lease_is_refused_and_can_be_broken(site: Site, release: Relea
     release(folder, "--force-lock")
     assert site.holds(folder)
     assert site.get("_release/lease.json") is None
-
-
-def stopped(site: Site, folder: Path, number: int, wanted: str, **env: str) -> tuple[int, str, float]:
-    """Stop a release as soon as S3 has received a request. Returns exit code, stderr, and seconds until it ended."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "invoke", "release-static", "--no-build", f"--build-dir={folder}"],
-        cwd=ROOT,
-        env={**os.environ, **site.cloud.env, "GITHUB_SHA": "abc", **env},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if any(re.search(wanted, f"{r['operation']} {r['path']}") for r in site.cloud.requests("s3")):
-            break
-        time.sleep(0.01)
-    started = time.monotonic()
-    process.send_signal(number)
-    said = process.communicate(timeout=30)[1].decode()
-    return process.returncode, said, time.monotonic() - started
-
-
-@pytest.mark.parametrize(
-    ("number", "wanted", "delay", "chunks", "code"),
-    [
-        (signal.SIGINT, "ListObjectsV2", 3, 5, 2),
-        (signal.SIGTERM, "GetObject .*manifest.json", 3, 5, 2),
-        (signal.SIGINT, "PutObject .*lease.json", 0.4, 5, 3),
-        (signal.SIGTERM, "PutObject .*lease.json", 0.4, 5, 3),
-        (signal.SIGTERM, "PutObject .*/assets/", 3, 5, 3),
-        (signal.SIGINT, "PutObject .*/assets/", 3, 20, 3),
-        (signal.SIGTERM, "PutObject .*/assets/", 3, 20, 3),
-        (signal.SIGINT, "PutObject .*/robots.txt", 3, 5, 3),
-        (signal.SIGINT, "PutObject .*static/index.html", 3, 5, 3),
-        (signal.SIGTERM, "PutObject .*manifest.json", 3, 5, 3),
-        (signal.SIGINT, "DeleteObjects", 0.4, 5, 3),
-    ],
-    ids=[
-        "at the listing",
-        "at the manifest",
-        "while the lease is taken",
-        "while the lease is taken, by another signal",
-        "at a hashed file in a thread",
-        "at many hashed files",
-        "at many hashed files, by another signal",
-        "at another file",
-        "at the commit point",
-        "after the commit point",
-        "while the lease is given back",
-    ],
-)
-def test_a_stopped_release_gives_the_lease_back(
-    site: Site, release: Release, tmp_path: Path, number: int, wanted: str, delay: float, chunks: int, code: int
-) -> None:
-    """At once, wherever it is. The page is the old or the new one, and the next release completes."""
-    release(sites.build(tmp_path / "old", "one"))
-    site.cloud.server.cloud.requests.clear()
-    folder = sites.build(tmp_path / "build", "two", chunks=chunks)
-    (folder / "robots.txt").write_text("new")
-    operation, _, path = wanted.partition(" ")
-    site.cloud.fail(service="s3", operation=operation, path=path.removeprefix(".*"), delay=delay, times=9)
-
-    returned, said, seconds = stopped(site, folder, number, wanted)
-
-    assert returned == code, said
-    assert seconds < 2.5
-    assert "Traceback" not in said
-    assert f"stopped by {signal.Signals(number).name}" in said
-    assert ("nothing was changed" in said) is (code == 2)
-    time.sleep(delay if delay < 1 else 0)
-    site.cloud.server.cloud.failures.clear()
-    assert site.get("_release/lease.json") is None
-    assert browser.problems(site.get) == []
-    release(folder)
-    assert site.holds(folder)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_lease_whose_put_got_no_response_is_deleted(site: Site, tmp_path: Path, number: int) -> None:
-    """S3 has written it, but the release was stopped before it got the response."""
-    folder = sites.build(tmp_path / "build", "one")
-    with fault_proxy(site.cloud.url) as proxy:
-        proxy.faults.append(Fault("PUT", "lease.json", "lost", 1))
-        code, said, _ = stopped(site, folder, number, "PutObject .*lease.json", AWS_ENDPOINT_URL=proxy.url)
-
-    assert code == 3, said
-    assert site.get("_release/lease.json") is None
-    assert site.puts() == []
 
 
 def test_without_permission_to_read_the_manifest_everything_is_put(

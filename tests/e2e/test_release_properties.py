@@ -20,7 +20,10 @@ from scripts.release.plan import ReleasePlan
 from scripts.release.publish import Released
 from scripts.release.site import LITTER
 from tests.conftest import EmbeddedCloud
+from tests.release.conftest import a_version
 from tests.release.test_publish import OURS
+
+__all__ = ["a_version"]
 
 ODD = " #?%+&'()[]~!@$,;=^`{}|<>\"é\u0301世🎉"
 WORDS = ("a", "A", "b", "index", ".well-known", "é", unicodedata.normalize("NFD", "é"), "main.0a1b2c3d", "x-DkCqcyWS")
