@@ -16,11 +16,12 @@ from scripts.release.manifest import Entry, Manifest
 from scripts.release.manifest import Release as Live
 from tests.conftest import EmbeddedCloud, Invoke
 from tests.release import browser, sites
+from tests.release.conftest import a_version
 from tests.release.test_publish import BUCKET, Release, Site, changed_settings, release, site
 from tests.release.test_rules import release as release_here
 from tests.stand_in import Reply, stand_in
 
-__all__ = ["release", "site"]
+__all__ = ["a_version", "release", "site"]
 
 
 def ids(cloud: EmbeddedCloud, invoke: Invoke) -> list[str]:
