@@ -22,6 +22,7 @@ from scripts.release.site import LITTER
 from tests.conftest import EmbeddedCloud
 from tests.release.conftest import a_version
 from tests.release.test_publish import OURS
+from tests.release.test_rules import write
 
 __all__ = ["a_version"]
 
@@ -46,15 +47,6 @@ def _files_only(tree: Mapping[str, bytes]) -> dict[str, bytes]:
     fits = {key: body for key, body in tree.items() if key not in folders and len(key.encode()) < 200}
     fits = {key: body for key, body in fits.items() if not any(map(LITTER.fullmatch, key.split("/")))}
     return {key: body for key, body in fits.items() if key != "index.html" and not key.startswith("index.html/")}
-
-
-def write(folder: Path, tree: Mapping[str, bytes]) -> Path:
-    """Write a tree into a folder."""
-    for key, body in tree.items():
-        path = folder / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(body)
-    return folder
 
 
 def keeping(environment: Environment, releases: int) -> Environment:

@@ -1,5 +1,6 @@
 """The note of a release that nobody finished, a manifest that cannot be read, and keys of others."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -235,7 +236,7 @@ def test_a_manifest_of_a_newer_version_is_refused(stored: Stored) -> None:
 def test_a_difference_is_read_with_its_base(stored: Stored) -> None:
     """One whose base is gone is damaged, unless the manifest is another one by now."""
     old = manifest.dump(manifest_of(LIVE))
-    base = manifest.Base(manifest.hashlib.sha256(old).hexdigest(), manifest_of(LIVE), is_stored=False)
+    base = manifest.Base(hashlib.sha256(old).hexdigest(), manifest_of(LIVE), is_stored=False)
     new = replace(manifest_of(NEW, 9), releases={release(9): entries(NEW), release(1): entries(LIVE)})
     stored.objects |= {KEY: manifest.dump(new, base), f"{BLOBS}{base.sha256}": old}
 

@@ -70,12 +70,12 @@ def release(environment: Environment, folder: Path, name: str = BUCKET) -> Relea
     return release_static.release(environment, observed, release_static.decide(environment, observed))
 
 
-def write(folder: Path, files: Mapping[str, str]) -> Path:
+def write(folder: Path, files: Mapping[str, str] | Mapping[str, bytes]) -> Path:
     """Write files into a folder."""
-    for key, text in files.items():
+    for key, body in files.items():
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_bytes(body.encode() if isinstance(body, str) else body)
     return folder
 
 

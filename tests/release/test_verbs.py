@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from scripts import release_static, releases
 from scripts.frame import settings
@@ -203,7 +204,7 @@ def test_a_dry_run_warns_of_whoever_is_releasing(
     local: Local, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another run asks for the lease itself."""
-    site.put("_release/lease.json", lease.msgspec.json.encode(lease.asdict(holder())))
+    hold(site)
     folder = write(tmp_path, {"index.html": "1"})
 
     release_static.observe(local(), BUCKET, folder)
@@ -314,7 +315,7 @@ def test_the_list_of_releases(local: Local, site: Site, two: Path) -> None:
 def test_a_list_warns_of_whoever_is_releasing(
     local: Local, site: Site, two: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site.put("_release/lease.json", lease.msgspec.json.encode(lease.asdict(holder())))
+    hold(site)
 
     releases.list_releases(run(local()))
 
@@ -403,10 +404,10 @@ def test_a_rollback_counts_its_own_requests_alone(local: Local, site: Site, two:
     assert done.requests == len(own) - leases.count("PutObject") - leases.count("GetObject")
 
 
-def holder() -> lease.Holder:
-    """Another run, of another machine, which holds a lease for long."""
-    fields = {**lease.asdict(lease.here("octocat", "")), "id": "x", "expires": 4_000_000_000, "host": "h"}
-    return lease.Holder(**fields)
+def hold(site: Site) -> None:
+    """Let another run, of another machine, hold the lease for long."""
+    theirs = replace(lease.here("octocat", ""), id="x", expires=4_000_000_000, host="h")
+    site.put("_release/lease.json", msgspec.json.encode(asdict(theirs)))
 
 
 def kept(site: Site) -> int:
@@ -486,8 +487,7 @@ def test_two_runs_do_not_release_to_a_bucket_at_the_same_time(
 ) -> None:
     """With --force-lock the second one takes the lease over."""
     folder = write(tmp_path / "build", {"index.html": "3"})
-    held = lease.msgspec.json.encode(lease.asdict(holder()))
-    site.put("_release/lease.json", held)
+    hold(site)
     acts: tuple[Callable[[Run], object], ...] = (
         lambda run: release_static.release_static(run, build_dir=str(folder), no_build=True),
         releases.rollback,
@@ -497,4 +497,4 @@ def test_two_runs_do_not_release_to_a_bucket_at_the_same_time(
             act(run(local()))
         assert act(run(local(), force_lock=True)) is not None
         assert site.get("_release/lease.json") is None
-        site.put("_release/lease.json", held)
+        hold(site)
