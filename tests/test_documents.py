@@ -35,6 +35,7 @@ from scripts.frame import settings, version
 from scripts.frame.errors import DeployError, OutcomeUnknown
 from scripts.frame.settings import Environment
 from scripts.release import cdn, lease, manifest, references
+from tests import conftest
 from tests.conftest import ROOT, EmbeddedCloud
 from tests.local_aws.test_gate import ask
 from tests.release.test_records import HELD, WRITTEN
@@ -628,16 +629,16 @@ MESSAGES = [
 
 def test_what_git_says_of_commits(tmp_path: Path) -> None:
     """Malformed ones, as somebody may push them; lines of the message are no headers."""
-    git.run(tmp_path, "init", "--quiet")
-    git.run(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "x")
-    tree, first = git.run(tmp_path, "rev-parse", "HEAD^{tree}", "HEAD").split()
+    conftest.git(tmp_path, "init", "--quiet")
+    conftest.git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "x")
+    tree, first = conftest.git(tmp_path, "rev-parse", "HEAD^{tree}", "HEAD").split()
     head = f"tree {tree}\nparent {first}\nauthor X <x@y> 1 +0000\ncommitter "
     for number, (committer, message) in enumerate(
         [*((one, b"x") for one in COMMITTERS), *((COMMITTERS[0], one) for one in MESSAGES)]
     ):
         body = tmp_path / f"commit-{number}"
         body.write_bytes(head.encode() + committer.encode("latin-1") + b"\n\n" + message)
-        sha = git.run(tmp_path, "hash-object", "-t", "commit", "--literally", "-w", str(body))
+        sha = conftest.git(tmp_path, "hash-object", "-t", "commit", "--literally", "-w", str(body))
         found = git.commit(tmp_path, sha)
         assert found
         assert found.parents == (first,)

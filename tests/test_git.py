@@ -7,6 +7,7 @@ import pytest
 from scripts.edges import git
 from scripts.edges.git import NOTHING, Commit
 from scripts.frame.errors import DeployError
+from tests import conftest
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def folder(tmp_path: Path) -> Path:
     """A repository with one commit on main."""
     made = tmp_path / "repository"
     made.mkdir()
-    git.run(made, "init", "--quiet", "--initial-branch=main")
+    conftest.git(made, "init", "--quiet", "--initial-branch=main")
     committed(made, "first", **{"one.txt": "1\n"})
     return made
 
@@ -23,9 +24,9 @@ def committed(folder: Path, message: str, *words: str, **files: str) -> str:
     """Commit some files, and return the hash."""
     for name, content in files.items():
         (folder / name).write_text(content)
-    git.run(folder, "add", "--all")
-    git.run(folder, "commit", "--quiet", "--allow-empty", "--message", message, *words)
-    return git.run(folder, "rev-parse", "HEAD")
+    conftest.git(folder, "add", "--all")
+    conftest.git(folder, "commit", "--quiet", "--allow-empty", "--message", message, *words)
+    return conftest.git(folder, "rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize(
@@ -65,14 +66,14 @@ def test_the_name_of_a_remote(url: str, name: str) -> None:
 
 def test_a_commit_has_its_subject_time_and_parents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A merge has two. Any name of a commit will do."""
-    first = git.run(folder, "rev-parse", "HEAD")
-    git.run(folder, "switch", "--quiet", "--create", "side")
+    first = conftest.git(folder, "rev-parse", "HEAD")
+    conftest.git(folder, "switch", "--quiet", "--create", "side")
     side = committed(folder, "side")
-    git.run(folder, "switch", "--quiet", "main")
+    conftest.git(folder, "switch", "--quiet", "main")
     monkeypatch.setenv("GIT_COMMITTER_DATE", "1700000000 +0200")
     second = committed(folder, "Übertrag (#7)\n\nparent of nothing")
-    git.run(folder, "merge", "--quiet", "--no-edit", "side")
-    git.run(folder, "tag", "-m", "x", "v1")
+    conftest.git(folder, "merge", "--quiet", "--no-edit", "side")
+    conftest.git(folder, "tag", "-m", "x", "v1")
 
     assert git.commit(folder, "main~1") == Commit(second, "Übertrag (#7)", 1_700_000_000, (first,))
     merge = git.commit(folder, "v1")
@@ -83,9 +84,9 @@ def test_a_commit_has_its_subject_time_and_parents(folder: Path, monkeypatch: py
 
 def test_a_commit_without_a_time(folder: Path, tmp_path: Path) -> None:
     """Some old programs made such."""
-    tree = git.run(folder, "rev-parse", "HEAD^{tree}")
+    tree = conftest.git(folder, "rev-parse", "HEAD^{tree}")
     (tmp_path / "commit").write_text(f"tree {tree}\nauthor a <a@b> x\ncommitter a <a@b> x\n\nold\n")
-    sha = git.run(folder, "hash-object", "-t", "commit", "--literally", "-w", str(tmp_path / "commit"))
+    sha = conftest.git(folder, "hash-object", "-t", "commit", "--literally", "-w", str(tmp_path / "commit"))
 
     assert git.commit(folder, sha) == Commit(sha, "old", 0, ())
 
@@ -100,7 +101,7 @@ def test_a_shallow_clone_is_not_whole(folder: Path, tmp_path: Path) -> None:
     """Only where parents are hidden; what a message says does not matter."""
     committed(folder, "second")
     committed(folder, f"third\n\nparent {'0' * 40}\nparent x")
-    git.run(tmp_path, "clone", "--quiet", "--depth=2", f"file://{folder}", "clone")
+    conftest.git(tmp_path, "clone", "--quiet", "--depth=2", f"file://{folder}", "clone")
     third, second = (git.commit(tmp_path / "clone", name) for name in ("main", "main~1"))
     first = git.commit(folder, "main~2")
 
@@ -120,7 +121,7 @@ def test_what_differs_between_two_commits(folder: Path) -> None:
     new = committed(folder, "new", **{"one.txt": "2\n"})
 
     def entry(name: str, mode: str = "100644") -> str:
-        return f"{mode} {git.run(folder, 'rev-parse', name)}"
+        return f"{mode} {conftest.git(folder, 'rev-parse', name)}"
 
     none = f"000000 {NOTHING}"
     assert git.changes(folder, old, new) == {
@@ -155,14 +156,14 @@ def test_what_somebody_has_configured_changes_nothing(folder: Path, tmp_path: Pa
         "i18n.logOutputEncoding": "ISO-8859-1",
         "i18n.commitEncoding": "ISO-8859-1",
     }.items():
-        git.run(folder, "config", name, value)
+        conftest.git(folder, "config", name, value)
 
     assert git.run(folder, "status", "--short") == "?? ü.txt"
-    sha = committed(folder, "Größe")
+    git.run(folder, "commit", "--quiet", "--allow-empty", "--message", "Größe")
     found = git.commit(folder, "main")
     assert found is not None
     assert found.subject == git.run(folder, "log", "-1", "--format=%s") == "Größe"
-    assert git.run(folder, "cat-file", "commit", sha).endswith("\n\nGröße")
+    assert git.run(folder, "cat-file", "commit", "main").endswith("\n\nGröße")
     assert not (tmp_path / "ran").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,39 +13,43 @@ from msgspec import structs
 from scripts import preview
 from scripts.ecs import gates, order
 from scripts.ecs.receipts import Receipt
-from scripts.edges import git
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run
 from scripts.frame.summary import Links
-from tests.conftest import EmbeddedCloud, Invoke, commands_clock
+from tests.conftest import EmbeddedCloud, Invoke, commands_clock, git
 from tests.stand_in import Reply, stand_in
 from tests.test_receipts import receipt
 
 
-def commit(folder: Path, subject: str, name: str = "", *parents: str) -> str:
+def commit(folder: Path, subject: str, name: str = "") -> str:
     """A commit on the branch that is checked out."""
     (folder / (name or subject)).parent.mkdir(parents=True, exist_ok=True)
     (folder / (name or subject)).write_text(subject)
-    git.run(folder, "add", "--all")
-    git.run(folder, "commit", "--quiet", "--message", subject)
-    return git.run(folder, "rev-parse", "HEAD")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", subject)
+    return git(folder, "rev-parse", "HEAD")
 
 
-@pytest.fixture
-def history(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """main: first, second (a migration), third; a branch from second: side. By subject."""
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    git.run(folder, "init", "--quiet", "--initial-branch=main")
+    folder = tmp_path_factory.mktemp("template")
+    git(folder, "init", "--quiet", "--initial-branch=main")
     made = {"folder": str(folder)}
     made["first"] = commit(folder, "first")
     made["second"] = commit(folder, "second (#12)", "migrations/V2__second.sql")
-    git.run(folder, "switch", "--quiet", "--create", "side")
+    git(folder, "switch", "--quiet", "--create", "side")
     made["side"] = commit(folder, "side")
-    git.run(folder, "switch", "--quiet", "main")
+    git(folder, "switch", "--quiet", "main")
     made["third"] = commit(folder, "third")
     return made
+
+
+@pytest.fixture
+def history(template: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """A copy of the template."""
+    return {**template, "folder": str(shutil.copytree(template["folder"], tmp_path / "repository"))}
 
 
 @pytest.mark.parametrize(
@@ -77,8 +82,8 @@ def test_where_the_main_branch_does_not_exist_the_default_branch_of_the_remote_c
     """As after a rename that the settings do not have yet."""
     folder = Path(history["folder"])
     assert order.tip(folder, "master") is None
-    git.run(folder, "update-ref", "refs/remotes/origin/trunk", history["third"])
-    git.run(folder, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk")
+    git(folder, "update-ref", "refs/remotes/origin/trunk", history["third"])
+    git(folder, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk")
 
     found = order.tip(folder, "master")
 

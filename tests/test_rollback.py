@@ -16,7 +16,6 @@ from scripts.ecs import receipts
 from scripts.ecs.images import Image, Stored
 from scripts.ecs.receipts import Receipt
 from scripts.ecs.rollout import Service
-from scripts.edges.git import run as git
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, Refused
 from scripts.frame.run import Run
@@ -24,7 +23,7 @@ from scripts.frame.settings import Environment
 from scripts.release import lease
 from scripts.release.manifest import Manifest, Release, State
 from scripts.rollback import Frontend, Target
-from tests.conftest import EmbeddedCloud, Invoke
+from tests.conftest import EmbeddedCloud, Invoke, git
 from tests.release import sites
 from tests.release.test_publish import Site
 from tests.test_receipts import DIGEST, receipt

@@ -13,9 +13,8 @@ from urllib.parse import parse_qs
 import pytest
 from invoke import Context
 
-from scripts.edges.git import run as git
 from scripts.frame.errors import DeployError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, git
 from tests.stand_in import DENIED, Reply, StandIn, stand_in
 from tests.test_cli import ACCOUNT, KEYS
 from tests.test_odd_text import TASKS, acts

@@ -12,12 +12,11 @@ from msgspec.structs import replace
 
 from scripts import status
 from scripts.ecs.receipts import PREFIX, Receipt
-from scripts.edges import git
 from scripts.frame.errors import DeployError
 from scripts.frame.report import aligned
 from scripts.frame.run import Run
 from scripts.frame.settings import environment as find
-from tests.conftest import ROOT, EmbeddedCloud, Invoke
+from tests.conftest import ROOT, EmbeddedCloud, Invoke, git
 from tests.stand_in import Reply, stand_in
 from tests.test_cli import KEYS
 
@@ -28,10 +27,10 @@ SITES = ("https://dev.mint.cms.gov", "https://impl.mint.cms.gov", "https://mint.
 def commits(tmp_path: Path) -> list[str]:
     """Three commits on main, oldest first, in the repository tmp_path/app."""
     folder = tmp_path / "app"
-    git.run(tmp_path, "init", "--quiet", "--initial-branch=main", str(folder))
+    git(tmp_path, "init", "--quiet", "--initial-branch=main", str(folder))
     for number in range(3):
-        git.run(folder, "commit", "--quiet", "--allow-empty", "-m", f"Change {number}")
-    return git.run(folder, "rev-list", "--reverse", "main").split()
+        git(folder, "commit", "--quiet", "--allow-empty", "-m", f"Change {number}")
+    return git(folder, "rev-list", "--reverse", "main").split()
 
 
 def settings(folder: Path, urls: dict[str, str]) -> str:

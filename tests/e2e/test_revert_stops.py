@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT, Invoke
 from tests.stand_in import Reply, stand_in
-from tests.test_revert import Checkout, checkout, revert, settings, template, token
+from tests.test_revert import Checkout, checkout, hook, revert, settings, template, token
 
 __all__ = ["checkout", "template"]
 
@@ -102,9 +102,7 @@ def test_a_stop_leaves_nothing_behind(
 
 def test_a_run_after_a_stop_completes(checkout: Checkout, invoke: Invoke) -> None:
     """It was stopped during the push."""
-    hook = checkout.remote / "hooks" / "pre-receive"
-    hook.write_text("#!/bin/sh\ntouch begun\nsleep 30\n")
-    hook.chmod(0o755)
+    slow = hook(checkout.remote, "pre-receive", "touch begun\nsleep 30")
     process = subprocess.Popen(
         [sys.executable, "-m", "invoke", f"--search-root={ROOT}", "revert"],
         cwd=checkout.folder,
@@ -118,7 +116,7 @@ def test_a_run_after_a_stop_completes(checkout: Checkout, invoke: Invoke) -> Non
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
-    hook.unlink()
+    slow.unlink()
 
     assert process.returncode == 3
     assert revert(invoke, checkout).returncode == 0
