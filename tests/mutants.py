@@ -327,11 +327,15 @@ def start(copy: Path, words: Sequence[str], plugin: object, output: str = os.dev
         os._exit(99)
 
 
-def end(pid: int) -> None:
-    """Kill a process that `start` returned, and everything that its tests left running."""
+def end(pid: int, copy: Path) -> None:
+    """Kill a process that `start` returned for a copy, and everything that its tests left running.
+
+    What has a session of its own, such as an embedded AWS, still has its variables.
+    """
+    mark = f"{lines.VARIABLE}={marks(copy)}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if os.getsid(int(process.name)) == pid:
+            if os.getsid(int(process.name)) == pid or mark in (process / "environ").read_bytes().split(b"\0"):
                 os.kill(int(process.name), signal.SIGKILL)
 
 
@@ -355,7 +359,7 @@ def spread(
             ended, status = os.waitpid(pid, os.WNOHANG)
             late = not ended and time.monotonic() > deadline
             if ended or late:
-                end(pid)
+                end(pid, copy)
                 if late:
                     os.waitpid(pid, 0)
                 del running[pid]

@@ -70,6 +70,7 @@ PAGES = [
     ('<picture><source srcset="/a.avif 1x"><img src="/a.png"></picture>', "a.avif a.png"),
     ('<video src=v.mp4 poster="/p.jpg"><track src=t.vtt></video><audio src=s.mp3></audio>',
      "sub/v.mp4 p.jpg sub/t.vtt sub/s.mp3"),
+    ('<video><source src=/w.webm></video><table background=/b.png></table>', "w.webm b.png"),
     ('<object data="/o.svg"></object><embed src="/e.pdf"><iframe src="/f.html"></iframe>', "o.svg e.pdf f.html"),
     ('<svg><use href="/s.svg#a"/><use xlink:href="#b"/><image href="i.png"/></svg>', "s.svg sub/i.png"),
     ('<noscript><img src="/n.png"></noscript>', "n.png"),
@@ -86,10 +87,15 @@ PAGES = [
     ('<script>new Worker("w.js"); navigator.serviceWorker.register("/sw.js")</script>', "sub/w.js sw.js"),
     ('<script type="importmap">{"imports":{"a":"/a.js","b":"//x/b.js","c/":"/c/"},"scopes":{"/s/":{"d":"./d.js"}}}'
      "</script>", "a.js sub/d.js"),
+    ('<script type="importmap">{"imports":{"a":"../a.js"}}</script>', "a.js"),
     ('<script type="importmap">[1,{"imports":3}</script>', ""),
+    ('<script type=text/javascript>import"/a.js"</script><script type=" Application/JavaScript ">import"/b.js"</script>'
+     '<script type=text/ecmascript>import"/c.js"</script><script src=/d.js>import"/e.js"</script>',
+     "a.js b.js c.js d.js"),
     ('<script type="application/json">{"a":"import \'./a.js\'"}</script><script type=a/b>import"./b.js"</script>',
      ""),
     ('<script nomodule id="vite-legacy-entry" data-src="/l.js">System.import(x)</script>', "l.js"),
+    ('<script id="vite-legacy-entry">import"/m.js"</script><script data-src="/n.js"></script>', "m.js"),
     ("<!-- <img src=a.png> --><textarea><img src=b.png></textarea><title><img src=c.png></title>", ""),
     ("<!--[if IE]><script src=ie.js></script><![endif]-->", ""),
     ('<a href="/help/">h</a><a href=a.pdf></a><area href=b.html><form action="c.html"></form>', ""),
@@ -505,7 +511,11 @@ def test_a_megabyte_of_repeated_text_is_parsed_quickly(reader: Callable[[str], o
 
 
 @pytest.mark.parametrize(
-    "name", ["link", "meta", "br", "img", "input", "li", "p", "td", "option", "wbr", "source", "area"]
+    "name",
+    [
+        *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"),
+        *("dd", "dt", "li", "option", "p", "td", "th", "tr"),
+    ],
 )
 def test_elements_that_need_no_end_are_not_nested(name: str) -> None:
     """However many a page has of them."""
