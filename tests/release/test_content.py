@@ -244,10 +244,21 @@ VITE = {
         ),
         ("asset-manifest.json", {"main.js": "main.Standard.js", "b.js": "b.Original.js"}, ""),
         ("asset-manifest.json", {"main.js": {"src": "main.0a1b2c3d.js", "integrity": "x"}}, "main.0a1b2c3d.js"),
+        ("asset-manifest.json", {"a.js.map": "/a.0a1b2c3d.js.map", "b.c.js": "b.c.0a1b2c3d.chunk.js"},
+         "a.0a1b2c3d.js.map b.c.0a1b2c3d.chunk.js"),
+        # Of most of the names it must be sure.
+        ("asset-manifest.json", {"a.js": "a.0a1b2c3d.js", "b.js": "b.Standard.js"}, ""),
+        ("asset-manifest.json", {"a.js": "a.0a1b2c3d.js", "b.js": "b.0a1b2c3e.js", "c.js": "c.Standard.js"},
+         "a.0a1b2c3d.js b.0a1b2c3e.js c.Standard.js"),
+        ("asset-manifest.json", {"a.js": "a.0a1b2c3d.js", "b.js": "b.0a1b2c3e.js"}
+         | {f"{name}.js": f"{name}.Standard.js" for name in "cde"}, ""),
+        # The name of the source comes before it.
+        ("asset-manifest.json", {"x.js": "-0a1b2c3d.js", ".js": "-0a1b2c3e.js"}, ""),
         ("ngsw.json", {"hashTable": {"/main.0a1b2c3d.js": "x"}}, ""),
+        ("ngsw.json", {"main.js": "main.0a1b2c3d.js"}, ""),
         ("asset-manifest.json", {"files": 3}, ""),
     ],
-)
+)  # fmt: skip
 def test_a_bundlers_manifest_says_which_names_are_hashed(key: str, document: object, keys: str) -> None:
     assert bundles.hashed(key, json.dumps(document)) == set(keys.split())
 

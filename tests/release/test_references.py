@@ -129,6 +129,9 @@ STYLES = [
     ("a{b:url('a(1).png')} a{b:url(b\\(2\\).png)} a{b:url('c;{}.png')}", "css/a(1).png css/b(2).png css/c;{}.png"),
     ("a{b:image-set('a.png' 1x, url(b.png) type(\"image/c.png\") 2x); b:-webkit-image-set(url('d.png') 1x)}",
      "css/a.png css/b.png css/d.png"),
+    ("a{b:-webkit-image-set('a.png' 1x, \"b.png\" 2x); c:src('c.png'); d:url('d.png' 'e.png')}",
+     "css/a.png css/b.png css/c.png css/d.png"),
+    ("a{b:(url(c.png)) [url(d.png)]} e{f:g(url(h.png))}", "css/c.png css/d.png css/h.png"),
     ("@font-face{src:url(f.eot?#iefix) format('embedded'), url(f.woff2)}", "css/f.eot css/f.woff2"),
     ("@media print{@supports (a:b){c{d:url(../e.png)}}}", "e.png"),
     ("/* url(old.png) */ a{b:c} /* @import 'd.css'; */", ""),
@@ -285,6 +288,7 @@ MANIFESTS = [
     # Other webpack plugins.
     ("manifest.json", {"main.js": "/js/main.0a1b2c3d.js", "main.css": "main.css"}, "js/main.0a1b2c3d.js main.css"),
     ("asset-manifest.json", {"main.js": {"src": "main.0a1b2c3d.js", "integrity": "sha384-x"}}, "main.0a1b2c3d.js"),
+    ("asset-manifest.json", {"main.js": {"file": "main.0a1b2c3d.js", "size": 1}}, "main.0a1b2c3d.js"),
     # Other files of that name. A web app manifest is read only if a page links it.
     ("manifest.json", {"name": "x", "icons": [{"src": "missing.png"}]}, ""),
     ("data/manifest.json", {"a": {"file": "b.csv"}, "c": 1}, ""),
@@ -301,6 +305,15 @@ def test_each_file_in_a_bundlers_manifest_must_exist(
     assert missing(build({key: json.dumps(document)})) == dict.fromkeys(split(keys), Certainty.CERTAIN)
 
 
+@pytest.mark.parametrize(("key", "document", "keys"), MANIFESTS)
+def test_what_a_bundlers_manifest_lists(key: str, document: object, keys: str) -> None:
+    """And what some scripts of bundlers load. Only these files are looked at."""
+    assert keys_in(key, json.dumps(document)) >= split(keys)
+    assert bool(bundles.references(key, json.dumps(document))) is bool(keys)
+    assert bundles.may_list(key)
+    assert not bundles.may_list(f"{key}x")
+
+
 @pytest.mark.parametrize("text", ["", "[" * 100_000, '{"files":', "[]", "null", "\ufeff{}", "\x00"])
 @pytest.mark.parametrize("key", ["asset-manifest.json", ".vite/manifest.json", "ngsw.json", "manifest.json"])
 def test_a_manifest_that_is_not_a_bundlers_is_ignored(key: str, text: str) -> None:
@@ -313,14 +326,14 @@ def test_the_pictures_in_a_web_app_manifest_must_exist(build: Callable[..., Site
     document = {
         "start_url": "/start.html",
         "icons": [{"src": "a.png"}, {"src": "/b.png"}, 3],
-        "screenshots": [{"src": "https://x.example/c.png"}],
+        "screenshots": [{"src": "https://x.example/c.png"}, {"src": "d.png"}],
         "shortcuts": [{"url": "/d.html", "icons": [{"src": "e.png"}]}],
     }
     site = build(
         {"index.html": '<link rel="manifest" href="/web/manifest.json">', "web/manifest.json": json.dumps(document)}
     )
 
-    assert set(missing(site)) == {"web/a.png", "b.png", "web/e.png"}
+    assert set(missing(site)) == {"web/a.png", "b.png", "web/d.png", "web/e.png"}
 
 
 def test_references_of_every_page_are_followed(build: Callable[..., Site]) -> None:
@@ -483,6 +496,22 @@ def test_no_text_makes_a_parser_raise(reader: Callable[[str], object], text: str
     reader(text)
 
 
+def test_what_an_import_map_gives_another_url() -> None:
+    """Not folders, nor what is no URL. Those of other origins and of packages are no files of the build."""
+    imports = {"a": "/a.js", "b/": "/b/", "c": 3, "d": "../d.js", "e": "https://x.example/e.js", "f": "./f.js"}
+    page = pages.read(f'<script type="importmap">{json.dumps({"imports": imports})}</script>')
+
+    assert (page.replaced, page.certain) == (["a", "d", "e", "f"], ["/a.js", "../d.js", "./f.js"])
+
+
+def test_what_a_page_may_load_is_a_guess() -> None:
+    """What is fetched later may be another page, or an API's response."""
+    links = ("prefetch href=/a.js", "preload as=fetch href=/b.json", "preload href=/c", "preload as=Script href=/d.js")
+    page = pages.read("".join(f"<link rel={link}>" for link in links))
+
+    assert (page.guessed, page.certain) == (["/a.js", "/b.json", "/c"], ["/d.js"])
+
+
 PATHOLOGICAL = [
     *("<", "/", "(", "{", "[", "`", '"', "'", "\\", " ", "\n", "/*", "//", "/*/", "<!--", "<a ", "<div>", "<div></b>"),
     *("</div>", "<script>", "<style>", "<template>", "${", "`${", "`${`", "}", '"\\', "=/", "=/[", ")/[", ")/a", "]/"),
@@ -520,6 +549,24 @@ def test_a_megabyte_of_repeated_text_is_parsed_quickly(reader: Callable[[str], o
 def test_elements_that_need_no_end_are_not_nested(name: str) -> None:
     """However many a page has of them."""
     assert keys_in("index.html", f"<{name}>" * 6000 + '<img src="a.png">') == {"a.png"}
+
+
+@pytest.mark.parametrize(
+    ("html", "depth"),
+    [
+        ("", 0),
+        ("x</div>", 0),
+        ("<div>", 1),
+        ("<DIV></div><div>", 1),
+        ("<div><b>", 2),
+        ("<div><b></b><i></i><u>", 2),
+        ("<div></b></b><b></div></b><i>", 2),
+        ("<br><p><div>", 1),
+    ],
+)
+def test_how_deep_a_page_is_nested(html: str, depth: int) -> None:
+    """An end tag without its element closes none."""
+    assert pages._depth(html) == depth
 
 
 def test_a_page_that_is_nested_too_deeply_is_not_parsed() -> None:
