@@ -69,7 +69,7 @@ class Display:
 
     def __init__(self, stream: TextIO, title: str) -> None:
         self._stream, self._title, self._began = stream, title, time.monotonic()
-        self._console = Console(file=stream, force_terminal=True, markup=False, highlight=False, emoji=False)
+        self._console = Console(file=stream, force_terminal=True)
         self._lock = threading.RLock()
         self._names: Sequence[str] = ()
         self._begun: list[float] = []
@@ -147,10 +147,9 @@ class Display:
         """Draw when a time, a bar or the size of the terminal has changed."""
         while not self._over.wait(EVERY):
             with self._lock:
-                if not (self._over.is_set() or self._paused):
-                    before = self._rendered
-                    if self._render() != before:
-                        self._put(self.erase() + self._lines())
+                before = self._rendered
+                if self._render() != before:
+                    self._put(self.erase() + self._lines())
 
     def _draw(self) -> None:
         self._render()
@@ -168,7 +167,7 @@ class Display:
         columns, rows = self._size()
         width = min(columns - 1, WIDEST)
         with self._console.capture() as captured:
-            self._console.print(self._layout(width, max(3, rows // 2)), width=width, no_wrap=True, end="")
+            self._console.print(self._layout(width, rows // 2), width=width)
         lines = captured.get().splitlines()[: max(1, rows - 1)]
         if self._console.options.ascii_only:
             lines = [line.translate(ASCII).encode("ascii", "replace").decode() for line in lines]
@@ -176,7 +175,7 @@ class Display:
         return self._rendered
 
     def _layout(self, width: int, most: int) -> Group:
-        """most: lines that it should not exceed."""
+        """most: lines that it should not exceed; three steps are shown in any case."""
         steps = [*self._begun, time.monotonic()]
         rows = [
             Row(DONE if number + 2 < len(steps) else RUNNING, name, steps[number + 1] - steps[number])
@@ -189,7 +188,8 @@ class Display:
         shown = folded(rows, max(3, most - 1 - len(below)))
         here = next((number for number, row in enumerate(shown) if row.sign == RUNNING), len(shown) - 1) + 1
         of = f"step {len(self._begun)} of {len(rows)}, " if rows else ""
-        title = Text.assemble((self._title, "bold"), (f"  {of}{time.monotonic() - self._began:.0f} s", "dim"))
+        took = f"  {of}{time.monotonic() - self._began:.0f} s"
+        title = Text.assemble((self._title, "bold"), (took, "dim"), no_wrap=True, overflow="ellipsis")
         broad = max((cell_len(row.name) for row in shown), default=0)
         lines = [_step(row, broad) for row in shown]
         return Group(title, *lines[:here], *below, *lines[here:])
@@ -212,7 +212,7 @@ def _step(row: Row, broad: int) -> Text:
 def _bars(bars: Sequence[Bar], width: int) -> Iterator[Table]:
     if bars:
         table = Table.grid(padding=(0, 1))
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=width // 2)
+        table.add_column(max_width=width // 2)
         for bar in bars:
             drawn = [ProgressBar(max(bar.of, 1), bar.done, BAR)] if width >= WITH_BARS else []
             table.add_row(_line(f"      {bar.label}"), *drawn, _line(bar.note))

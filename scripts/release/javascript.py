@@ -172,8 +172,8 @@ class _Lexer:
         if quote == "`":
             return self._template()
         found = STRING[quote].match(self.text, self.at)
-        start, self.at = self.at, found.end() if found else len(self.text)
-        return self.at - start > 1 and self.text[self.at - 1] == quote
+        self.at = found.end() if found else len(self.text)
+        return self.text[self.at - 1] == quote
 
     def _template(self) -> bool:
         """Skip a template's text after a ` or }. Returns whether the template ends there."""

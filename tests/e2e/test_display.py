@@ -10,10 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from scripts.ecs import watch
-from scripts.ecs.rollout import Before, Deployment, Service
-from scripts.frame.display import DONE, RUNNING, TO_COME, Row, folded, rows_of
-from scripts.frame.report import Bar
 from tests.conftest import ROOT, EmbeddedCloud
 from tests.terminal import Terminal
 
@@ -205,69 +201,6 @@ def test_it_follows_the_size_of_the_terminal(piped: str, tmp_path: Path) -> None
 
     assert code == 0
     assert [line for line in terminal.lines() if line.startswith(LIVE)] == []
-
-
-def steps(done: int, left: int) -> list[Row]:
-    """A pipeline: steps that are done and took 2 s each, the one that runs, and those to come."""
-    rows = [Row(DONE, f"done {number}", 2.0) for number in range(done)]
-    return [*rows, Row(RUNNING, "now", 1.0), *(Row(TO_COME, f"left {number}") for number in range(left))]
-
-
-@pytest.mark.parametrize(
-    ("done", "left", "most", "shown"),
-    [
-        (2, 2, 5, "done 0 2, done 1 2, now 1, left 0 None, left 1 None"),
-        (4, 1, 5, "2 steps 4.0, done 2 2, done 3 2, now 1, left 0 None"),
-        (4, 1, 3, "4 steps 8.0, now 1, left 0 None"),
-        (4, 4, 5, "4 steps 8.0, now 1, left 0 None, left 1 None, 2 more steps None"),
-        (0, 9, 3, "now 1, left 0 None, 8 more steps None"),
-        (1, 3, 3, "done 0 2, now 1, 3 more steps None"),
-        (9, 0, 3, "8 steps 16.0, done 8 2, now 1"),
-    ],
-)
-def test_a_pipeline_fits_the_screen(done: int, left: int, most: int, shown: str) -> None:
-    found = folded(steps(done, left), most)
-
-    assert ", ".join(f"{row.name} {row.seconds}" for row in found) == re.sub(r"\b([12])(?=,|$)", r"\1.0", shown)
-    assert len(found) <= most
-
-
-@pytest.mark.parametrize(
-    ("widths", "columns", "rows"), [([], 80, 0), ([10, 80, 0], 80, 3), ([79, 40, 0], 40, 4), ([79], 20, 4)]
-)
-def test_lines_take_more_rows_of_a_terminal_that_becomes_narrower(widths: list[int], columns: int, rows: int) -> None:
-    """As terminals do that wrap them anew (tmux, VTE, iTerm)."""
-    assert rows_of(widths, columns) == rows
-
-
-def deployment(name: str, status: str, desired: int, running: int, failed: int = 0) -> Deployment:
-    """A deployment of a service: its tasks."""
-    return Deployment(name, status, f"arn:x/app:{name}", (), "", "", 1.0, desired, running, failed)
-
-
-@pytest.mark.parametrize(
-    ("deployments", "bars"),
-    [
-        ([deployment("2", "PRIMARY", 2, 0)], [Bar("new app:2", 0, 2, "0 of 2 tasks run")]),
-        (
-            [deployment("2", "PRIMARY", 2, 1, 3), deployment("1", "ACTIVE", 0, 2)],
-            [Bar("new app:2", 1, 2, "1 of 2 tasks run, 3 failed"), Bar("old app:1", 2, 2, "2 tasks drain")],
-        ),
-        (
-            [deployment("3", "PRIMARY", 2, 1), deployment("2", "ACTIVE", 0, 0), deployment("1", "ACTIVE", 2, 1)],
-            [
-                Bar("old app:3", 1, 2, "1 of 2 tasks run"),
-                Bar("new app:2", 0, 2, "0 tasks drain"),
-                Bar("old app:1", 1, 2, "1 of 2 tasks run"),
-            ],
-        ),
-    ],
-)
-def test_the_tasks_of_a_rollout_are_told_apart(deployments: list[Deployment], bars: list[Bar]) -> None:
-    ours = next(one for one in deployments if one.id == "2")
-    now = Service("app", tuple(deployments), (), breaker=True)
-
-    assert watch._tasks(Before("v2", "app", seen=ours), now) == bars
 
 
 def test_a_deployment_is_seen_as_it_happens(cloud: EmbeddedCloud, build: Path) -> None:

@@ -161,6 +161,10 @@ SCRIPTS = [
      "js/a.js js/b.js js/c.js js/d.js"),
     ("import a from // why\n'./a.js';import/**/'./b.js'", "js/a.js js/b.js"),
     ('import d from "./a.json" with {type:"json"};export {e} from "./caf\\u00e9-\\x41.js"', "js/a.json js/café-A.js"),
+    ("import './\\u{e9}.js';import './\\ud83d\\ude00.js';import './\\ud83d.js'", "js/é.js js/😀.js js/\ufffd.js"),
+    ("import './a.js", ""),
+    ("import './a.js\n;", ""),
+    (f"import './{'a' * 1017}.js';import './{'b' * 1018}.js'", f"js/{'a' * 1017}.js"),
     ('import "vue";import "lodash.js";import "https://x.example/a.js";import("//x.example/b.js")', ""),
     ('import("./locale/"+l+".js");import("./a.js"+q);import(`./${b}.js`);import(c)', ""),
     ('import("./api/user");import("/route")', ""),
@@ -173,7 +177,10 @@ SCRIPTS = [
     # Template literals, nested, and the code in them.
     ('`${import("./a.js")}`;`a${`b${{c:import("./b.js")}}`}d`;import"./c.js"', "js/a.js js/b.js js/c.js"),
     ("`\\`${1}`;import'./a.js';`\\${`;import'./b.js'", "js/a.js js/b.js"),
+    ("`${{'\"':1}}`;import'./a.js'", "js/a.js"),
     # Regular expressions and division.
+    ("/'/.test(b);import'./a.js'", "js/a.js"),
+    ("x=a--/2+'/';import'./a.js'", "js/a.js"),
     ("x=/[\"'`]/;import'./a.js'", "js/a.js"),
     ("x=/[/\"]/g.test(y);import'./a.js'", "js/a.js"),
     ("if(a)/[\"']/.test(b)&&c();import'./a.js'", "js/a.js"),
@@ -561,6 +568,9 @@ def test_elements_that_need_no_end_are_not_nested(name: str) -> None:
         ("<div><b>", 2),
         ("<div><b></b><i></i><u>", 2),
         ("<div></b></b><b></div></b><i>", 2),
+        ("<div></div></div><div><b>", 2),
+        ("<div><div></div></div><b><i>", 2),
+        ("<div><div></div><b><i>", 3),
         ("<br><p><div>", 1),
     ],
 )
