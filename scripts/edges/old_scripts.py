@@ -21,6 +21,10 @@ OF_THE_JOB = "of the job: "
 ARM = re.compile(r'^\s*"(\w+)"\)\s*$')
 EXPORT = re.compile(r'^\s*(?:export )?([A-Z][A-Z0-9_]*)="([^"]*)"')
 PREFIXED = re.compile(r"(?:REACT_APP|VITE)_\w+")
+# A repository's name, and its Dockerfile a few lines below.
+IMAGE = re.compile(
+    r"ECR_REPOSITORY: ([\w-]+)\n(?:(?!.*ECR_REPOSITORY: ).*\n){0,8}?.*?(?:file: |--file )\"?(Dockerfile[\w.]*)"
+)
 CALL = re.compile(r'scripts/(\w+)((?: +"[^"]*")+)')
 
 
@@ -39,7 +43,6 @@ class Found:
     database: str = ""
     prefix: str = ""
     via: str = "lambda"
-    folder_is_build: bool = True
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     qualifiers: dict[str, str] = field(default_factory=dict)
@@ -164,7 +167,8 @@ def _read_workflows(found: Found, workflows: Mapping[str, str]) -> None:
     if guard:
         found.backups = re.findall(r"contains\(inputs\.env, '(\w+)'\)", guard[1])
     for repository, file in re.findall(
-        r"ECR_REPOSITORY: ([\w-]+)\n(?:.*\n){1,8}?.*?(?:file: |--file )\"?(Dockerfile[\w.]*)", every
+        r"ECR_REPOSITORY: ([\w-]+)\n(?:(?!.*ECR_REPOSITORY: ).*\n){0,8}?.*?(?:file: |--file )\"?(Dockerfile[\w.]*)",
+        every,
     ):
         found.images.setdefault(repository, file)
     if found.via == "ecs" and 'TASK_FAMILY: "db-clean-' in every:
@@ -301,11 +305,11 @@ def _site(own: Mapping[str, str]) -> str:
 
 def _variables(found: Found, given: Mapping[str, str]) -> list[str]:
     """The variables of the build, with the references of the shell as those of the settings."""
-    return [f'{key} = "{_reference(found, value)}"' for key, value in given.items() if PREFIXED.fullmatch(key)] + (
-        [f'{found.prefix}{key} = "${{{key}}}"' for key in ("OKTA_CLIENT_ID", "OKTA_SERVER_ID", "LD_CLIENT_ID")]
-        if given is found.shared and not any(key.endswith("_OKTA_CLIENT_ID") for key in given)
-        else []
-    )
+    made = {key: _reference(found, value) for key, value in given.items() if PREFIXED.fullmatch(key)}
+    if given is found.shared and not any(key.endswith("_OKTA_CLIENT_ID") for key in given):
+        own = {f"{found.prefix}{key}": f"${{{key}}}" for key in ("OKTA_CLIENT_ID", "OKTA_SERVER_ID", "LD_CLIENT_ID")}
+        made = {**made, **own, **made}
+    return [f'{key} = "{value}"' for key, value in made.items()]
 
 
 def _reference(found: Found, value: str) -> str:

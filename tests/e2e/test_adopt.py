@@ -13,56 +13,8 @@ import yaml
 from scripts.frame import settings
 from tests.conftest import ROOT, EmbeddedCloud, Invoke
 from tests.github import load
+from tests.test_old_scripts import OF_LAMBDA
 
-# Small scripts and workflows that say the same as an application's, in the same words for what is read.
-OLD_SCRIPTS = {
-    "deploy_service": 'cluster="$APP_ENV-shop-app"\nbody.secrets = x\n',
-    "release_static": """
-case "$APP_ENV" in
-  "dev")
-    SHOP_URL="https://dev.shop.example.org"
-    export REACT_APP_OKTA_DOMAIN="https://test.okta.example.org"
-    export REACT_APP_OKTA_CLIENT_ID="$OKTA_CLIENT_ID_DEV"
-    ;;
-  "prod")
-    SHOP_URL="https://shop.example.org"
-    export REACT_APP_OKTA_DOMAIN="https://okta.example.org"
-    export REACT_APP_OKTA_CLIENT_ID="$OKTA_CLIENT_ID_PROD"
-    ;;
-esac
-export REACT_APP_APP_ENV="$APP_ENV"
-export REACT_APP_API_ADDRESS="${SHOP_URL}/api/v1"
-""",
-    "rds-snapshot-app-db": "environment=$APP_ENV\ndb_instance_identifier=shop$environment\n",
-    "github-action-announce-broken-branch": '"channel": "#shop-alerts",\n',
-}
-OLD_WORKFLOW = """
-on:
-  push:
-    branches:
-      - trunk
-jobs:
-  build_server_image:
-    steps:
-      - run: ./scripts/check_ecr_findings "shop-backend" "$IMAGE_TAG" "4"
-        with: {aws-region: us-east-2}
-  deploy_dev:
-    steps:
-      - with:
-          aws-region: us-east-2
-      - run: |
-          ./scripts/db_lambda_invoke "shop-app-db-clean-tmp" "3" "shop-app-db-clean"
-          ./scripts/deploy_service "shop-app-db-migrate" "dev-ecs-manager-docker" "12" "shop-db-migrate" "$URI"
-          ./scripts/deploy_service "shop-app" "dev-ecs-manager-docker" "12" "shop-backend" "$URI"
-  deploy_prod:
-    steps:
-      - run: |
-          ./scripts/rds-snapshot-app-db
-          ./scripts/deploy_service "shop-app" "prod-ecs-manager-docker" "10" "shop-backend" "$URI"
-  deploy_storybook_dev:
-    steps:
-      - run: ./scripts/release_storybook_static
-"""
 PRE_COMMIT = "repos:\n  - repo: https://example.org/hooks\n    rev: v1\n    hooks:\n      - id: theirs\n"
 
 
@@ -70,11 +22,9 @@ PRE_COMMIT = "repos:\n  - repo: https://example.org/hooks\n    rev: v1\n    hook
 def shop(tmp_path: Path) -> Path:
     """An application's checkout, with files that have no line break at their end."""
     folder = tmp_path / "shop"
-    (folder / "scripts").mkdir(parents=True)
-    (folder / ".github" / "workflows").mkdir(parents=True)
-    for name, text in OLD_SCRIPTS.items():
-        (folder / "scripts" / name).write_text(text)
-    (folder / ".github" / "workflows" / "build.yml").write_text(OLD_WORKFLOW)
+    for name, text in OF_LAMBDA.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     (folder / ".gitignore").write_text("/build")
     (folder / ".dockerignore").write_text(".git")
     (folder / ".pre-commit-config.yaml").write_text(PRE_COMMIT)
