@@ -105,6 +105,7 @@ PAGES = [
     ('<img src="https://x.example/a.png"><img src="//x.example/b.png"><img src="data:image/png;base64,x/y.png">', ""),
     ('<img src=""><img src="#a.b"><img src="?a.b"><img src><iframe src="about:blank"></iframe>', ""),
     ('<iframe src="javascript:a.b"></iframe><img src="blob:a.b"><embed src="mailto:a@b.example">', ""),
+    ('<img src="/v1.0/avatar"><script src="../v1.0/config"></script>', ""),
     ('<img src="/api/avatar"><iframe src="/embed/"></iframe><script src="/config"></script>', ""),
     ('<img src="{{ logo }}.png"><img src="<%= a %>.png"><img src="/${b}.png">', ""),
     ('<img src="a%20b.png"><img src="/%5Bc%5D.png"><img src="d&amp;e.png"><img src="f.png&#63;g">',
@@ -501,6 +502,74 @@ ODD = st.one_of(
 @settings(max_examples=150)
 def test_no_text_makes_a_parser_raise(reader: Callable[[str], object], text: str) -> None:
     reader(text)
+
+
+def test_what_the_import_map_of_a_page_replaces_may_be_missing(build: Callable[..., Site]) -> None:
+    """Each of these is imported, and only the last one is not replaced."""
+    imports = {"/old.js": "/new.js", "./beside.js": "/new.js", "../above.js": "/new.js"}
+    page = (
+        f'<script type="importmap">{json.dumps({"imports": imports})}</script><script type=module src=/a.js></script>'
+    )
+    script = 'import "/old.js"; import "./beside.js"; import "../above.js"; import "./gone.js"'
+
+    assert missing(build({"index.html": page, "a.js": script, "new.js": ""})) == {"gone.js": Certainty.LIKELY}
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "read"),
+    [
+        ("index.html", references.LARGEST, True),
+        ("index.html", references.LARGEST + 1, False),
+        ("help.css", references.LARGEST + 1, False),
+        ("a.js", references.LARGEST + 1, True),
+        ("a.js", references.LARGEST_SCRIPT, True),
+        ("a.js", references.LARGEST_SCRIPT + 1, False),
+        ("a.txt", 1, False),
+    ],
+)
+def test_very_large_files_are_not_read(key: str, size: int, read: bool, tmp_path: Path) -> None:
+    """Nor those that reference nothing."""
+    path = tmp_path / "file"
+    path.write_bytes("ü".encode() + b"\xff")
+    site = Site(str(tmp_path), {key: File(str(path), size, "")})
+
+    assert references._text(site, key) == ("ü\ufffd" if read else "")
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    site = Site(str(tmp_path), {"index.html": File(str(tmp_path / "gone"), 1, "")})
+
+    with pytest.raises(Refused, match=f"^{tmp_path}/gone cannot be read: No such file or directory\\.$"):
+        references.check(site)
+
+
+@pytest.mark.parametrize(("number", "more"), [(1, ""), (10, ""), (11, " and 1 more"), (12, " and 2 more")])
+def test_the_first_missing_files_are_named(number: int, more: str, build: Callable[..., Site]) -> None:
+    site = build({"index.html": "".join(f"<img src={name:02}.png>" for name in range(number))})
+
+    with pytest.raises(Refused) as refused:
+        references.check(site)
+
+    shown = ", ".join(f"{name:02}.png (in index.html)" for name in range(min(number, 10)))
+    assert f"that are not in {site.folder}: {shown}{more}. If one is not" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("page", "advised"),
+    [
+        ("<img src=/app/a.png><img src=/app/b.png>", True),
+        ("<img src=/app/a.png><img src=/app/gone.png>", False),
+        ("<img src=/app/a.png><img src=/other/b.png>", False),
+        ("<img src=/gone.png>", False),
+    ],
+)
+def test_a_build_for_another_path_gets_advice(page: str, advised: bool, build: Callable[..., Site]) -> None:
+    """If all that is missing is there without one folder."""
+    with pytest.raises(Refused) as refused:
+        references.check(build({"index.html": page, "a.png": "", "b.png": ""}))
+
+    advice = "They are there without app/: the build is made to be served at /app/, not at /."
+    assert (advice in str(refused.value)) is advised
 
 
 def test_what_an_import_map_gives_another_url() -> None:
