@@ -15,7 +15,7 @@ from scripts.edges import s3
 from scripts.frame import settings
 from scripts.frame.errors import DeployError, OutcomeUnknown, Refused
 from scripts.frame.settings import Environment
-from scripts.release import content, history, lease, plan
+from scripts.release import cdn, content, history, lease, plan
 from scripts.release import verify as verification
 from scripts.release.publish import Released
 from tests.conftest import EmbeddedCloud, Invoke
@@ -558,6 +558,17 @@ def test_after_a_lost_manifest_every_command_knows_the_live_release(
     assert site.get("_release/next.json") is None
     roll_back(environment, tmp_path / "back")
     assert site.holds(old)
+
+
+def test_an_invalidation_whose_answer_is_lost_is_not_sent_again(site: Site, local: Local, proxy: FaultProxy) -> None:
+    """CloudFront may have begun it."""
+    environment = local(distribution=site.cloud.distribution())
+    proxy.faults.append(Fault("POST", "/invalidation", kind="lost"))
+
+    with pytest.raises(OutcomeUnknown, match="invalidating 1 paths of "):
+        cdn.invalidate(environment, ("/",))
+
+    assert len(site.cloud.requests("cloudfront", "CreateInvalidation")) == 1
 
 
 def test_a_note_of_a_release_that_never_went_live_says_nothing(
