@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,7 +90,12 @@ class Tab:
 
     def go(self, url: str) -> None:
         """Show another page in it, or the same one again."""
-        self._browser.ask("Page.navigate", self._session, url=url)
+        loader = self._browser.ask("Page.navigate", self._session, url=url)["loaderId"]
+        # The answer may come while the old page is still there.
+        deadline = time.monotonic() + PATIENCE
+        while self._browser.ask("Page.getFrameTree", self._session)["frameTree"]["frame"]["loaderId"] != loader:
+            assert time.monotonic() < deadline, f"{url} is not shown"
+            time.sleep(0.01)
         self.wait("document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
