@@ -24,7 +24,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint ## Lint, types, and the tests of each part, on the embedded AWS
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=5 --dist=worksteal --ignore=tests/e2e
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=4 --dist=worksteal --ignore=tests/e2e
 
 e2e: setup ## Whole deployments, workflows and machines; with a Docker engine and Chromium, if they are there
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses=5 --dist=worksteal tests/e2e

@@ -31,7 +31,7 @@ lines.install()
 
 from local_aws.cloud import ACCOUNT  # noqa: E402
 from local_aws.server import Server  # noqa: E402
-from scripts.frame import waiting  # noqa: E402
+from scripts.frame import stop, waiting  # noqa: E402
 from tests.command_line import keep_data  # noqa: E402
 from tests.e2e import browser  # noqa: E402
 
@@ -107,7 +107,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody's own settings, keys or CI change what a test sees."""
+    """Nobody's own settings, keys or CI change what a test sees, nor what a test before it has done."""
+    monkeypatch.setattr(stop._state, "changing", False)
     for name in list(os.environ):
         if name.startswith(("AWS_", "ECR_", "GITHUB_", "GIT_", "INVOKE_", "STATIC_", "STORYBOOK_", "OKTA_", "LD_")):
             monkeypatch.delenv(name)

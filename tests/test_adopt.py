@@ -403,7 +403,6 @@ def test_the_command_copies_and_says_what_is_left_to_do(
     dry_run: bool, theirs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A dry run only says what it would do."""
-    monkeypatch.setattr(stop._state, "changing", False)
     monkeypatch.setattr(adopt, "ours", lambda: {"scripts/deep/x.py": b"ours"})
     git(theirs, "init", "--quiet")
     run = Run("adopt", settings.environment("local"), dry_run=dry_run)

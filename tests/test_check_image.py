@@ -628,7 +628,6 @@ def test_the_number_of_findings_is_the_result_of_the_step(
     number: int, line: str, cloud: EmbeddedCloud, local: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if it is a failure. Nothing is changed."""
-    monkeypatch.setattr(stop._state, "changing", False)
     find(cloud, *(basic(n) for n in range(number)))
     run = Run("check-image", local)
 

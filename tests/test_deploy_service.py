@@ -351,7 +351,6 @@ def test_several_deployments_are_looked_at_then_started_then_watched(
 ) -> None:
     """Each by itself: what was started is watched, whatever became of the others."""
     monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
-    monkeypatch.setattr(stop._state, "changing", False)
     done: list[str] = []
 
     def planned(environment: Environment, wished: Wish, name: str) -> One:

@@ -125,7 +125,21 @@ def dev(monkeypatch: pytest.MonkeyPatch) -> Environment:
     for name, value in {**ACCOUNT, **KEYS}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("time.sleep", lambda _: None)
+    keep_clients(monkeypatch)
     return settings.find("dev")
+
+
+def keep_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each client of AWS once in a test: that takes longer than what is done with it here."""
+    made, make = dict[object, Any](), aws.client
+
+    def client(service: str, environment: Environment, **given: Any) -> Any:
+        key = (service, environment.name, *sorted(given.items()))
+        if key not in made:
+            made[key] = make(service, environment, **given)
+        return made[key]
+
+    monkeypatch.setattr(aws, "client", client)
 
 
 @pytest.fixture

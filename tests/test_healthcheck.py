@@ -163,7 +163,6 @@ def test_what_is_waited_for_follows_from_the_flags(
     flags: dict[str, str], changes: dict[str, Any], failure: DeployError | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The result is that of the step also if it is no success: the receipt and --json have it. Nothing is changed."""
-    monkeypatch.setattr(stop._state, "changing", False)
     result = Healthy("dev", "v1", "", "dev")
     monkeypatch.setattr(command, "wait", lambda plan, environment: (result, failure))
     run = Run("healthcheck", settings.environment("dev"))

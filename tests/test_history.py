@@ -203,7 +203,6 @@ def test_a_page_says_what_is_missing_on_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It is written if any environment could be read, and writing it changes nothing anywhere else."""
-    monkeypatch.setattr(stop._state, "changing", False)
     kept |= found
     path = tmp_path / "page.html"
     run = Run("history", settings.environment("dev", dry_run=dry_run), dry_run=dry_run)
