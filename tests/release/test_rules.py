@@ -539,8 +539,9 @@ def test_after_a_lost_manifest_every_command_knows_the_live_release(
     old, new = sites.build(tmp_path / "old", "one"), sites.build(tmp_path / "new", "two")
     first = release(environment, old)
     proxy.faults.append(Fault(**vars(fault)))
-    with pytest.raises(DeployError, match="is live"):
+    with pytest.raises(DeployError, match="is live") as failed:
         release(environment, new)
+    assert failed.value.exit_code == (1 if fault.status else 3)
     proxy.faults.clear()
 
     assert "although its manifest" not in capsys.readouterr().err
