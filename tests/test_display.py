@@ -22,7 +22,7 @@ class Shown:
     """A display whose clock stands still. output: all that was written to its terminal."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, columns: int = 80, rows: int = 24, encoding: str = "utf-8"):
-        self.columns, self.rows, self.now, self._patch = columns, rows, 100.0, monkeypatch
+        self.columns, self.rows, self.now = columns, rows, 100.0
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.delenv("COLUMNS", raising=False)
         monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((self.columns, self.rows)))

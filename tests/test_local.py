@@ -1,4 +1,4 @@
-"""`invoke local.…`: what the commands say and plan. tests/e2e/test_process.py starts and stops embedded AWS's."""
+"""`invoke local.…`: what the commands say and plan. tests/e2e/test_process.py starts and stops real ones."""
 
 import sys
 from collections.abc import Mapping, Sequence

@@ -166,10 +166,7 @@ def _read_workflows(found: Found, workflows: Mapping[str, str]) -> None:
     guard = re.search(r"if: (contains\(inputs\.env[^\n]*)\n\s+run: \|\n\s+\./scripts/rds-snapshot", every)
     if guard:
         found.backups = re.findall(r"contains\(inputs\.env, '(\w+)'\)", guard[1])
-    for repository, file in re.findall(
-        r"ECR_REPOSITORY: ([\w-]+)\n(?:(?!.*ECR_REPOSITORY: ).*\n){0,8}?.*?(?:file: |--file )\"?(Dockerfile[\w.]*)",
-        every,
-    ):
+    for repository, file in IMAGE.findall(every):
         found.images.setdefault(repository, file)
     if found.via == "ecs" and 'TASK_FAMILY: "db-clean-' in every:
         found.cleaned = next((name for name in found.environments if name == "dev"), "")
@@ -307,8 +304,8 @@ def _variables(found: Found, given: Mapping[str, str]) -> list[str]:
     """The variables of the build, with the references of the shell as those of the settings."""
     made = {key: _reference(found, value) for key, value in given.items() if PREFIXED.fullmatch(key)}
     if given is found.shared and not any(key.endswith("_OKTA_CLIENT_ID") for key in given):
-        own = {f"{found.prefix}{key}": f"${{{key}}}" for key in ("OKTA_CLIENT_ID", "OKTA_SERVER_ID", "LD_CLIENT_ID")}
-        made = {**made, **own, **made}
+        for key in ("OKTA_CLIENT_ID", "OKTA_SERVER_ID", "LD_CLIENT_ID"):
+            made.setdefault(f"{found.prefix}{key}", f"${{{key}}}")
     return [f'{key} = "{value}"' for key, value in made.items()]
 
 
